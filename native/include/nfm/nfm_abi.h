@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The ABI of nfmesh's data plane: declarations only, no preprocessor. C includes it through nfm.h,
+ * cffi reads the very same file. Offsets, never pointers, are stored in memory that processes share.
+ * Units are in the names; len is bytes; times are nanoseconds since the epoch (event time).
+ */
+
+/* ---- status ------------------------------------------------------------------------------- */
+
+enum nfm_status {
+    NFM_OK = 0,
+    NFM_E_NOMEM = -1,    /* out of memory */
+    NFM_E_INVAL = -2,    /* argument out of range or inconsistent */
+    NFM_E_IO = -3,       /* the operating system refused; detail in nfm_error */
+    NFM_E_FORMAT = -4,   /* a file is not what it should be */
+    NFM_E_EOF = -5,      /* a port has no more frames and never will */
+    NFM_E_LIMIT = -6,    /* a configured limit was reached */
+    NFM_E_STATE = -7,    /* called in the wrong order */
+    NFM_E_ABI = -8,      /* ABI versions differ */
+    NFM_E_TRUNCATED = -9 /* a file ends inside a packet; what came before is good */
+};
+
+typedef struct nfm_error {
+    int32_t code;
+    char text[508]; /* one line, names the file, field and remedy */
+} nfm_error;
+
+const char *nfm_strerror(int status);
+uint32_t nfm_abi_version(void);
+
+typedef struct nfm_view { /* borrowed bytes */
+    const uint8_t *data;
+    uint32_t len;
+} nfm_view;
+
+/* ---- events ------------------------------------------------------------------------------- */
+
+/* Built-in stack events: one bit each in nfm_record.events. Names and fields: nfm_core_events(). */
+enum nfm_event_bit {
+    NFM_EV_PACKET_TCP = 0,
+    NFM_EV_PACKET_UDP = 1,
+    NFM_EV_PACKET_ICMP = 2,
+    NFM_EV_PACKET_OTHER = 3,
+    NFM_EV_PACKET_MALFORMED = 4,
+    NFM_EV_FLOW_START = 5,
+    NFM_EV_FLOW_END = 6,
+    NFM_EV_FLOW_UPDATE = 7,
+    NFM_EV_TCP_SYN = 8,
+    NFM_EV_TCP_ESTABLISHED = 9,
+    NFM_EV_TCP_STATE = 10,
+    NFM_EV_TCP_DATA = 11,
+    NFM_EV_TCP_FIN = 12,
+    NFM_EV_TCP_RESET = 13,
+    NFM_EV_TCP_TIMEOUT = 14,
+    NFM_EV_TCP_RETRANSMIT = 15,
+    NFM_EV_TCP_SPURIOUS = 16,
+    NFM_EV_TCP_OUT_OF_ORDER = 17,
+    NFM_EV_TCP_OVERLAP = 18,
+    NFM_EV_TCP_INCONSISTENT_OVERLAP = 19,
+    NFM_EV_TCP_GAP = 20,
+    NFM_EV_TCP_ZERO_WINDOW = 21,
+    NFM_EV_TCP_WINDOW_PROBE = 22,
+    NFM_EV_TCP_KEEP_ALIVE = 23,
+    NFM_EV_TCP_BAD_CHECKSUM = 24,
+    NFM_EV_TCP_MIDSTREAM = 25,
+    NFM_EV_TCP_UNEXPECTED = 26,
+    NFM_EV_TCP_DUPLICATE_ACK = 27,
+    NFM_EV_UDP_DATAGRAM = 28,
+    NFM_EV_COUNT = 29,
+    NFM_EV_MAX = 48 /* a descriptor has room for this many bits */
+};
+
+/* Kind of the 8-byte cell that a field occupies in an application record, or of a snapshot column. */
+enum nfm_kind {
+    NFM_KIND_U8 = 1,
+    NFM_KIND_U16 = 2,
+    NFM_KIND_U32 = 3,
+    NFM_KIND_U64 = 4,
+    NFM_KIND_I64 = 5,
+    NFM_KIND_F64 = 6,
+    NFM_KIND_BOOL = 7,
+    NFM_KIND_BYTES = 8, /* cell = u32 offset from the start of the field record, u32 len */
+    NFM_KIND_STR = 9,   /* same, UTF-8 or latin-1 text as seen on the wire */
+    NFM_KIND_ADDR = 10, /* 16 bytes; IPv4 in the first four, ip_version tells */
+    NFM_KIND_TIME = 11  /* i64 ns since the epoch */
+};
+
+/* Where the value of a field is found. */
+enum nfm_source {
+    NFM_FROM_RECORD = 1, /* at |offset| in nfm_record */
+    NFM_FROM_FLOW = 2,   /* at |offset| in nfm_flow_info, by flow index */
+    NFM_FROM_FIELDS = 3, /* cell number |offset| / 8 of the application record's field record */
+    NFM_FROM_FLOW_SRC = 4, /* like FLOW, but an array of two: element = side of the sender */
+    NFM_FROM_FLOW_DST = 5, /* element = the other side */
+    NFM_FROM_FLOW_CLIENT = 6, /* element = the client's side */
+    NFM_FROM_FLOW_SERVER = 7
+};
+
+typedef struct nfm_field_def {
+    const char *name;
+    uint8_t kind;   /* enum nfm_kind */
+    uint8_t source; /* enum nfm_source */
+    uint16_t offset;
+    const char *unit; /* "ns", "bytes", "" */
+    const char *doc;
+} nfm_field_def;
+
+typedef struct nfm_event_def {
+    const char *name; /* dotted; the parent is everything before the last dot */
+    int32_t bit;      /* enum nfm_event_bit, or -1: application event or inner node */
+    uint32_t n_fields;
+    const nfm_field_def *fields; /* own fields; the parents' are inherited */
+    const char *doc;
+} nfm_event_def;
+
+/* The core's part of the catalogue: packet.*, flow.* and the inner nodes. *n receives the count. */
+const nfm_event_def *nfm_core_events(uint32_t *n);
+
+/* ---- shared layouts ----------------------------------------------------------------------- */
+
+enum nfm_layout {
+    NFM_RECORD_SIZE = 128,
+    NFM_FLOW_INFO_SIZE = 64,
+    NFM_DESC_SIZE = 16,
+    NFM_SLOT_SMALL = 2048,   /* bytes of a small slot, headroom included */
+    NFM_SLOT_LARGE = 69632,  /* 68 KiB: GSO frames, jumbo, reassembled datagrams */
+    NFM_HEADROOM = 128,      /* the frame starts here in its slot */
+    NFM_MAX_FRAME = 69504,   /* NFM_SLOT_LARGE - NFM_HEADROOM */
+    NFM_BURST = 32
+};
+
+enum nfm_flag { /* nfm_record.flags */
+    NFM_F_IPV6 = 1,
+    NFM_F_FRAGMENT = 2,     /* reassembled from fragments, or an unreassembled fragment */
+    NFM_F_TUNNEL = 4,       /* innermost headers lie inside a tunnel */
+    NFM_F_TRUNCATED = 8,    /* captured shorter than on the wire */
+    NFM_F_BAD_L3_CSUM = 16,
+    NFM_F_BAD_L4_CSUM = 32,
+    NFM_F_CLIENT_IS_1 = 64, /* side 1 of the flow turned out to be the client (late SYN) */
+    NFM_F_AGAIN = 128,      /* bytes judged before, seen again */
+    NFM_F_BASIS_SYN = 256,  /* client known from a SYN */
+    NFM_F_BASIS_SYNACK = 512,
+    NFM_F_MIDSTREAM = 1024  /* the flow's begin was not seen */
+};
+
+enum nfm_record_kind {
+    NFM_REC_PACKET = 1, /* line 2: tcp, valid from level track up */
+    NFM_REC_FLOW = 2,   /* flow.end and flow.update; line 2: flow; no slot when a timer caused it */
+    NFM_REC_APP = 3,    /* application event; line 2: app */
+    NFM_REC_GAP = 4     /* line 2: tcp; data_len = missing bytes, saturated; no slot */
+};
+
+enum nfm_gap_reason {
+    NFM_GAP_NONE = 0,
+    NFM_GAP_ACKED = 1,    /* the receiver acknowledged bytes that were never seen */
+    NFM_GAP_FLOW_CAP = 2, /* out-of-order cap of the flow */
+    NFM_GAP_WORKER_CAP = 3,
+    NFM_GAP_END = 4,      /* the flow ended with a hole */
+    NFM_GAP_TRUNCATED = 5 /* captured shorter than on the wire */
+};
+
+enum nfm_end_reason {
+    NFM_END_NONE = 0,
+    NFM_END_FIN = 1,
+    NFM_END_RESET = 2,
+    NFM_END_TIMEOUT = 3,
+    NFM_END_EVICTED = 4, /* flow table full */
+    NFM_END_REUSED = 5,  /* the 5-tuple was taken by a new connection */
+    NFM_END_EOF = 6
+};
+
+/* Zeek's conn_state words, in nfm_record.conn_state; text by nfm_conn_state_name(). */
+enum nfm_conn_state {
+    NFM_CS_NONE = 0, /* not TCP */
+    NFM_CS_S0, NFM_CS_S1, NFM_CS_SF, NFM_CS_REJ, NFM_CS_S2, NFM_CS_S3, NFM_CS_RSTO, NFM_CS_RSTR,
+    NFM_CS_RSTOS0, NFM_CS_RSTRH, NFM_CS_SH, NFM_CS_SHR, NFM_CS_OTH
+};
+const char *nfm_conn_state_name(int state);
+
+/* TCP state of one side as watched from the middle (RFC 9293 section 3.3.2), in tcp.state[side]. */
+enum nfm_tcp_state {
+    NFM_TCP_NONE = 0, NFM_TCP_SYN_SENT, NFM_TCP_SYN_RECEIVED, NFM_TCP_ESTABLISHED,
+    NFM_TCP_FIN_WAIT_1, NFM_TCP_FIN_WAIT_2, NFM_TCP_CLOSE_WAIT, NFM_TCP_CLOSING, NFM_TCP_LAST_ACK,
+    NFM_TCP_TIME_WAIT, NFM_TCP_CLOSED
+};
+const char *nfm_tcp_state_name(int state);
+
+typedef struct nfm_tcp_view { /* state as of this packet; "own" is the sender of this packet */
+    uint64_t stream_off;  /* of data_off in the own side's byte stream, from 0 */
+    uint32_t data_off;    /* new in-order bytes: from the slot's start */
+    uint32_t data_len;    /* 0 without tcp.data */
+    uint32_t seq;         /* of this segment */
+    uint32_t ack;
+    uint32_t window;      /* own receive window, bytes, scaled */
+    uint32_t next;        /* own: highest sequence number sent + 1 */
+    uint32_t una;         /* own: lowest not acknowledged by the peer */
+    uint32_t peer_next;
+    uint32_t rtt_us;      /* last sample, 0 none */
+    uint32_t packets;     /* own, this one included */
+    uint32_t retransmits; /* own, segments */
+    uint8_t state[2];     /* enum nfm_tcp_state by side */
+    uint16_t mss;         /* own announced, 0 unknown */
+    uint64_t payload_bytes; /* own, retransmissions included */
+} nfm_tcp_view;
+
+typedef struct nfm_flow_view { /* totals, by side */
+    uint64_t payload_bytes[2];
+    uint64_t stream_bytes[2]; /* delivered in order; 0 below level data */
+    uint32_t gap_bytes[2];    /* saturates */
+    uint32_t packets[2];
+    uint32_t retransmits[2];
+    uint32_t out_of_order[2];
+} nfm_flow_view;
+
+typedef struct nfm_app_view {
+    uint64_t stream_off;
+    uint32_t data_off; /* bytes of the slot that the event is about (http.body), or 0 */
+    uint32_t data_len;
+    uint32_t type;       /* application event type id */
+    uint32_t fields_len; /* bytes of the field record */
+    uint64_t fields;     /* its byte offset in the fields region */
+    uint32_t ordinal;    /* of this event among those its packet raised */
+    uint32_t reserved[7];
+} nfm_app_view;
+
+/* What descriptors name: an immutable snapshot of the stack as of one packet, or an event record. */
+typedef struct nfm_record {
+    int64_t ts_ns;    /* event time */
+    uint64_t flow;    /* flow id, 0 none; low 32 bits are the index into flows */
+    uint64_t events;  /* 1 << enum nfm_event_bit; 0 for NFM_REC_APP */
+    uint64_t packet;  /* ordinal of the frame on its worker, from 1 */
+    uint32_t slot;    /* NFM_NO_SLOT (0xffffffff): none */
+    uint32_t frame_len;   /* bytes in the slot from NFM_HEADROOM */
+    uint32_t wire_len;    /* original length */
+    uint32_t payload_len; /* L4 payload in the slot from payload_off */
+    uint16_t l3_off;      /* innermost L3 header, from the slot's start; 0 none */
+    uint16_t l4_off;
+    uint16_t payload_off;
+    uint8_t side; /* of the sender: index into nfm_flow_info's arrays */
+    uint8_t proto; /* IANA, innermost */
+    uint8_t tcp_flags; /* RFC 9293: FIN 1 SYN 2 RST 4 PSH 8 ACK 16 URG 32 ECE 64 CWR 128 */
+    uint8_t kind;  /* enum nfm_record_kind */
+    uint16_t flags; /* enum nfm_flag */
+    uint16_t tag;
+    uint8_t conn_state; /* enum nfm_conn_state, from level track up */
+    uint8_t reason;     /* enum nfm_gap_reason or nfm_end_reason */
+    union {
+        nfm_tcp_view tcp;
+        nfm_flow_view totals;
+        nfm_app_view app;
+    };
+} nfm_record;
+
+/* Immutable facts of a flow, by flow index. Side 0 is who seemed the client at the first packet. */
+typedef struct nfm_flow_info {
+    uint8_t addr[2][16];
+    uint16_t port[2]; /* host order; ICMP echo: identifier on both sides, else type << 8 | code */
+    uint8_t proto;
+    uint8_t ip_version; /* 4 or 6 */
+    uint16_t vlan[2];   /* outer, inner; 0 none */
+    uint8_t tunnel_kind; /* enum nfm_tunnel */
+    uint8_t flags;       /* reserved */
+    uint32_t tunnel_id;  /* VNI, TEID, GRE key, MPLS label of the first packet */
+    int64_t start_ns;
+    uint64_t id;
+} nfm_flow_info;
+
+enum nfm_tunnel {
+    NFM_TUNNEL_NONE = 0, NFM_TUNNEL_IPIP, NFM_TUNNEL_GRE, NFM_TUNNEL_VXLAN, NFM_TUNNEL_GENEVE,
+    NFM_TUNNEL_GTPU, NFM_TUNNEL_TEREDO, NFM_TUNNEL_MPLS, NFM_TUNNEL_PPPOE
+};
+
+/* One ring entry. what: bits 0..47 event bits, or with bit 63 the type id in the low 32 bits;
+ * bits 48..55 handler (which subscription of this receiver), bits 56..59 region. */
+typedef struct nfm_desc {
+    uint32_t record;
+    uint32_t flow; /* flow index, 0xffffffff none */
+    uint64_t what;
+} nfm_desc;
+
+/* Base addresses of the shared objects as mapped in this process. */
+typedef struct nfm_mem {
+    const uint8_t *packets;
+    const nfm_record *records;
+    const uint8_t *fields;
+    const nfm_flow_info *flows;
+    uint32_t n_small; /* slots below are small, the others large */
+    uint32_t n_slots;
+    uint32_t n_records;
+    uint32_t n_flows;
+    uint64_t fields_size;
+} nfm_mem;
+
+/* A run of ring entries handed to an NF. Valid until the handler returns. */
+typedef struct nfm_batch {
+    const nfm_mem *mem;
+    const nfm_desc *desc;
+    uint32_t n;
+    uint32_t handler; /* 0xffffffff: descriptors carry it */
+} nfm_batch;
+
+/* A native NF: state is what its init returned. Returns NFM_OK or a negative status. */
+typedef int (*nfm_process_fn)(void *state, const nfm_batch *batch);
+
+/* Copies column |field| of |n| descriptors to |out| (kind's size each; ADDR 16; BYTES/STR are
+ * refused). Values of descriptors without a flow are 0. Returns NFM_OK or NFM_E_INVAL. */
+int nfm_gather(const nfm_mem *mem, const nfm_desc *desc, uint32_t n, const nfm_field_def *field,
+               void *out);
+/* Address and length of BYTES/STR column values: data[i], len[i]. */
+int nfm_gather_bytes(const nfm_mem *mem, const nfm_desc *desc, uint32_t n,
+                     const nfm_field_def *field, const uint8_t **data, uint32_t *len);
+/* The bytes that a record is about: tcp.data's new bytes, a datagram's payload, an event's data. */
+nfm_view nfm_record_data(const nfm_mem *mem, const nfm_record *record);
+/* The whole frame of a record, link layer included; empty without a slot. */
+nfm_view nfm_record_frame(const nfm_mem *mem, const nfm_record *record);
+
+/* ---- ports -------------------------------------------------------------------------------- */
+
+typedef struct nfm_port nfm_port;
+
+typedef struct nfm_port_stats {
+    uint64_t rx_packets;
+    uint64_t rx_bytes;
+    uint64_t rx_truncated;  /* captured shorter than on the wire */
+    uint64_t rx_oversize;   /* larger than the largest slot: dropped */
+    uint64_t rx_bad_record; /* unreadable capture block skipped */
+    uint64_t rx_unsupported_link; /* packets of a link type that is not parsed: delivered as other */
+    uint64_t file_size;     /* bytes, 0 not a file */
+    uint64_t file_offset;   /* bytes consumed (compressed bytes for gzip) */
+} nfm_port_stats;
+
+/* Opens a capture (pcap, pcapng, either gzipped). err names the file and what is wrong.
+ * Returns NULL on failure. */
+nfm_port *nfm_port_pcap_open(const char *path, nfm_error *err);
+/* A port over frames in memory. Frames are copied in; link_type is a LINKTYPE_ number. */
+nfm_port *nfm_port_mem_new(uint32_t link_type, nfm_error *err);
+int nfm_port_mem_push(nfm_port *port, const uint8_t *frame, uint32_t len, uint32_t wire_len,
+                      int64_t ts_ns);
+/* Serves the pushed frames |passes| times; each pass adds |span_ns| to time and shifts IPv4
+ * addresses (both, checksum-neutral), so that a loop is new traffic. */
+int nfm_port_mem_loop(nfm_port *port, uint64_t passes, int64_t span_ns);
+void nfm_port_stats_get(const nfm_port *port, nfm_port_stats *out);
+const char *nfm_port_warning(const nfm_port *port); /* NULL, or one line (truncated file: offset) */
+void nfm_port_free(nfm_port *port);
+
+/* Capture writer. format: 0 pcap microsecond, 1 pcap nanosecond, 2 pcapng (nanosecond). */
+typedef struct nfm_pcap_writer nfm_pcap_writer;
+nfm_pcap_writer *nfm_pcap_writer_open(const char *path, int format, uint32_t link_type,
+                                      uint32_t snaplen, nfm_error *err);
+int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_t len,
+                          uint32_t wire_len, int64_t ts_ns);
+int nfm_pcap_writer_close(nfm_pcap_writer *writer, nfm_error *err); /* flushes, frees */
+
+/* ---- stack modules ------------------------------------------------------------------------ */
+
+typedef struct nfm_module nfm_module; /* see module.h */
+
+typedef struct nfm_limit_def {
+    const char *name; /* "flow_slots" */
+    uint64_t value;   /* default */
+    uint64_t min, max;
+    const char *doc;
+} nfm_limit_def;
+
+typedef struct nfm_module_info { /* a module's descriptor as plain data */
+    const char *name;
+    const char *summary;
+    const char *const *needs; /* event names, NULL-terminated */
+    const nfm_event_def *emits;
+    const nfm_limit_def *limits;
+    const char *const *counters; /* names, NULL-terminated */
+    uint32_t n_emits;
+    uint32_t n_limits;
+    uint32_t flow_size; /* bytes of state per flow */
+    uint32_t phase;     /* enum nfm_phase */
+} nfm_module_info;
+
+enum nfm_phase { /* order in the worker */
+    NFM_PHASE_IP = 0,     /* before flow lookup: fragments */
+    NFM_PHASE_TRACK = 1,  /* tcp_track, udp */
+    NFM_PHASE_STREAM = 2, /* tcp_stream */
+    NFM_PHASE_APP = 3     /* consumes events, raises typed events */
+};
+
+const nfm_module *const *nfm_builtin_modules(uint32_t *n);
+/* Loads a module from a shared library: symbol is the name of its nfm_module object. */
+const nfm_module *nfm_module_load(const char *path, const char *symbol, nfm_error *err);
+int nfm_module_describe(const nfm_module *module, nfm_module_info *out);
+
+/* ---- filters ------------------------------------------------------------------------------ */
+
+typedef struct nfm_filter nfm_filter;
+
+enum nfm_filter_op_kind {
+    NFM_OP_AND = 1, NFM_OP_OR, NFM_OP_NOT, /* pop operands, push result */
+    NFM_OP_BPF,   /* text: pcap-filter expression on the innermost L3 packet */
+    NFM_OP_BPF_L2, /* text: pcap-filter expression on the whole frame (ether, vlan terms) */
+    NFM_OP_FIELD  /* compares a field with a literal */
+};
+
+enum nfm_compare { NFM_EQ = 1, NFM_NE, NFM_LT, NFM_LE, NFM_GT, NFM_GE, NFM_CONTAINS, NFM_STARTSWITH,
+                   NFM_ENDSWITH, NFM_IN_NET };
+
+typedef struct nfm_filter_op { /* one step of a postfix program */
+    uint32_t kind;    /* enum nfm_filter_op_kind */
+    uint32_t compare; /* enum nfm_compare */
+    nfm_field_def field;
+    uint64_t number;  /* unsigned literal; also BOOL */
+    int64_t integer;  /* I64 and TIME literal */
+    double real;      /* F64 literal */
+    const uint8_t *bytes; /* BYTES/STR literal, or 16 address bytes */
+    uint32_t bytes_len;
+    uint32_t prefix; /* NFM_IN_NET: bits */
+    const char *text; /* BPF source */
+} nfm_filter_op;
+
+/* Compiles a postfix program; err.text carries libpcap's words. NULL on error. */
+nfm_filter *nfm_filter_new(const nfm_filter_op *ops, uint32_t n, nfm_error *err);
+void nfm_filter_free(nfm_filter *filter);
+/* 1: the whole filter is decided by the flow's key and the sender's side. */
+int nfm_filter_is_key_only(const nfm_filter *filter);
+
+/* ---- the worker --------------------------------------------------------------------------- */
+
+typedef struct nfm_worker nfm_worker;
+typedef struct nfm_ring nfm_ring;
+
+typedef struct nfm_worker_config {
+    uint32_t size; /* sizeof(nfm_worker_config), set by nfm_worker_config_init */
+    uint32_t id;   /* 0..255, part of flow ids */
+    uint32_t n_small, n_large;  /* slots */
+    uint32_t n_records;
+    uint32_t max_flows;   /* power of two */
+    uint64_t fields_size; /* bytes */
+    uint64_t hash_key[2]; /* keyed flow hash; 0,0: fixed key (deterministic) */
+    uint32_t max_tunnel_depth; /* headers peeled, default 4; 0 stops at the outermost */
+    uint8_t verify_checksums;  /* 1: bad TCP/UDP checksums make the packet malformed */
+    uint8_t key_vlan;   /* 1: VLAN ids are part of the flow key */
+    uint8_t key_tunnel; /* 1: tunnel id is part of the flow key */
+    uint8_t shared;     /* 1: memfds that can be handed to other processes */
+    uint32_t idle_s[8]; /* time-outs by enum nfm_idle_class; 0 default */
+    uint32_t update_s;  /* period of flow.update, default 60 */
+} nfm_worker_config;
+
+enum nfm_idle_class {
+    NFM_IDLE_TCP_SYN = 0,    /* handshake unfinished: 240 s (RFC 5382 REQ-5, transitory) */
+    NFM_IDLE_TCP_EST = 1,    /* 7440 s (RFC 5382 REQ-5: not less than 2 h 4 min) */
+    NFM_IDLE_TCP_CLOSE = 2,  /* one or both FINs: 240 s */
+    NFM_IDLE_TCP_GONE = 3,   /* closed or reset, waits for stragglers: 120 s */
+    NFM_IDLE_UDP = 4,        /* 300 s (RFC 4787 REQ-5, recommended) */
+    NFM_IDLE_ICMP = 5,       /* 60 s (RFC 5508 REQ-2) */
+    NFM_IDLE_OTHER = 6       /* 600 s */
+};
+
+typedef struct nfm_subscription {
+    nfm_ring *ring;
+    uint32_t handler;    /* 0..255, returned in descriptors */
+    uint32_t level;      /* enum nfm_level that the events need */
+    uint64_t events;     /* built-in event bits */
+    uint32_t type_first; /* application types type_first..type_last, none when last < first */
+    uint32_t type_last;
+    uint64_t modules;    /* bit per application module (order of nfm_worker_add_module) it needs */
+    const nfm_filter *filter; /* NULL: all. Borrowed: must outlive the worker. */
+    uint32_t as_type;    /* a named user event: deliver under this type id; 0: as is */
+    uint32_t reserved;
+} nfm_subscription;
+
+enum nfm_level { /* what the stack does for a flow */
+    NFM_LEVEL_PACKET = 0, NFM_LEVEL_TRACK = 1, NFM_LEVEL_DATA = 2, NFM_LEVEL_SPLIT = 3,
+    NFM_LEVEL_PROXY = 4, NFM_LEVEL_ENDPOINT = 5
+};
+
+enum nfm_run_reason {
+    NFM_RUN_BUDGET = 1, /* max_packets done */
+    NFM_RUN_DRAIN = 2,  /* a ring wants draining before the worker goes on */
+    NFM_RUN_EOF = 3     /* all ports at their end and all flows closed */
+};
+
+void nfm_worker_config_init(nfm_worker_config *config);
+nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
+void nfm_worker_free(nfm_worker *worker);
+int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
+/* limits: n_limits values in the order of the descriptor, or NULL for the defaults.
+ * types: the application type id of each emitted event (0 for built-in bits).
+ * Returns the module's index (0..) or a negative status. */
+int nfm_worker_add_module(nfm_worker *worker, const nfm_module *module, const uint64_t *limits,
+                          const uint32_t *types, nfm_error *err);
+/* A receiver's ring; entries is a power of two. Owned by the worker. NULL on failure. */
+nfm_ring *nfm_worker_add_ring(nfm_worker *worker, uint32_t entries, nfm_error *err);
+/* Drains the ring inside nfm_worker_run by calling a native NF. */
+int nfm_worker_attach_native(nfm_worker *worker, nfm_ring *ring, nfm_process_fn process,
+                             void *state);
+int nfm_worker_subscribe(nfm_worker *worker, const nfm_subscription *subscription);
+int nfm_worker_start(nfm_worker *worker, nfm_error *err);
+/* Works until a budget of packets is done, a ring must be drained, or the end. Releases what the
+ * receivers have passed. Returns enum nfm_run_reason or a negative status. */
+int nfm_worker_run(nfm_worker *worker, uint64_t max_packets);
+/* Ends all flows now (reason eof), as at the end of the ports. Call run until NFM_RUN_EOF. */
+void nfm_worker_finish(nfm_worker *worker);
+const nfm_mem *nfm_worker_mem(const nfm_worker *worker);
+
+typedef struct nfm_counter {
+    const char *name; /* "tcp_stream.flow_cap"; valid as long as the worker */
+    uint64_t value;
+} nfm_counter;
+/* Copies up to max counters; returns how many there are. */
+uint32_t nfm_worker_counters(const nfm_worker *worker, nfm_counter *out, uint32_t max);
+
+typedef struct nfm_worker_stats {
+    uint64_t packets, bytes;
+    int64_t now_ns; /* event time */
+    uint64_t flows_opened, flows_closed;
+    uint64_t flows_now, slots_used, records_used;
+    uint64_t flow_bytes; /* memory per tracked flow in this plan, all tables included */
+    uint64_t mapped_bytes;
+} nfm_worker_stats;
+void nfm_worker_stats_get(const nfm_worker *worker, nfm_worker_stats *out);
+
+/* Entries ready for the receiver: *desc points at a contiguous run of the result's length. */
+uint32_t nfm_ring_peek(nfm_ring *ring, const nfm_desc **desc, uint32_t max);
+/* Passes n entries: their records may be reused after this. */
+void nfm_ring_advance(nfm_ring *ring, uint32_t n);
+
+/* Draws a hole through all layers for tests and tools: parses one frame, no flow, no events.
+ * Returns 0, or the index of the parse counter that says why the frame is malformed. */
+int nfm_parse_frame(const uint8_t *frame, uint32_t len, uint32_t wire_len, uint32_t link_type,
+                    uint32_t max_tunnel_depth, nfm_record *out, nfm_flow_info *key);

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything that is built lies in build/ and .venv/.
+VENV    ?= .venv
+PY      := $(VENV)/bin/python
+BIN     := $(VENV)/bin
+JOBS    ?= $(shell nproc)
+FUZZ_S  ?= 5
+CAPTURE := tests/captures/office.pcap
+
+C_FILES  = $(shell find native stack_modules nfs tests bench examples \( -name '*.c' -o -name '*.h' \))
+BUILD_IN = pyproject.toml native/CMakeLists.txt $(wildcard nfs/native.cmake) \
+           $(shell find native/include native/src stack_modules nfs -name '*.[ch]')
+STAMP   := $(VENV)/.nfmesh-installed
+CMAKE    = cmake -G Ninja -S native
+
+.PHONY: all setup run check test pytest ctest fuzz-short fuzz bench docs clean
+all: setup
+
+setup: $(STAMP)
+$(STAMP): $(BUILD_IN)
+	VENV=$(VENV) tools/setup.sh
+
+run: setup ## the main job: three NFs over a capture of this project
+	@$(BIN)/nfmesh run --pcap $(CAPTURE) --nf http_log --nf dns_log --nf syn_scan
+
+# ---- check --------------------------------------------------------------------------------------
+check: setup
+	clang-format-14 --dry-run --Werror $(C_FILES)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PY) tools/check_layers.py
+	$(PY) tools/check_headers.py
+	$(PY) tools/check_length.py
+	$(PY) tools/check_globals.py build/python
+
+format: setup
+	clang-format-14 -i $(C_FILES)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# ---- test ---------------------------------------------------------------------------------------
+test: ctest fuzz-short pytest
+
+pytest: setup
+	$(BIN)/pytest -q
+
+build/test/build.ninja:
+	$(CMAKE) -B build/test -DNFM_TESTS=ON -DNFM_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug
+ctest: setup build/test/build.ninja
+	cmake --build build/test -j $(JOBS)
+	ctest --test-dir build/test --output-on-failure -j $(JOBS)
+
+build/fuzz/build.ninja:
+	CC=clang $(CMAKE) -B build/fuzz -DNFM_FUZZ=ON -DNFM_SANITIZE=address,undefined \
+	    -DCMAKE_BUILD_TYPE=RelWithDebInfo
+fuzz-short: setup build/fuzz/build.ninja
+	cmake --build build/fuzz -j $(JOBS)
+	$(PY) tools/fuzz.py --seconds $(FUZZ_S) --jobs $(JOBS) build/fuzz
+
+fuzz: FUZZ_S = 300
+fuzz: fuzz-short
+
+# ---- the rest -----------------------------------------------------------------------------------
+bench: setup
+	$(BIN)/nfmesh bench all
+
+docs: setup ## the event catalogue and the parts, as text
+	@mkdir -p build/docs
+	$(BIN)/nfmesh events > build/docs/events.txt
+	$(BIN)/nfmesh modules > build/docs/modules.txt
+	$(BIN)/nfmesh nfs > build/docs/nfs.txt
+
+clean:
+	rm -rf build

@@ -93,7 +93,13 @@ enum nfm_source {
     NFM_FROM_FLOW_SRC = 4, /* like FLOW, but an array of two: element = side of the sender */
     NFM_FROM_FLOW_DST = 5, /* element = the other side */
     NFM_FROM_FLOW_CLIENT = 6, /* element = the client's side */
-    NFM_FROM_FLOW_SERVER = 7
+    NFM_FROM_FLOW_SERVER = 7,
+    NFM_FROM_RECORD_CLIENT = 8, /* like RECORD, but an array of two: element = the client's side */
+    NFM_FROM_RECORD_SERVER = 9,
+    NFM_FROM_FLAG = 10,    /* BOOL: a bit of nfm_record.flags; |offset| is the mask */
+    NFM_FROM_SENDER = 11,  /* BOOL: the sender of the packet is the flow's client */
+    NFM_FROM_PAYLOAD = 12, /* BYTES: the L4 payload in the slot */
+    NFM_FROM_DATA = 13     /* BYTES: what nfm_record_data returns */
 };
 
 typedef struct nfm_field_def {
@@ -408,8 +414,8 @@ typedef struct nfm_filter_op { /* one step of a postfix program */
     uint64_t number;  /* unsigned literal; also BOOL */
     int64_t integer;  /* I64 and TIME literal */
     double real;      /* F64 literal */
-    const uint8_t *bytes; /* BYTES/STR literal, or 16 address bytes */
-    uint32_t bytes_len;
+    const uint8_t *bytes; /* BYTES/STR literal, or an address */
+    uint32_t bytes_len;   /* of an address: 4 IPv4, 16 IPv6 */
     uint32_t prefix; /* NFM_IN_NET: bits */
     const char *text; /* BPF source */
 } nfm_filter_op;

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that nfmesh raises, as one tree.
+
+MeshError
+├── SpecError          a spec file or an option is wrong: .path names the place
+├── FilterError        a filter does not parse or does not fit: .expression, .position
+├── PlanError          what was asked for cannot be composed: .nf, .subscription, .path
+│   ├── UnknownEvent   no event type has this name
+│   ├── UnknownField   the event type has no such field
+│   ├── UnraisedEvent  nobody in the plan raises this event
+│   ├── NeedCycle      modules or NFs wait for each other's events
+│   ├── ModuleMissing  a stack module is not installed
+│   ├── NFMissing      a network function is not installed or cannot be loaded
+│   └── StageConflict  two editors share a stage
+├── NativeError        the C library refused: .code, .where
+├── CapacityError      a plan or a run asks for more memory than there is
+├── StateError         a method was called in the wrong order
+└── NFError            an exception inside a network function: .nf, .event, .cause
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CapacityError",
+    "FilterError",
+    "MeshError",
+    "ModuleMissing",
+    "NFError",
+    "NFMissing",
+    "NativeError",
+    "NeedCycle",
+    "PlanError",
+    "SpecError",
+    "StageConflict",
+    "StateError",
+    "UnknownEvent",
+    "UnknownField",
+    "UnraisedEvent",
+    "did_you_mean",
+]
+
+
+class MeshError(Exception):
+    """The root of the tree; its text is one line fit for a terminal."""
+
+
+class SpecError(MeshError):
+    """The user's file or option is wrong.
+
+    Attributes:
+        path: where, as in `nfs[2].where`; empty for the whole file.
+        text: what is wrong and how to mend it.
+    """
+
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(f"{path}: {text}" if path else text)
+        self.path, self.text = path, text
+
+
+class FilterError(MeshError):
+    """A filter does not parse, or names what its event does not have.
+
+    Attributes:
+        text: what is wrong.
+        expression: the whole filter as the user wrote it.
+        position: offset of the offending word in `expression`, or None.
+    """
+
+    def __init__(self, text: str, expression: str = "", position: int | None = None) -> None:
+        super().__init__(f"{text} (in filter {expression!r})" if expression else text)
+        self.text, self.expression, self.position = text, expression, position
+
+
+class PlanError(MeshError):
+    """What was asked for cannot be composed.
+
+    Attributes:
+        text: what is wrong.
+        nf: name of the network function that asked, or "".
+        subscription: name of its subscription, or "".
+        path: place in the spec, or "".
+    """
+
+    def __init__(self, text: str, *, nf: str = "", subscription: str = "", path: str = "") -> None:
+        who = f"NF {nf!r}" if nf else ""
+        if subscription:
+            who = f"{who}, subscription {subscription!r}" if who else f"event {subscription!r}"
+        where = " at ".join(part for part in (who, path) if part)
+        super().__init__(f"{where}: {text}" if where else text)
+        self.text, self.nf, self.subscription, self.path = text, nf, subscription, path
+
+
+class UnknownEvent(PlanError):
+    """No event type has this name."""
+
+
+class UnknownField(PlanError):
+    """The event type has no such field."""
+
+
+class UnraisedEvent(PlanError):
+    """Nobody in the plan raises this event."""
+
+
+class NeedCycle(PlanError):
+    """Modules or network functions wait for each other's events."""
+
+
+class ModuleMissing(PlanError):
+    """A stack module that somebody needs is not installed."""
+
+
+class NFMissing(PlanError):
+    """A network function is not installed or cannot be loaded."""
+
+
+class StageConflict(PlanError):
+    """Two network functions want to edit packets in the same stage."""
+
+
+class NativeError(MeshError):
+    """The C library refused.
+
+    Attributes:
+        code: a negative `enum nfm_status`.
+        where: the call that failed, or the file it was about.
+        text: the library's own words.
+    """
+
+    def __init__(self, code: int, where: str, text: str) -> None:
+        super().__init__(f"{where}: {text}" if where else text)
+        self.code, self.where, self.text = code, where, text
+
+
+class CapacityError(MeshError):
+    """A plan or a run asks for more memory than there is."""
+
+
+class StateError(MeshError):
+    """A method was called in the wrong order, or after the object was closed."""
+
+
+class NFError(MeshError):
+    """An exception inside a network function; the others went on.
+
+    Attributes:
+        nf: name of the network function.
+        event: the handler or event that was being handled, or the life-cycle hook.
+        cause: the original exception, traceback included.
+    """
+
+    def __init__(self, nf: str, event: str, cause: BaseException) -> None:
+        super().__init__(f"NF {nf!r} failed in {event}: {type(cause).__name__}: {cause}")
+        self.nf, self.event, self.cause = nf, event, cause
+        self.__cause__ = cause
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Says what the user probably meant.
+
+    Returns:
+        `"; did you mean 'proto'?"`, or an empty string when nothing is close.
+
+    >>> did_you_mean("prot", ["proto", "port"])
+    "; did you mean 'proto'?"
+    >>> did_you_mean("xyz", ["proto"])
+    ''
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

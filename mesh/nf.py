@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network functions: the base class, its subscriptions as class data, and configuration.
+
+class SynScan(NF):
+'''Reports sources that open many connections.'''
+publishes = (PortScan,)
+
+def __init__(self, limit: int = 20) -> None:
+self.limit, self.seen = limit, Counter()
+
+@on("tcp.syn", where="not src net 10.0.0.0/8")
+def opened(self, batch: EventBatch) -> None:
+self.seen.update(batch.src_ip)
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from mesh.batch import EventBatch, EventView
+from mesh.errors import StateError
+from mesh.events import Event
+
+__all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
+
+Mode = Literal["observe", "inline"]
+_Handler = TypeVar("_Handler", bound=Callable[..., None])
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What one handler wants to hear.
+
+    Attributes:
+        events: names of event types; a node means everything below it.
+        where: a filter that all of the events' types can answer, or None.
+        mode: "observe" (beside the packets) or "inline" (packets wait for the verdict).
+        name: for messages and plans; the handler's name unless given.
+        handler: method of the NF; "" for the native function.
+        stage: inline only: the packets' place in line.
+        edits: inline only: the NF changes packets, so it is alone in its stage.
+    """
+
+    events: tuple[str, ...]
+    where: str | None = None
+    mode: Mode = "observe"
+    name: str = ""
+    handler: str = ""
+    stage: int = 0
+    edits: bool = False
+
+    def __call__(self, method: _Handler) -> _Handler:
+        """Marks `method` as the handler of this subscription."""
+        marked: tuple[Subscription, ...] = getattr(method, "__nf_on__", ())
+        method.__nf_on__ = (self, *marked)  # type: ignore[attr-defined]
+        return method
+
+
+def on(
+    *events: str,
+    where: str | None = None,
+    mode: Mode = "observe",
+    name: str | None = None,
+    stage: int = 0,
+    edits: bool = False,
+) -> Subscription:
+    """Subscribes a handler to events: a decorator, or an entry of `NF.subscribes`.
+
+    Args:
+        events: one or more names of event types; `"tcp.anomaly"` means all below it.
+        where: filter in pcap syntax or over event fields: `"tcp.retransmits > 3 and port 443"`.
+        mode: "observe" or "inline".
+        name: the subscription's name in plans and messages; default is the handler's.
+        stage: place of an inline NF, small numbers first.
+        edits: the inline NF changes packets.
+    """
+    if not events or not all(isinstance(event, str) for event in events):
+        raise TypeError('name the events: @on("tcp.syn")')
+    return Subscription(events, where, mode, name or "", "", stage, edits)
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCode:
+    """The C part of an NF: a shared library of its own, called once per batch.
+
+    Attributes:
+        library: file without ".so" beside the NF's Python file, or a path.
+        process: symbol of type nfm_process_fn.
+        init: `void *init(const char *config_json)`, or None: the state is NULL.
+        fini: `void fini(void *state)`, or None.
+    """
+
+    library: str
+    process: str
+    init: str | None = None
+    fini: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NativeHandle:
+    """A loaded native NF, for its Python half: `lib` is a ctypes.CDLL, `state` an address."""
+
+    lib: Any
+    state: int
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an NF learns when it starts.
+
+    Attributes:
+        name: of this instance in the plan.
+        source: what the packets come from, as text: a file name or "memory".
+        out: folder for files that the NF writes.
+    """
+
+    name: str
+    source: str
+    out: Path = field(default_factory=Path)
+
+
+class NF:
+    """Base of all network functions. State lives on `self`; subscriptions are class data.
+
+    Class attributes:
+        name: in plans, specs and on the command line; default is the class name in snake case.
+        publishes: event classes that `publish` may be given.
+        subscribes: subscriptions of `handle`, or of the native function when `native` is set.
+        native: C code that handles `subscribes`.
+    """
+
+    name: ClassVar[str] = "nf"
+    publishes: ClassVar[tuple[type[Event], ...]] = ()
+    subscribes: ClassVar[tuple[Subscription, ...]] = ()
+    native: ClassVar[NativeCode | None] = None
+
+    log: logging.Logger
+    native_handle: NativeHandle | None
+    _published: list[tuple[Event, EventView | None]]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "name" not in cls.__dict__:
+            cls.name = snake_case(cls.__name__)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> typing.Self:
+        self = super().__new__(cls)
+        self.log = logging.getLogger(f"nfmesh.nf.{cls.name}")
+        self.native_handle = None
+        self._published = []
+        return self
+
+    def start(self, ctx: Context) -> None:
+        """Runs once before the first batch. Open files here, not in `__init__`."""
+
+    def stop(self) -> None:
+        """Runs once after the last batch, also when the NF failed. Close files here."""
+
+    def handle(self, batch: EventBatch) -> None:
+        """Handles what `subscribes` names; the batch is valid until this returns."""
+        raise NotImplementedError(f"{type(self).__name__} subscribes but has no handle(batch)")
+
+    def results(self) -> Mapping[str, Any] | None:
+        """Returns what the command line prints at the end (JSON values), or None."""
+        return None
+
+    def publish(self, event: Event, about: EventView | None = None) -> None:
+        """Publishes an event; its subscribers get it in the same run, after this handler.
+
+        Args:
+            event: one of the classes in `publishes`.
+            about: the event that caused it: gives time, flow and inherited fields.
+
+        Raises:
+            StateError: the class is not in `publishes`.
+        """
+        if type(event) not in self.publishes:
+            raise StateError(
+                f"{self.name} may not publish {type(event).__name__}: add it to `publishes`"
+            )
+        self._published.append((event, about))
+
+    @classmethod
+    def subscriptions(cls) -> tuple[Subscription, ...]:
+        """Returns all subscriptions: those of `subscribes`, then the handlers' in source order."""
+        default = "" if cls.native is not None else "handle"
+        found = [_named(sub, default) for sub in cls.subscribes]
+        for method in handlers(cls):
+            found += [_named(sub, method.__name__) for sub in method.__nf_on__]
+        return tuple(found)
+
+    @classmethod
+    def options(cls) -> tuple[Option, ...]:
+        """Returns the configuration options: the typed arguments of `__init__`."""
+        if cls.__init__ is object.__init__:
+            return ()
+        hints = typing.get_type_hints(cls.__init__)
+        docs = _argument_docs(inspect.getdoc(cls.__init__) or inspect.getdoc(cls) or "")
+        found: list[Option] = []
+        for arg in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+            if arg.kind in (arg.VAR_POSITIONAL, arg.VAR_KEYWORD):
+                continue
+            required = arg.default is arg.empty
+            found.append(
+                Option(
+                    arg.name,
+                    hints.get(arg.name, Any),
+                    None if required else arg.default,
+                    required,
+                    docs.get(arg.name, ""),
+                )
+            )
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One configuration option of an NF: an argument of its `__init__`."""
+
+    name: str
+    type: Any
+    default: Any
+    required: bool
+    doc: str
+
+
+def handlers(cls: type[NF]) -> tuple[Any, ...]:
+    """Returns the methods that `@on` marked, base classes first, in source order."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if hasattr(value, "__nf_on__"):
+                found[name] = value
+            elif name in found:
+                del found[name]
+    return tuple(found.values())
+
+
+def snake_case(name: str) -> str:
+    """Turns a class name into an NF name.
+
+    >>> snake_case("SynScan"), snake_case("HTTPLog")
+    ('syn_scan', 'http_log')
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _named(sub: Subscription, handler: str) -> Subscription:
+    name = sub.name or handler or "native"
+    return Subscription(sub.events, sub.where, sub.mode, name, handler, sub.stage, sub.edits)
+
+
+def _argument_docs(text: str) -> dict[str, str]:
+    """Reads the Args section of a Google docstring: name → first line."""
+    found: dict[str, str] = {}
+    inside = False
+    for line in text.splitlines():
+        if line.strip() == "Args:":
+            inside = True
+        elif inside and line and not line.startswith(" "):
+            inside = False
+        elif inside and (match := re.match(r"\s{4}(\w+): (.*)", line)):
+            found[match[1]] = match[2]
+    return found

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run did, as frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.errors import NFError
+
+__all__ = ["NFReport", "Progress", "Report", "Statistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot of a worker.
+
+    Attributes:
+        packets: frames processed so far.
+        bytes: their bytes.
+        now_ns: event time.
+        flows_opened: flows so far; flows_closed and flows_now likewise.
+        slots_used: packet slots that are held now; records_used likewise.
+        flow_bytes: memory per tracked flow in this plan.
+        mapped_bytes: memory of the worker.
+    """
+
+    packets: int
+    bytes: int
+    now_ns: int
+    flows_opened: int
+    flows_closed: int
+    flows_now: int
+    slots_used: int
+    records_used: int
+    flow_bytes: int
+    mapped_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        packets: frames so far.
+        bytes: their bytes.
+        position: bytes of the source consumed; size: all of them, 0 when unknown.
+        seconds: since the run began.
+        flows: open now.
+    """
+
+    packets: int
+    bytes: int
+    position: int
+    size: int
+    seconds: float
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
+class NFReport:
+    """What one NF did.
+
+    Attributes:
+        name: in the plan.
+        events: entries handed to its Python handlers (native handlers count their own).
+        batches: calls of its Python handlers.
+        published: event name → how many.
+        results: what its `results()` returned, or None.
+        errors: exceptions caught, the first few.
+        failures: how many there were.
+        disabled: it failed too often and heard nothing more.
+    """
+
+    name: str
+    events: int = 0
+    batches: int = 0
+    published: Mapping[str, int] = field(default_factory=dict)
+    results: Mapping[str, Any] | None = None
+    errors: tuple[NFError, ...] = ()
+    failures: int = 0
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        source: what was read.
+        seconds: wall clock.
+        statistics: of the worker at the end.
+        nfs: one report per NF, in the order of the plan.
+        counters: name → value of every counter that is not zero.
+        warnings: one line each (a truncated capture, a skipped block).
+        interrupted: Ctrl-C ended it early.
+    """
+
+    source: str
+    seconds: float
+    statistics: Statistics
+    nfs: tuple[NFReport, ...]
+    counters: Mapping[str, int]
+    warnings: tuple[str, ...] = ()
+    interrupted: bool = False
+
+    def __getitem__(self, nf: str) -> NFReport:
+        """Returns the report of the NF with this name."""
+        for report in self.nfs:
+            if report.name == nf:
+                return report
+        raise KeyError(nf)
+
+    @property
+    def packets(self) -> int:
+        """Frames processed."""
+        return self.statistics.packets
+
+    @property
+    def errors(self) -> tuple[NFError, ...]:
+        """All NFs' caught exceptions."""
+        return tuple(error for nf in self.nfs for error in nf.errors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as JSON values."""
+        stats = {name: getattr(self.statistics, name) for name in Statistics.__slots__}
+        return {
+            "source": self.source,
+            "seconds": self.seconds,
+            "packets": self.packets,
+            "statistics": stats,
+            "nfs": [_nf_json(nf) for nf in self.nfs],
+            "counters": dict(self.counters),
+            "warnings": list(self.warnings),
+            "interrupted": self.interrupted,
+        }
+
+
+def _nf_json(nf: NFReport) -> dict[str, Any]:
+    return {
+        "name": nf.name,
+        "events": nf.events,
+        "batches": nf.batches,
+        "published": dict(nf.published),
+        "results": None if nf.results is None else dict(nf.results),
+        "errors": [str(error) for error in nf.errors],
+        "failures": nf.failures,
+        "disabled": nf.disabled,
+    }

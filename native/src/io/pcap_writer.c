@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Writer of captures in this machine's byte order. Records collect in a buffer and leave in large
+ * writes; after the first failure nothing more is written, every later call returns the same
+ * status, and close says what the operating system said.
+ */
+#include "io/fail.h"
+#include "io/pcap_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BUFFER_SIZE ((size_t)256 * 1024)
+#define SNAPLEN_MAX 262144u
+#define NS_PER_S INT64_C(1000000000)
+
+enum format { FORMAT_MICRO = 0, FORMAT_NANO = 1, FORMAT_PCAPNG = 2 };
+
+struct nfm_pcap_writer {
+    int fd;
+    int format;
+    uint32_t snaplen;
+    int failed; /* errno of the first failure */
+    char *path;
+    size_t used;
+    uint8_t buffer[BUFFER_SIZE];
+};
+
+static void flush(nfm_pcap_writer *writer) {
+    size_t done = 0;
+    while (done < writer->used && writer->failed == 0) {
+        ssize_t n = write(writer->fd, writer->buffer + done, writer->used - done);
+        if (n > 0)
+            done += (size_t)n;
+        else if (n == 0)
+            writer->failed = EIO;
+        else if (errno != EINTR)
+            writer->failed = errno;
+    }
+    writer->used = 0;
+}
+
+static void put(nfm_pcap_writer *writer, const void *data, size_t len) {
+    const uint8_t *from = data;
+    while (len > 0 && writer->failed == 0) {
+        size_t room = BUFFER_SIZE - writer->used, n = len < room ? len : room;
+        memcpy(writer->buffer + writer->used, from, n);
+        writer->used += n;
+        from += n;
+        len -= n;
+        if (writer->used == BUFFER_SIZE)
+            flush(writer);
+    }
+}
+
+static void put_pcap_header(nfm_pcap_writer *writer, uint32_t link_type) {
+    const struct {
+        uint32_t magic;
+        uint16_t major, minor;
+        uint32_t zone, accuracy, snaplen, link_type;
+    } header = {.magic = writer->format == FORMAT_NANO ? 0xa1b23c4d : 0xa1b2c3d4,
+                .major = 2,
+                .minor = 4,
+                .snaplen = writer->snaplen,
+                .link_type = link_type};
+    static_assert(sizeof(header) == 24, "pcap file header");
+    put(writer, &header, sizeof(header));
+}
+
+/* One section with one interface of nanosecond resolution. */
+static void put_pcapng_header(nfm_pcap_writer *writer, uint32_t link_type) {
+    const struct {
+        uint32_t type, len, magic;
+        uint16_t major, minor;
+        uint32_t section_len[2]; /* all ones: not given */
+        uint32_t len_again;
+    } section = {.type = 0x0a0d0d0a,
+                 .len = sizeof(section),
+                 .magic = 0x1a2b3c4d,
+                 .major = 1,
+                 .section_len = {UINT32_MAX, UINT32_MAX},
+                 .len_again = sizeof(section)};
+    const struct {
+        uint32_t type, len;
+        uint16_t link_type, reserved;
+        uint32_t snaplen;
+        uint16_t tsresol_code, tsresol_len;
+        uint8_t tsresol, pad[3];
+        uint32_t end_of_options, len_again;
+    } interface = {.type = 1,
+                   .len = sizeof(interface),
+                   .link_type = (uint16_t)link_type,
+                   .snaplen = writer->snaplen,
+                   .tsresol_code = 9,
+                   .tsresol_len = 1,
+                   .tsresol = 9,
+                   .len_again = sizeof(interface)};
+    static_assert(sizeof(section) == 28 && sizeof(interface) == 32, "pcapng headers");
+    put(writer, &section, sizeof(section));
+    put(writer, &interface, sizeof(interface));
+}
+
+/*
+ * nfm_pcap_writer_open creates or empties the file |path|. |format| is 0 pcap with microseconds,
+ * 1 pcap with nanoseconds, 2 pcapng with nanoseconds; frames are cut to |snaplen| bytes (0: 256
+ * KiB, the largest). The caller ends it with nfm_pcap_writer_close.
+ * Returns NULL with a line in |err| that names the file, what is wrong and what to do.
+ */
+nfm_pcap_writer *nfm_pcap_writer_open(const char *path, int format, uint32_t link_type,
+                                      uint32_t snaplen, nfm_error *err) {
+    if (format < FORMAT_MICRO || format > FORMAT_PCAPNG || link_type > UINT16_MAX) {
+        nfm_io_fail(err, NFM_E_INVAL,
+                    "%.300s: cannot write format %d, link type %u; formats are 0 to 2, link types "
+                    "16 bits",
+                    path, format, link_type);
+        return NULL;
+    }
+    nfm_pcap_writer *writer = malloc(sizeof(*writer));
+    char *copy = strdup(path);
+    if (writer == NULL || copy == NULL) {
+        nfm_io_fail(err, NFM_E_NOMEM, "%.300s: no memory to write it; free some", path);
+        free(writer);
+        free(copy);
+        return NULL;
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        nfm_io_fail_errno(err, path, "write", errno);
+        free(writer);
+        free(copy);
+        return NULL;
+    }
+    writer->fd = fd;
+    writer->format = format;
+    writer->snaplen = snaplen == 0 || snaplen > SNAPLEN_MAX ? SNAPLEN_MAX : snaplen;
+    writer->failed = 0;
+    writer->path = copy;
+    writer->used = 0;
+    if (format == FORMAT_PCAPNG)
+        put_pcapng_header(writer, link_type);
+    else
+        put_pcap_header(writer, link_type);
+    return writer;
+}
+
+static void put_pcap(nfm_pcap_writer *writer, uint32_t len, uint32_t wire_len, int64_t ts_ns) {
+    int64_t seconds = ts_ns / NS_PER_S, fraction = ts_ns % NS_PER_S;
+    if (writer->format == FORMAT_MICRO)
+        fraction /= 1000;
+    const uint32_t record[4] = {(uint32_t)seconds, (uint32_t)fraction, len, wire_len};
+    put(writer, record, sizeof(record));
+}
+
+static void put_pcapng(nfm_pcap_writer *writer, uint32_t len, uint32_t wire_len, int64_t ts_ns) {
+    uint32_t total = 32 + ((len + 3) & ~3u);
+    const uint32_t block[7] = {6,   total,   0, (uint32_t)((uint64_t)ts_ns >> 32), (uint32_t)ts_ns,
+                               len, wire_len};
+    put(writer, block, sizeof(block));
+}
+
+/*
+ * nfm_pcap_writer_write appends one frame of |len| bytes, |wire_len| on the wire (at least |len|),
+ * captured at |ts_ns|, which is clamped to what the reader knows.
+ * Returns NFM_OK, or NFM_E_IO once a write has failed; nfm_pcap_writer_close has the reason.
+ */
+int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_t len,
+                          uint32_t wire_len, int64_t ts_ns) {
+    static const uint8_t zero[4];
+    if (wire_len < len)
+        wire_len = len;
+    if (len > writer->snaplen)
+        len = writer->snaplen;
+    /* Seconds of NFM_TIME_MAX overflow the 32 bits of pcap: its own end is earlier. */
+    int64_t last = writer->format == FORMAT_PCAPNG ? NFM_TIME_MAX : UINT32_MAX * NS_PER_S;
+    ts_ns = ts_ns < 0 ? 0 : (ts_ns > last ? last : ts_ns);
+    if (writer->format == FORMAT_PCAPNG)
+        put_pcapng(writer, len, wire_len, ts_ns);
+    else
+        put_pcap(writer, len, wire_len, ts_ns);
+    put(writer, frame, len);
+    if (writer->format == FORMAT_PCAPNG) {
+        uint32_t padding = (4 - len % 4) % 4, total = 32 + len + padding;
+        put(writer, zero, padding);
+        put(writer, &total, sizeof(total));
+    }
+    return writer->failed == 0 ? NFM_OK : NFM_E_IO;
+}
+
+/*
+ * nfm_pcap_writer_close writes what is buffered, closes the file and frees |writer|; NULL is fine.
+ * Returns NFM_OK, or NFM_E_IO with a line in |err| when any byte could not be written.
+ */
+int nfm_pcap_writer_close(nfm_pcap_writer *writer, nfm_error *err) {
+    if (writer == NULL)
+        return NFM_OK;
+    flush(writer);
+    if (close(writer->fd) != 0 && writer->failed == 0)
+        writer->failed = errno;
+    int rc = NFM_OK;
+    if (writer->failed != 0)
+        rc = nfm_io_fail_errno(err, writer->path, "write", writer->failed);
+    free(writer->path);
+    free(writer);
+    return rc;
+}

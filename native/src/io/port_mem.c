@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation
+ *
+ * Frames lie one behind the other in one arena, an array beside it says where each begins; both
+ * are read strictly forwards, so that the processor's own prefetching and ours hide the memory.
+ * The arena has SLACK bytes more than frames, and a slot's room is a multiple of COPY_STEP: short
+ * frames are copied in whole steps, which may carry a few bytes of the next frame along.
+ *
+ * In loop mode pass k adds k * span to the times and shifts IPv4 addresses by d(k): both addresses
+ * of the first IP header get d added to the upper 16-bit half and taken from the lower half, in
+ * one's complement arithmetic. That leaves the sum over each address as it was, hence also every
+ * checksum that covers it (IP header, and the pseudo headers of TCP and UDP), and it is one mapping
+ * of addresses to addresses, the same in both directions of a flow. d(k) is a multiple of an odd
+ * constant modulo 65535 and takes each value once, so 65535 passes differ in the upper half of
+ * every address; d(0) is 0. Two passes meet only where the frames themselves hold pairs of
+ * addresses that differ by such a shift in both endpoints. Upper or lower halves 0 and 65535 are
+ * the same number in one's complement and may be merged. IPv6 and inner headers are not shifted.
+ */
+#include "io/fail.h"
+#include "io/pcap_file.h"
+#include "io/port.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define COPY_STEP 64u
+#define SLACK 4096u
+#define SHORT_COPY 512u /* longer frames are left to memcpy */
+#define ARENA_MIN ((size_t)1 << 21)
+#define PREFETCH_FRAMES 8u
+#define SHIFT_STEP 25879u /* coprime to 65535; spreads neighbouring passes */
+#define LINKTYPE_ETHERNET 1u
+#define LINKTYPE_RAW 101u
+#define LINKTYPE_IPV4 228u
+
+static_assert((NFM_SLOT_SMALL - NFM_HEADROOM) % COPY_STEP == 0, "whole steps stay in the slot");
+static_assert(SHORT_COPY <= NFM_SLOT_SMALL - NFM_HEADROOM, "short frames lie in small slots");
+
+typedef struct frame_ref {
+    uint64_t offset; /* in the arena */
+    int64_t ts_ns;
+    uint32_t len, wire_len;
+    uint32_t addr_off; /* of the IPv4 addresses in the frame, 0 none */
+    uint32_t pad;
+} frame_ref;
+
+typedef struct nfm_port_mem {
+    nfm_port port;
+    uint32_t link_type;
+    uint8_t *arena;
+    size_t used, size;
+    frame_ref *refs;
+    size_t n_refs, max_refs;
+    size_t next; /* of this pass */
+    uint64_t pass, passes;
+    int64_t span_ns, shift_ns;
+    uint64_t shift; /* d, ~d in the lanes of shift_addresses; 0: this pass shifts nothing */
+} nfm_port_mem;
+
+/* Adds the 16-bit lanes of two words that have their even lanes free, in one's complement. */
+static inline uint64_t lanes_add(uint64_t a, uint64_t b) {
+    const uint64_t lanes = UINT64_C(0x0000ffff0000ffff);
+    uint64_t sum = a + b;
+    return (sum & lanes) + (sum >> 16 & lanes);
+}
+
+/* Shifts source and destination address at |from| by (d, -d) and stores them at |to|. One's
+ * complement sums do not depend on byte order (RFC 1071 section 2 (B)), so neither does this. */
+static inline void shift_addresses(uint8_t *to, const uint8_t *from, uint64_t shift) {
+    const uint64_t lanes = UINT64_C(0x0000ffff0000ffff);
+    uint64_t pair;
+    memcpy(&pair, from, sizeof(pair));
+    uint64_t even = lanes_add(pair & lanes, shift & lanes);
+    uint64_t odd = lanes_add(pair >> 16 & lanes, shift >> 16 & lanes);
+    pair = even | odd << 16;
+    memcpy(to, &pair, sizeof(pair));
+}
+
+/* The shift of pass |pass| for shift_addresses: lanes d, ~d, d, ~d. */
+static uint64_t pass_shift(uint64_t pass) {
+    uint64_t d = pass % 65535 * SHIFT_STEP % 65535;
+    uint64_t pair = d | (65535 - d) << 16;
+    return d == 0 ? 0 : pair | pair << 32;
+}
+
+static void begin_pass(nfm_port_mem *self, uint64_t pass) {
+    self->pass = pass;
+    self->next = 0;
+    self->shift = pass_shift(pass);
+    __int128 ns = (__int128)self->span_ns * pass;
+    self->shift_ns = ns > NFM_TIME_MAX ? NFM_TIME_MAX : (int64_t)ns;
+}
+
+static inline void copy_frame(uint8_t *to, const uint8_t *from, uint32_t len) {
+    if (len > SHORT_COPY) {
+        memcpy(to, from, len);
+        return;
+    }
+    for (uint32_t i = 0; i < len; i += COPY_STEP)
+        memcpy(to + i, from + i, COPY_STEP);
+}
+
+/* Copies frames of the running pass. Returns how many; less than n at its end or without slots. */
+static uint32_t serve(nfm_port_mem *self, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
+    const frame_ref *ref = self->refs + self->next;
+    size_t left = self->n_refs - self->next;
+    uint64_t bytes = 0, truncated = 0, shift = self->shift;
+    uint32_t done = 0;
+    if (left < n)
+        n = (uint32_t)left;
+    for (; done < n; done++, ref++) {
+        uint32_t slot = nfm_pool_get(pool, ref->len);
+        if (slot == NFM_NO_SLOT)
+            break;
+        const uint8_t *from = self->arena + ref->offset;
+        uint8_t *to = nfm_pool_addr(pool, slot) + NFM_HEADROOM;
+        if (done + PREFETCH_FRAMES < left)
+            __builtin_prefetch(self->arena + ref[PREFETCH_FRAMES].offset);
+        copy_frame(to, from, ref->len);
+        if (shift != 0 && ref->addr_off != 0)
+            shift_addresses(to + ref->addr_off, from + ref->addr_off, shift);
+        frames[done] = (nfm_frame){.slot = slot,
+                                   .len = ref->len,
+                                   .wire_len = ref->wire_len,
+                                   .link_type = self->link_type,
+                                   .ts_ns = ref->ts_ns + self->shift_ns};
+        bytes += ref->len;
+        truncated += ref->len < ref->wire_len;
+    }
+    self->next += done;
+    self->port.stats.rx_packets += done;
+    self->port.stats.rx_bytes += bytes;
+    self->port.stats.rx_truncated += truncated;
+    return done;
+}
+
+static int mem_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
+    nfm_port_mem *self = (nfm_port_mem *)port;
+    uint32_t done = 0;
+    while (done < n) {
+        if (self->next == self->n_refs) {
+            if (self->n_refs == 0 || self->pass + 1 >= self->passes)
+                return done > 0 ? (int)done : NFM_E_EOF;
+            begin_pass(self, self->pass + 1);
+        }
+        uint32_t more = serve(self, pool, frames + done, n - done);
+        done += more;
+        if (more == 0)
+            break;
+    }
+    return (int)done;
+}
+
+static void mem_free(nfm_port *port) {
+    nfm_port_mem *self = (nfm_port_mem *)port;
+    free(self->arena);
+    free(self->refs);
+    free(self);
+}
+
+static const nfm_port_ops mem_ops = {.name = "mem", .rx = mem_rx, .free = mem_free};
+
+/*
+ * nfm_port_mem_new makes an empty port whose frames are of |link_type| (a LINKTYPE_ number). The
+ * caller frees it with nfm_port_free. Returns NULL with a line in |err| when there is no memory.
+ */
+nfm_port *nfm_port_mem_new(uint32_t link_type, nfm_error *err) {
+    nfm_port_mem *self = calloc(1, sizeof(*self));
+    if (self == NULL) {
+        nfm_io_fail(err, NFM_E_NOMEM, "no memory for a mem port; free some");
+        return NULL;
+    }
+    self->port.ops = &mem_ops;
+    self->link_type = link_type;
+    self->passes = 1;
+    return &self->port;
+}
+
+/* Offset of the addresses of the frame's first IPv4 header; 0 without one. */
+static uint32_t find_addresses(uint32_t link_type, const uint8_t *frame, uint32_t len) {
+    uint32_t l3 = 0;
+    if (link_type == LINKTYPE_ETHERNET) {
+        l3 = 12;
+        while (len >= l3 + 4 && ((frame[l3] == 0x81 && frame[l3 + 1] == 0x00) ||
+                                 (frame[l3] == 0x88 && frame[l3 + 1] == 0xa8)))
+            l3 += 4; /* 802.1Q and 802.1ad tags */
+        if (len < l3 + 2 || frame[l3] != 0x08 || frame[l3 + 1] != 0x00)
+            return 0;
+        l3 += 2;
+    } else if (link_type != LINKTYPE_RAW && link_type != LINKTYPE_IPV4) {
+        return 0;
+    }
+    return len >= l3 + 20 && frame[l3] >> 4 == 4 ? l3 + 12 : 0;
+}
+
+/* Room for one more frame of |len| bytes. Doubling makes pushing linear in time. */
+static bool reserve(nfm_port_mem *self, uint32_t len) {
+    if (self->n_refs == self->max_refs) {
+        size_t max = self->max_refs ? 2 * self->max_refs : 1024;
+        frame_ref *refs = realloc(self->refs, max * sizeof(*refs));
+        if (refs == NULL)
+            return false;
+        self->refs = refs;
+        self->max_refs = max;
+    }
+    if (self->size - self->used >= len + SLACK)
+        return true;
+    size_t size = self->size ? 2 * self->size : ARENA_MIN;
+    uint8_t *arena = aligned_alloc(ARENA_MIN, size);
+    if (arena == NULL)
+        return false;
+    (void)madvise(arena, size, MADV_HUGEPAGE);
+    if (self->used > 0)
+        memcpy(arena, self->arena, self->used);
+    free(self->arena);
+    self->arena = arena;
+    self->size = size;
+    return true;
+}
+
+/*
+ * nfm_port_mem_push copies |frame| behind the frames already there; it is served in that order. A
+ * |wire_len| below |len| counts as |len|, times are clamped as a capture's are. A frame larger
+ * than NFM_MAX_FRAME is dropped and counted in rx_oversize.
+ * Returns NFM_OK, NFM_E_NOMEM, or NFM_E_INVAL when |port| is no mem port.
+ */
+int nfm_port_mem_push(nfm_port *port, const uint8_t *frame, uint32_t len, uint32_t wire_len,
+                      int64_t ts_ns) {
+    nfm_port_mem *self = (nfm_port_mem *)port;
+    if (port->ops != &mem_ops)
+        return NFM_E_INVAL;
+    if (len > NFM_MAX_FRAME) {
+        port->stats.rx_oversize++;
+        return NFM_OK;
+    }
+    if (!reserve(self, len))
+        return NFM_E_NOMEM;
+    if (len > 0)
+        memcpy(self->arena + self->used, frame, len);
+    self->refs[self->n_refs++] =
+        (frame_ref){.offset = self->used,
+                    .len = len,
+                    .wire_len = wire_len > len ? wire_len : len,
+                    .ts_ns = ts_ns < 0 ? 0 : (ts_ns > NFM_TIME_MAX ? NFM_TIME_MAX : ts_ns),
+                    .addr_off = find_addresses(self->link_type, frame, len)};
+    self->used += len;
+    return NFM_OK;
+}
+
+/*
+ * nfm_port_mem_loop serves the frames |passes| times from their first one on. Pass k adds
+ * k * |span_ns| to the times and shifts IPv4 addresses as the theory of operation says; pass 0
+ * serves the frames as they were pushed. 65535 passes differ from each other in their addresses.
+ * Returns NFM_OK, or NFM_E_INVAL: no mem port, no pass, or a negative span.
+ */
+int nfm_port_mem_loop(nfm_port *port, uint64_t passes, int64_t span_ns) {
+    nfm_port_mem *self = (nfm_port_mem *)port;
+    if (port->ops != &mem_ops || passes == 0 || span_ns < 0)
+        return NFM_E_INVAL;
+    self->passes = passes;
+    self->span_ns = span_ns;
+    begin_pass(self, 0);
+    return NFM_OK;
+}

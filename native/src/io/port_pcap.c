@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A capture file as a port. */
+#include "io/fail.h"
+#include "io/pcap_file.h"
+#include "io/port.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* How far ahead of the packet at hand the file is pulled into the cache. */
+#define PREFETCH_AHEAD 1024
+
+typedef struct nfm_port_pcap {
+    nfm_port port;
+    nfm_pcap_file file;
+    nfm_captured next; /* read from the file, not yet in a slot */
+    bool has_next;
+} nfm_port_pcap;
+
+/* Copies what the reader counted; at the end also why it ended. */
+static void report(nfm_port_pcap *self) {
+    nfm_port_stats *stats = &self->port.stats;
+    stats->rx_oversize = self->file.oversize;
+    stats->rx_bad_record = self->file.bad_records;
+    stats->file_offset = nfm_input_consumed(&self->file.input);
+    if (self->file.ended) {
+        static_assert(sizeof(self->port.warning) == sizeof(self->file.warning), "same text");
+        memcpy(self->port.warning, self->file.warning, sizeof(self->port.warning));
+    }
+}
+
+static int pcap_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
+    nfm_port_pcap *self = (nfm_port_pcap *)port;
+    nfm_captured *next = &self->next;
+    uint32_t done = 0;
+    while (done < n) {
+        if (!self->has_next && nfm_pcap_file_next(&self->file, next) == 0)
+            break;
+        uint32_t slot = nfm_pool_get(pool, next->len);
+        self->has_next = slot == NFM_NO_SLOT;
+        if (self->has_next)
+            break;
+        __builtin_prefetch(next->data + next->len + PREFETCH_AHEAD);
+        memcpy(nfm_pool_addr(pool, slot) + NFM_HEADROOM, next->data, next->len);
+        frames[done++] = (nfm_frame){.slot = slot,
+                                     .len = next->len,
+                                     .wire_len = next->wire_len,
+                                     .link_type = next->link_type,
+                                     .ts_ns = next->ts_ns};
+        port->stats.rx_bytes += next->len;
+        port->stats.rx_truncated += next->len < next->wire_len;
+    }
+    port->stats.rx_packets += done;
+    report(self);
+    return done == 0 && !self->has_next && n > 0 ? NFM_E_EOF : (int)done;
+}
+
+static void pcap_free(nfm_port *port) {
+    nfm_port_pcap *self = (nfm_port_pcap *)port;
+    nfm_pcap_file_close(&self->file);
+    free(self);
+}
+
+static const nfm_port_ops pcap_ops = {.name = "pcap", .rx = pcap_rx, .free = pcap_free};
+
+/*
+ * nfm_port_pcap_open opens the capture |path|: pcap or pcapng, plain or gzipped. The caller frees
+ * the port with nfm_port_free.
+ * Returns NULL with one line in |err| that names the file, what is wrong and what to do.
+ */
+nfm_port *nfm_port_pcap_open(const char *path, nfm_error *err) {
+    nfm_port_pcap *self = calloc(1, sizeof(*self));
+    if (self == NULL) {
+        nfm_io_fail(err, NFM_E_NOMEM, "%.300s: no memory to read it; free some", path);
+        return NULL;
+    }
+    if (nfm_pcap_file_open(&self->file, path, err) != NFM_OK) {
+        free(self);
+        return NULL;
+    }
+    self->port.ops = &pcap_ops;
+    self->port.stats.file_size = self->file.input.map_len;
+    return &self->port;
+}

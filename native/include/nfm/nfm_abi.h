@@ -237,8 +237,13 @@ typedef struct nfm_record {
     uint64_t packet;  /* ordinal of the frame on its worker, from 1 */
     uint32_t slot;    /* NFM_NO_SLOT (0xffffffff): none */
     uint32_t frame_len;   /* bytes in the slot from NFM_HEADROOM */
-    uint32_t wire_len;    /* original length */
-    uint32_t payload_len; /* L4 payload in the slot from payload_off */
+    union {
+        struct {
+            uint32_t wire_len;    /* original length */
+            uint32_t payload_len; /* L4 payload in the slot from payload_off */
+        };
+        int64_t last_ns; /* NFM_REC_FLOW: event time of the flow's last packet */
+    };
     uint16_t l3_off;      /* innermost L3 header, from the slot's start; 0 none */
     uint16_t l4_off;
     uint16_t payload_off;

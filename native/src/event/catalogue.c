@@ -61,6 +61,9 @@ static const nfm_field_def malformed_fields[] = {
 };
 
 static const nfm_field_def totals_fields[] = {
+    {"wire_len", NFM_KIND_U32, RECORD(frame_len), "bytes", "0: totals are of no frame"},
+    {"payload_len", NFM_KIND_U32, RECORD(frame_len), "bytes", "0: totals are of no frame"},
+    {"flow_last", NFM_KIND_TIME, RECORD(last_ns), "ns", "event time of the flow's last packet"},
     {"reason", NFM_KIND_U8, RECORD(reason), "end_reason", "why the flow ended, 0 while it is open"},
     {"c2s_packets", NFM_KIND_U32, RECORD_OF(CLIENT, totals.packets), "", "packets of the client"},
     {"s2c_packets", NFM_KIND_U32, RECORD_OF(SERVER, totals.packets), "", "packets of the server"},

@@ -47,7 +47,9 @@ static inline uint32_t nfm_pool_get(nfm_pool *pool, uint32_t len) {
     return slot;
 }
 
-static inline void nfm_pool_hold(nfm_pool *pool, uint32_t slot) { pool->refs[slot]++; }
+static inline void nfm_pool_hold(nfm_pool *pool, uint32_t slot) {
+    pool->refs[slot]++;
+}
 
 static inline void nfm_pool_put(nfm_pool *pool, uint32_t slot) {
     if (--pool->refs[slot] != 0)

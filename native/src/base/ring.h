@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One receiver's ring: single producer (worker), single consumer (NF).
+ *
+ * Theory of operation. The shared part holds head (worker), tail (NF) and the entries. Positions
+ * are u64 and never wrap; an entry lives at position & mask. The worker keeps shadows of both
+ * indices and publishes head once per burst (release); the NF publishes tail when it passes entries
+ * (release), which frees them: it writes nothing else. Entries that do not fit go to the worker's
+ * own bounded spill queue (blocking rings) or are counted (lossy rings); while a spill is not empty
+ * the worker polls no port.
+ */
+#ifndef NFM_BASE_RING_H
+#define NFM_BASE_RING_H
+
+#include <stdalign.h>
+#include <stdatomic.h>
+
+#include "nfm/nfm.h"
+
+typedef struct nfm_ring_shared {
+    uint64_t magic;
+    uint32_t abi;
+    uint32_t entries;
+    alignas(64) _Atomic uint64_t head; /* worker */
+    alignas(64) _Atomic uint64_t tail; /* NF */
+    alignas(64) nfm_desc desc[];
+} nfm_ring_shared;
+
+#define NFM_RING_MAGIC UINT64_C(0x676e69726d666e00)
+
+struct nfm_ring {
+    nfm_ring_shared *shared;
+    nfm_desc *desc; /* shared->desc */
+    uint32_t mask;
+    uint32_t lossy;
+    /* worker's side */
+    uint64_t head;    /* next position, spilled entries included */
+    uint64_t in_ring; /* next position in the ring: head when nothing is spilled */
+    uint64_t limit;   /* tail seen + entries: positions below fit */
+    uint64_t tail_seen;
+    uint64_t dropped;   /* lossy ring full, or spill full */
+    uint64_t bad_tails; /* tail moved back or past head: ignored */
+    nfm_desc *spill;    /* circular, n_spill entries, NULL for lossy rings */
+    uint32_t n_spill;
+    /* receiver's side */
+    uint64_t tail;
+    /* native NF that is called by the worker itself */
+    nfm_process_fn process;
+    void *process_state;
+    uint64_t process_errors;
+};
+
+size_t nfm_ring_shared_size(uint32_t entries);
+/* Lays a ring of |entries| (power of two) over |memory| (nfm_ring_shared_size bytes, zeroed,
+ * aligned to 64, borrowed). Returns NFM_OK, NFM_E_INVAL or NFM_E_NOMEM. */
+int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy);
+void nfm_ring_fini(nfm_ring *ring);
+/* Slow path of nfm_ring_push: spills or drops. Returns whether the entry will be delivered. */
+bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what);
+/* Moves spilled entries into the ring as far as they fit, and publishes head. */
+void nfm_ring_flush(nfm_ring *ring);
+
+/* Appends one entry; visible to the receiver after nfm_ring_publish. */
+static inline bool nfm_ring_push(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what) {
+    if (__builtin_expect(ring->head >= ring->limit, 0))
+        return nfm_ring_push_full(ring, record, flow, what);
+    ring->desc[ring->head & ring->mask] = (nfm_desc){record, flow, what};
+    ring->in_ring = ++ring->head;
+    return true;
+}
+
+static inline void nfm_ring_publish(nfm_ring *ring) {
+    atomic_store_explicit(&ring->shared->head, ring->in_ring, memory_order_release);
+}
+
+/* Reads the receiver's tail. A tail outside (seen, published] is counted and ignored. */
+static inline void nfm_ring_collect(nfm_ring *ring) {
+    uint64_t tail = atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
+    if (tail == ring->tail_seen)
+        return;
+    if (tail < ring->tail_seen || tail > ring->in_ring) {
+        ring->bad_tails++;
+        return;
+    }
+    ring->tail_seen = tail;
+    ring->limit = ring->head == ring->in_ring ? tail + ring->mask + 1 : ring->in_ring;
+}
+
+/* Entries published or spilled and not yet passed. */
+static inline uint64_t nfm_ring_used(const nfm_ring *ring) {
+    return ring->head - ring->tail_seen;
+}
+
+#endif

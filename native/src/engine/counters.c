@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every drop has a name: the worker's own, the parser's, the modules' counters as one list. */
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/worker.h"
+
+typedef struct nfm_counter_list {
+    nfm_counter *out;
+    uint32_t n, max;
+} nfm_counter_list;
+
+static void add(nfm_counter_list *list, const char *name, uint64_t value) {
+    if (list->n < list->max)
+        list->out[list->n] = (nfm_counter){name, value};
+    list->n++;
+}
+
+static const char *const core_names[NFM_CC_COUNT] = {
+    [NFM_CC_EVICTED] = "flow.evicted",
+    [NFM_CC_FLOW_FULL] = "flow.table_full",
+    [NFM_CC_FRAGMENT_UNKNOWN] = "ip.fragment_not_reassembled",
+    [NFM_CC_RAISE_LIMIT] = "delivery.event_dropped",
+    [NFM_CC_TIME_BACK] = "time.went_back",
+};
+
+static void add_delivery(const nfm_worker *w, nfm_counter_list *list) {
+    uint64_t dropped = 0, bad_tails = 0, errors = 0;
+    for (uint32_t i = 0; i < w->n_rings; i++) {
+        dropped += w->rings[i]->dropped;
+        bad_tails += w->rings[i]->bad_tails;
+        errors += w->rings[i]->process_errors;
+    }
+    add(list, "delivery.delivered", w->delivery.delivered);
+    add(list, "delivery.no_record", w->delivery.no_record);
+    add(list, "delivery.no_field_space", w->delivery.no_fields);
+    add(list, "delivery.ring_full", dropped);
+    add(list, "delivery.bad_tail", bad_tails);
+    add(list, "delivery.native_errors", errors);
+    add(list, "subscription.sets", w->subs.n_sets);
+    add(list, "subscription.set_table_full", w->subs.overflows);
+}
+
+uint32_t nfm_worker_counters(const nfm_worker *w, nfm_counter *out, uint32_t max) {
+    nfm_counter_list list = {out, 0, max};
+    for (int i = 0; i < NFM_CC_COUNT; i++)
+        add(&list, core_names[i], w->core_counters[i]);
+    add_delivery(w, &list);
+    for (int i = 1; i < NFM_PD_COUNT; i++)
+        add(&list, nfm_wire_drop_name(i), w->malformed[i]);
+    for (uint32_t i = 0; i < w->graph.n; i++) {
+        const nfm_instance *in = &w->graph.instances[i];
+        for (uint32_t c = 0; in->counter_names[c][0] != '\0'; c++)
+            add(&list, in->counter_names[c], in->counters[c]);
+    }
+    return list.n;
+}

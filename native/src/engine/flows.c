@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <netinet/in.h>
+#include <string.h>
+
+#include "engine/worker.h"
+
+enum { EVICTION_SAMPLES = 16 };
+
+static uint64_t next_random(nfm_worker *w) { /* xorshift64 (Marsaglia 2003) */
+    uint64_t x = w->random;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return w->random = x;
+}
+
+/* How dear a flow is: half-open and finished ones go first, then the longest idle. */
+static uint64_t worth(const nfm_flow *flow) {
+    static const uint8_t rank[8] = {
+        [NFM_IDLE_TCP_GONE] = 0, [NFM_IDLE_TCP_SYN] = 1, [NFM_IDLE_TCP_CLOSE] = 2,
+        [NFM_IDLE_ICMP] = 2,     [NFM_IDLE_OTHER] = 3,   [NFM_IDLE_UDP] = 3,
+        [NFM_IDLE_TCP_EST] = 4,
+    };
+    return (uint64_t)rank[flow->idle_class & 7] << 60 | ((uint64_t)flow->last_ns >> 4);
+}
+
+/* Closes the least worthy of a few flows picked at random: O(1), and a flood of half-open flows
+ * pushes out its own kind. */
+static bool evict_one(nfm_worker *w) {
+    uint32_t victim = NFM_NO_FLOW;
+    uint64_t lowest = UINT64_MAX;
+    for (unsigned i = 0; i < EVICTION_SAMPLES; i++) {
+        uint32_t index = (uint32_t)(next_random(w) % w->table.n_fresh);
+        const nfm_flow *flow = &w->table.flow[index];
+        if ((flow->flags & NFM_FLOW_OPEN) && worth(flow) < lowest) {
+            lowest = worth(flow);
+            victim = index;
+        }
+    }
+    if (victim == NFM_NO_FLOW)
+        return false;
+    w->core_counters[NFM_CC_EVICTED]++;
+    nfm__flow_close(w, victim, NFM_END_EVICTED);
+    return true;
+}
+
+/* Side 0 is the client as far as the first packet tells. */
+static uint8_t sender_side(const nfm_packet *p, uint8_t *basis) {
+    *basis = 0;
+    if (p->rec.proto != IPPROTO_TCP)
+        return 0;
+    unsigned syn_ack = p->rec.tcp_flags & 0x12;
+    if (syn_ack == 0x02)
+        *basis = NFM_FLOW_BASIS_SYN;
+    else if (syn_ack == 0x12)
+        *basis = NFM_FLOW_BASIS_SYNACK;
+    return syn_ack == 0x12;
+}
+
+static uint8_t idle_class_of(uint8_t proto) {
+    switch (proto) {
+    case IPPROTO_TCP:
+        return NFM_IDLE_TCP_EST; /* until the tracking module knows better */
+    case IPPROTO_UDP:
+    case IPPROTO_UDPLITE:
+        return NFM_IDLE_UDP;
+    case IPPROTO_ICMP:
+    case IPPROTO_ICMPV6:
+        return NFM_IDLE_ICMP;
+    default:
+        return NFM_IDLE_OTHER;
+    }
+}
+
+void nfm__flow_set_level(nfm_worker *w, uint32_t index) {
+    nfm_flow *flow = &w->table.flow[index];
+    const nfm_subset *a = &w->subs.sets[flow->subs[0]], *b = &w->subs.sets[flow->subs[1]];
+    uint8_t level = a->level > b->level ? a->level : b->level;
+    uint8_t modules = nfm_graph_level(&w->graph, flow->modules);
+    flow->level = level > modules ? level : modules;
+}
+
+void nfm__flow_subscribe(nfm_worker *w, uint32_t index) {
+    nfm_flow *flow = &w->table.flow[index];
+    const nfm_flow_info *info = &w->table.info[index];
+    uint8_t client = flow->flags & NFM_FLOW_CLIENT_IS_1 ? 1 : 0;
+    for (uint8_t side = 0; side < 2; side++)
+        flow->subs[side] = nfm_subs_of_flow(&w->subs, info, side, client);
+    uint64_t modules = w->subs.sets[flow->subs[0]].modules | w->subs.sets[flow->subs[1]].modules;
+    flow->modules = 0;
+    for (uint64_t left = modules & w->graph.app_mask; left != 0; left &= left - 1) {
+        const nfm_module *m = w->graph.instances[__builtin_ctzll(left)].module;
+        if (m->proto == 0 || m->proto == flow->proto)
+            flow->modules |= (uint16_t)(left & -left);
+    }
+    nfm__flow_set_level(w, index);
+}
+
+static int64_t deadline_of(const nfm_worker *w, const nfm_flow *flow) {
+    int64_t idle = flow->last_ns + w->idle_ns[flow->idle_class & 7];
+    int64_t update = w->now_ns + w->update_ns;
+    return w->wants_update && update < idle ? update : idle;
+}
+
+static void fill_info(nfm_worker *w, uint32_t index, const nfm_packet *p) {
+    nfm_flow_info *info = &w->table.info[index];
+    uint64_t generation = ((info->id >> 32) + 1) & 0xffffff;
+    info->vlan[0] = w->config.key_vlan ? p->key.vlan : p->vlan[0];
+    info->vlan[1] = p->vlan[1];
+    info->tunnel_kind = p->tunnel_kind;
+    info->flags = 0;
+    info->tunnel_id = w->config.key_tunnel ? p->key.scope : p->tunnel_id;
+    info->start_ns = w->now_ns;
+    info->id = (uint64_t)w->config.id << 56 | (generation ? generation : 1) << 32 | index;
+}
+
+/* Whether instance |i| works on a flow with this level and these application modules. */
+static bool works_on(const nfm_worker *w, uint32_t i, const nfm_flow *flow, nfm_work work) {
+    const nfm_module *m = w->graph.instances[i].module;
+    if (m->proto != 0 && m->proto != flow->proto)
+        return false;
+    switch ((enum nfm_phase)m->phase) {
+    case NFM_PHASE_IP:
+        return false;
+    case NFM_PHASE_TRACK:
+        return work.level >= NFM_LEVEL_TRACK;
+    case NFM_PHASE_STREAM:
+        return work.level >= NFM_LEVEL_DATA;
+    case NFM_PHASE_APP:
+        return work.modules >> i & 1;
+    }
+    return false;
+}
+
+void nfm__flow_modules_changed(nfm_worker *w, const nfm_packet *p, nfm_work before) {
+    nfm_work after = nfm__flow_work(p->flow);
+    for (uint32_t i = 0; i < w->graph.n; i++) {
+        nfm_instance *in = &w->graph.instances[i];
+        bool did = works_on(w, i, p->flow, before), does = works_on(w, i, p->flow, after);
+        if (did == does)
+            continue;
+        void *state = nfm_instance_state(in, p->flow_index);
+        if (does) {
+            memset(state, 0, in->module->flow_size);
+            if (in->module->flow_open != NULL)
+                in->module->flow_open(&in->ctx, p->flow, p, state);
+        } else if (in->module->flow_close != NULL) {
+            in->module->flow_close(&in->ctx, p->flow, p->flow_index, w->now_ns, state);
+        }
+    }
+}
+
+bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    uint8_t basis, sender = sender_side(p, &basis);
+    if (w->table.n_flows >= w->flow_limit)
+        (void)evict_one(w);
+    uint32_t index = nfm_table_insert(&w->table, &p->key, hash, sender);
+    if (index == NFM_NO_FLOW) {
+        w->core_counters[NFM_CC_FLOW_FULL]++;
+        return false;
+    }
+    nfm_flow *flow = &w->table.flow[index];
+    uint32_t hash_low = flow->hash;
+    memset(flow, 0, sizeof(*flow));
+    flow->hash = hash_low;
+    flow->last_ns = w->now_ns;
+    flow->proto = p->rec.proto;
+    flow->idle_class = idle_class_of(p->rec.proto);
+    flow->flags = NFM_FLOW_OPEN | basis;
+    fill_info(w, index, p);
+    p->flow = flow;
+    p->flow_index = index;
+    p->rec.flow = w->table.info[index].id;
+    p->rec.side = sender;
+    p->rec.events |= NFM_BIT(NFM_EV_FLOW_START);
+    nfm__flow_subscribe(w, index);
+    nfm__flow_modules_changed(w, p, (nfm_work){0, 0});
+    nfm_wheel_add(&w->wheel, index, deadline_of(w, flow));
+    w->flows_opened++;
+    return true;
+}
+
+/* A flow.end or flow.update record; both sides' receivers get it once. */
+static void emit_totals(nfm_worker *w, uint32_t index, uint8_t event, uint8_t reason) {
+    nfm_flow *flow = &w->table.flow[index];
+    nfm_record rec;
+    memset(&rec, 0, sizeof(rec));
+    rec.ts_ns = w->now_ns;
+    rec.flow = w->table.info[index].id;
+    rec.events = NFM_BIT(event);
+    rec.packet = w->packets;
+    rec.slot = NFM_NO_SLOT;
+    rec.last_ns = flow->last_ns;
+    rec.proto = flow->proto;
+    rec.kind = NFM_REC_FLOW;
+    rec.conn_state = flow->conn_state;
+    rec.reason = reason;
+    rec.flags = (uint16_t)((w->table.info[index].ip_version == 6 ? NFM_F_IPV6 : 0) |
+                           (flow->flags & NFM_FLOW_CLIENT_IS_1 ? NFM_F_CLIENT_IS_1 : 0) |
+                           (flow->flags & NFM_FLOW_BASIS_SYN ? NFM_F_BASIS_SYN : 0) |
+                           (flow->flags & NFM_FLOW_BASIS_SYNACK ? NFM_F_BASIS_SYNACK : 0) |
+                           (flow->flags & NFM_FLOW_MIDSTREAM ? NFM_F_MIDSTREAM : 0));
+    for (int side = 0; side < 2; side++) {
+        rec.totals.packets[side] = flow->packets[side];
+        rec.totals.payload_bytes[side] = flow->payload_bytes[side];
+    }
+    for (uint32_t i = 0; i < w->graph.n; i++) {
+        nfm_instance *in = &w->graph.instances[i];
+        if (in->module->totals != NULL && works_on(w, i, flow, nfm__flow_work(flow)))
+            in->module->totals(&in->ctx, flow, nfm_instance_state(in, index), &rec);
+    }
+    rec.conn_state = flow->conn_state;
+    if (event == NFM_EV_FLOW_END) {
+        if (reason == NFM_END_TIMEOUT && flow->proto == IPPROTO_TCP && flow->end_reason == 0)
+            rec.events |= NFM_BIT(NFM_EV_TCP_TIMEOUT);
+        nfm__record_dispatch(w, index, &rec); /* children before the flow's last record */
+    }
+    const nfm_subset *a = nfm__set_of(w, index, 0), *b = nfm__set_of(w, index, 1);
+    nfm_deliver(&w->delivery, a, &rec, &w->table.info[index]);
+    if (a != b)
+        nfm_deliver_rest(&w->delivery, b, a, &rec, &w->table.info[index]);
+}
+
+static void close_modules(nfm_worker *w, uint32_t index, uint32_t phase) {
+    nfm_flow *flow = &w->table.flow[index];
+    for (uint32_t i = 0; i < w->graph.n; i++) {
+        nfm_instance *in = &w->graph.instances[i];
+        if (in->module->phase == phase && in->module->flow_close != NULL &&
+            works_on(w, i, flow, nfm__flow_work(flow)))
+            in->module->flow_close(&in->ctx, flow, index, w->now_ns, nfm_instance_state(in, index));
+    }
+}
+
+void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
+    nfm_flow *flow = &w->table.flow[index];
+    if (flow->end_reason != NFM_END_NONE && reason == NFM_END_TIMEOUT)
+        reason = flow->end_reason;
+    close_modules(w, index, NFM_PHASE_STREAM); /* data still held comes before flow.end */
+    emit_totals(w, index, NFM_EV_FLOW_END, reason);
+    close_modules(w, index, NFM_PHASE_TRACK);
+    close_modules(w, index, NFM_PHASE_APP);
+    nfm_wheel_remove(&w->wheel, index);
+    nfm_table_remove(&w->table, index);
+    flow->flags = 0;
+    w->flows_closed++;
+    w->limbo[w->limbo_head++ & (w->table.max_flows - 1)] =
+        (nfm_limbo){.flow = index, .epoch = w->delivery.epoch_open + 1};
+}
+
+void nfm__flow_recycle(nfm_worker *w) {
+    bool idle = nfm_delivery_is_idle(&w->delivery);
+    while (w->limbo_tail != w->limbo_head) {
+        const nfm_limbo *first = &w->limbo[w->limbo_tail & (w->table.max_flows - 1)];
+        if (!idle && first->epoch > w->delivery.epoch_retired)
+            break;
+        nfm_table_recycle(&w->table, first->flow);
+        w->limbo_tail++;
+    }
+}
+
+void nfm__flow_rearm(nfm_worker *w, uint32_t index) {
+    nfm_wheel_remove(&w->wheel, index);
+    nfm_wheel_add(&w->wheel, index, deadline_of(w, &w->table.flow[index]));
+}
+
+void nfm__flow_timers(nfm_worker *w) {
+    uint32_t index;
+    while ((index = nfm_wheel_pop(&w->wheel, w->now_ns)) != NFM_NO_FLOW) {
+        nfm_flow *flow = &w->table.flow[index];
+        if (w->now_ns - flow->last_ns >= w->idle_ns[flow->idle_class & 7]) {
+            nfm__flow_close(w, index, NFM_END_TIMEOUT);
+            continue;
+        }
+        if (w->wants_update)
+            emit_totals(w, index, NFM_EV_FLOW_UPDATE, NFM_END_NONE);
+        nfm_wheel_add(&w->wheel, index, deadline_of(w, flow));
+    }
+}

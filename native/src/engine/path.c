@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <netinet/in.h>
+#include <string.h>
+
+#include "engine/worker.h"
+
+void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *record) {
+    if (index == NFM_NO_FLOW)
+        return;
+    nfm_flow *flow = &w->table.flow[index];
+    for (uint64_t left = flow->modules; left != 0; left &= left - 1) {
+        nfm_instance *in = &w->graph.instances[__builtin_ctzll(left)];
+        if ((in->needs & record->events) == 0 || !(flow->modules & (left & -left)))
+            continue;
+        w->trigger = record;
+        w->trigger_flow = index;
+        w->trigger_ordinal = 0;
+        in->module->on_event(&in->ctx, record, nfm_record_data(&w->mem, record),
+                             nfm_instance_state(in, index));
+        w->trigger = NULL;
+    }
+}
+
+void nfm__record_emit(nfm_worker *w, uint32_t index, const nfm_record *record) {
+    const nfm_flow_info *info = index == NFM_NO_FLOW ? NULL : &w->table.info[index];
+    nfm_deliver(&w->delivery, nfm__set_of(w, index, record->side), record, info);
+    nfm__record_dispatch(w, index, record);
+}
+
+void nfm_emit_packet(nfm_ctx *ctx, nfm_packet *packet) {
+    if (packet->emitted)
+        return;
+    packet->emitted = 1;
+    nfm__record_emit(ctx->worker, packet->flow == NULL ? NFM_NO_FLOW : packet->flow_index,
+                     &packet->rec);
+}
+
+void nfm_emit_record(nfm_ctx *ctx, nfm_flow *flow, uint32_t flow_index, const nfm_record *record) {
+    (void)flow;
+    nfm__record_emit(ctx->worker, flow_index, record);
+}
+
+/* Event time never goes back: an older packet gets the time of the one before. */
+static void advance_time(nfm_worker *w, nfm_packet *p) {
+    if (!w->time_known) {
+        w->time_known = true;
+        w->now_ns = p->rec.ts_ns;
+        nfm_wheel_init(&w->wheel, w->table.flow, w->now_ns);
+        w->next_tick_ns = w->now_ns + NFM_TICK_NS;
+    }
+    if (p->rec.ts_ns < w->now_ns) {
+        w->core_counters[NFM_CC_TIME_BACK]++;
+        p->rec.ts_ns = w->now_ns;
+        return;
+    }
+    w->now_ns = p->rec.ts_ns;
+    if (__builtin_expect(w->now_ns < w->next_tick_ns, 1))
+        return;
+    w->next_tick_ns = w->now_ns + NFM_TICK_NS;
+    if (nfm_wheel_due(&w->wheel, w->now_ns))
+        nfm__flow_timers(w);
+    for (uint32_t i = 0; i < w->graph.n; i++)
+        if (w->graph.instances[i].module->on_tick != NULL)
+            w->graph.instances[i].module->on_tick(&w->graph.instances[i].ctx, w->now_ns);
+}
+
+static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    uint32_t index = nfm_table_find(&w->table, &p->key, hash, &p->rec.side);
+    if (index == NFM_NO_FLOW)
+        return nfm__flow_open(w, p, hash);
+    p->flow_index = index;
+    p->flow = &w->table.flow[index];
+    p->rec.flow = w->table.info[index].id;
+    return true;
+}
+
+/* Runs the tracking module; a new connection on an old 5-tuple gets a flow of its own. */
+static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    nfm_instance *in = w->graph.track[p->rec.proto];
+    if (in == NULL || p->flow->level < NFM_LEVEL_TRACK)
+        return true;
+    uint8_t flags = p->flow->flags, idle_class = p->flow->idle_class;
+    if (in->module->on_packet(&in->ctx, p, nfm_instance_state(in, p->flow_index)) == 1) {
+        nfm__flow_close(w, p->flow_index, NFM_END_REUSED);
+        p->flow = NULL;
+        p->rec.flow = 0;
+        if (!nfm__flow_open(w, p, hash))
+            return false;
+        idle_class = p->flow->idle_class;
+        flags = p->flow->flags;
+        (void)in->module->on_packet(&in->ctx, p, nfm_instance_state(in, p->flow_index));
+    }
+    if (p->flow->idle_class != idle_class)
+        nfm__flow_rearm(w, p->flow_index);
+    if ((p->flow->flags ^ flags) & NFM_FLOW_CLIENT_IS_1 && w->subs.any_filter) {
+        nfm_work before = nfm__flow_work(p->flow);
+        nfm__flow_subscribe(w, p->flow_index); /* "client" terms judge anew */
+        nfm__flow_modules_changed(w, p, before);
+    }
+    p->rec.flags |= (uint16_t)((p->flow->flags & NFM_FLOW_CLIENT_IS_1 ? NFM_F_CLIENT_IS_1 : 0) |
+                               (p->flow->flags & NFM_FLOW_MIDSTREAM ? NFM_F_MIDSTREAM : 0));
+    return true;
+}
+
+static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    if (!find_flow(w, p, hash) || !track(w, p, hash)) {
+        nfm__record_emit(w, NFM_NO_FLOW, &p->rec); /* table full: seen, but without a flow */
+        return;
+    }
+    nfm_flow *flow = p->flow;
+    flow->last_ns = w->now_ns;
+    flow->packets[p->rec.side]++;
+    flow->payload_bytes[p->rec.side] += p->l4_len;
+    nfm_instance *stream = w->graph.stream;
+    uint8_t level = flow->level;
+    if (level >= NFM_LEVEL_DATA && stream != NULL && p->rec.proto == stream->module->proto)
+        (void)stream->module->on_packet(&stream->ctx, p, nfm_instance_state(stream, p->flow_index));
+    if (!p->emitted)
+        nfm__record_emit(w, p->flow_index, &p->rec);
+    if (__builtin_expect(flow->level != level, 0)) /* a module lost interest: stop its work */
+        nfm__flow_modules_changed(w, p, (nfm_work){level, flow->modules});
+}
+
+void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    advance_time(w, p);
+    p->rec.packet = ++w->packets;
+    w->bytes += p->rec.wire_len;
+    if (p->status == NFM_PARSE_FRAGMENT) {
+        nfm_instance *defrag = w->graph.defrag;
+        if (defrag == NULL) {
+            w->core_counters[NFM_CC_FRAGMENT_UNKNOWN]++;
+            nfm__record_emit(w, NFM_NO_FLOW, &p->rec);
+            return;
+        }
+        if (defrag->module->on_fragment(&defrag->ctx, p) == 0)
+            return;
+        hash = nfm_hash_flow(&w->table.key, &p->key);
+    }
+    if (p->status == NFM_PARSE_OK) {
+        with_flow(w, p, hash);
+        return;
+    }
+    if (p->status == NFM_PARSE_MALFORMED && p->malformed < NFM_PD_COUNT)
+        w->malformed[p->malformed]++;
+    nfm__record_emit(w, NFM_NO_FLOW, &p->rec);
+}

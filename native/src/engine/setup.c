@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making and unmaking a worker, its counters and its statistics. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/worker.h"
+
+static const uint32_t default_idle_s[8] = {
+    [NFM_IDLE_TCP_SYN] = 240,   [NFM_IDLE_TCP_EST] = 7440, /* RFC 5382 REQ-5 */
+    [NFM_IDLE_TCP_CLOSE] = 240, [NFM_IDLE_TCP_GONE] = 120,
+    [NFM_IDLE_UDP] = 300, /* RFC 4787 REQ-5 */
+    [NFM_IDLE_ICMP] = 60, /* RFC 5508 REQ-2 */
+    [NFM_IDLE_OTHER] = 600,     [7] = 600,
+};
+
+uint32_t nfm_abi_version(void) {
+    return NFM_ABI_VERSION;
+}
+
+void nfm_worker_config_init(nfm_worker_config *config) {
+    memset(config, 0, sizeof(*config));
+    config->size = sizeof(*config);
+    config->n_small = 16384;
+    config->n_large = 256;
+    config->n_records = 65536;
+    config->max_flows = 1u << 20;
+    config->fields_size = UINT64_C(64) << 20;
+    config->max_tunnel_depth = 4;
+    config->update_s = 60;
+    memcpy(config->idle_s, default_idle_s, sizeof(default_idle_s));
+}
+
+static int refuse(nfm_error *err, const char *what) {
+    if (err != NULL) {
+        err->code = NFM_E_INVAL;
+        snprintf(err->text, sizeof(err->text), "worker: %s", what);
+    }
+    return NFM_E_INVAL;
+}
+
+static bool is_power_of_two(uint64_t n) {
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+static int check_config(const nfm_worker_config *c, nfm_error *err) {
+    if (c->size != sizeof(*c))
+        return refuse(err, "config size differs: use nfm_worker_config_init of this library");
+    if (c->id > 255)
+        return refuse(err, "id must be 0 to 255");
+    if (c->n_small < 256 || c->n_small > 1u << 26 || c->n_large > 1u << 20)
+        return refuse(err, "n_small must be 256 to 2^26, n_large at most 2^20");
+    if (!is_power_of_two(c->n_records) || c->n_records < 1024 || c->n_records > 1u << 26)
+        return refuse(err, "n_records must be a power of two, 1024 to 2^26");
+    if (!is_power_of_two(c->max_flows) || c->max_flows < 1024 || c->max_flows > 1u << 28)
+        return refuse(err, "max_flows must be a power of two, 1024 to 2^28");
+    if (c->fields_size < 1u << 20)
+        return refuse(err, "fields_size must be at least 1 MiB");
+    return NFM_OK;
+}
+
+static int map_regions(nfm_worker *w, nfm_error *err) {
+    const nfm_worker_config *c = &w->config;
+    size_t packets = (size_t)c->n_small * NFM_SLOT_SMALL + (size_t)c->n_large * NFM_SLOT_LARGE;
+    int rc = nfm_region_init(&w->packets_region, "packets", packets, c->shared, err);
+    if (rc == NFM_OK)
+        rc = nfm_region_init(&w->records_region, "records", (size_t)c->n_records * NFM_RECORD_SIZE,
+                             c->shared, err);
+    if (rc == NFM_OK)
+        rc = nfm_region_init(&w->fields_region, "fields", c->fields_size, c->shared, err);
+    if (rc == NFM_OK)
+        rc = nfm_table_init(&w->table, c, err);
+    if (rc != NFM_OK)
+        return rc;
+    w->mem = (nfm_mem){
+        .packets = w->packets_region.base,
+        .records = (const nfm_record *)(const void *)w->records_region.base,
+        .fields = w->fields_region.base,
+        .flows = w->table.info,
+        .n_small = c->n_small,
+        .n_slots = c->n_small + c->n_large,
+        .n_records = c->n_records,
+        .n_flows = c->max_flows,
+        .fields_size = c->fields_size,
+    };
+    return NFM_OK;
+}
+
+static int make_parts(nfm_worker *w, nfm_error *err) {
+    int rc = map_regions(w, err);
+    if (rc == NFM_OK)
+        rc = nfm_pool_init(&w->pool, w->packets_region.base, w->config.n_small, w->config.n_large);
+    if (rc == NFM_OK)
+        rc = nfm_subs_init(&w->subs);
+    if (rc == NFM_OK)
+        rc = nfm_delivery_init(&w->delivery, &w->config, &w->pool, &w->mem);
+    if (rc == NFM_OK)
+        rc = nfm_graph_init(&w->graph);
+    w->limbo = malloc(sizeof(nfm_limbo) * w->config.max_flows);
+    w->burst = aligned_alloc(64, (sizeof(nfm_packet) * NFM_BURST + 63) / 64 * 64);
+    if (rc == NFM_OK && (w->limbo == NULL || w->burst == NULL))
+        rc = NFM_E_NOMEM;
+    return rc;
+}
+
+nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err) {
+    if (check_config(config, err) != NFM_OK)
+        return NULL;
+    nfm_worker *w = calloc(1, sizeof(*w));
+    if (w == NULL)
+        return NULL;
+    w->config = *config;
+    int rc = make_parts(w, err);
+    if (rc != NFM_OK) {
+        if (err != NULL && err->text[0] == '\0') {
+            err->code = rc;
+            snprintf(err->text, sizeof(err->text), "worker: %s", nfm_strerror(rc));
+        }
+        nfm_worker_free(w);
+        return NULL;
+    }
+    memset(w->burst, 0, sizeof(nfm_packet) * NFM_BURST);
+    w->wire = (nfm_wire_config){config->max_tunnel_depth, config->verify_checksums,
+                                config->key_vlan, config->key_tunnel};
+    for (int i = 0; i < 8; i++)
+        w->idle_ns[i] =
+            (int64_t)(config->idle_s[i] ? config->idle_s[i] : default_idle_s[i]) * 1000000000;
+    w->update_ns = (int64_t)(config->update_s ? config->update_s : 60) * 1000000000;
+    w->random = UINT64_C(0x2545f4914f6cdd1d) ^ config->hash_key[0];
+    w->flow_limit = config->max_flows - config->max_flows / 16;
+    return w;
+}
+
+void nfm_worker_free(nfm_worker *w) {
+    if (w == NULL)
+        return;
+    nfm_graph_fini(&w->graph);
+    nfm_delivery_fini(&w->delivery);
+    nfm_subs_fini(&w->subs);
+    nfm_pool_fini(&w->pool);
+    nfm_table_fini(&w->table);
+    for (uint32_t i = 0; i < w->n_rings; i++) {
+        nfm_ring_fini(w->rings[i]);
+        free(w->rings[i]);
+        nfm_region_fini(&w->ring_regions[i]);
+    }
+    nfm_region_fini(&w->packets_region);
+    nfm_region_fini(&w->records_region);
+    nfm_region_fini(&w->fields_region);
+    free(w->limbo);
+    free(w->burst);
+    free(w);
+}
+
+int nfm_worker_add_port(nfm_worker *w, nfm_port *port) {
+    if (port == NULL)
+        return NFM_E_INVAL;
+    if (w->n_ports == NFM_MAX_PORTS)
+        return NFM_E_LIMIT;
+    w->ports[w->n_ports++] = port;
+    return NFM_OK;
+}
+
+int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_t *limits,
+                          const uint32_t *types, nfm_error *err) {
+    if (w->started)
+        return NFM_E_STATE;
+    return nfm_graph_add(&w->graph, module, limits, types, err);
+}
+
+nfm_ring *nfm_worker_add_ring(nfm_worker *w, uint32_t entries, nfm_error *err) {
+    if (w->started || w->n_rings == NFM_MAX_RINGS) {
+        (void)refuse(err, w->started ? "rings are added before start" : "at most 64 rings");
+        return NULL;
+    }
+    if (!is_power_of_two(entries) || entries < 64 || entries > 1u << 24) {
+        (void)refuse(err, "ring entries must be a power of two, 64 to 2^24");
+        return NULL;
+    }
+    nfm_region *region = &w->ring_regions[w->n_rings];
+    if (nfm_region_init(region, "ring", nfm_ring_shared_size(entries), w->config.shared, err) !=
+        NFM_OK)
+        return NULL;
+    nfm_ring *ring = calloc(1, sizeof(*ring));
+    if (ring == NULL || nfm_ring_init(ring, region->base, entries, false) != NFM_OK) {
+        free(ring);
+        nfm_region_fini(region);
+        return NULL;
+    }
+    w->rings[w->n_rings++] = ring;
+    w->delivery.rings[w->delivery.n_rings++] = ring;
+    return ring;
+}
+
+int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn process, void *state) {
+    (void)w;
+    if (ring == NULL || process == NULL)
+        return NFM_E_INVAL;
+    ring->process = process;
+    ring->process_state = state;
+    return NFM_OK;
+}
+
+int nfm_worker_subscribe(nfm_worker *w, const nfm_subscription *subscription) {
+    return w->started ? NFM_E_STATE : nfm_subs_add(&w->subs, subscription);
+}
+
+int nfm_worker_start(nfm_worker *w, nfm_error *err) {
+    if (w->started)
+        return NFM_E_STATE;
+    int rc = nfm_subs_start(&w->subs);
+    if (rc != NFM_OK)
+        return rc;
+    const nfm_subset *all = &w->subs.sets[0];
+    w->wants_update = (all->events & NFM_BIT(NFM_EV_FLOW_UPDATE)) != 0;
+    rc = nfm_graph_start(&w->graph, w, &w->mem, all->events, err);
+    w->started = rc == NFM_OK;
+    return rc;
+}
+
+const nfm_mem *nfm_worker_mem(const nfm_worker *w) {
+    return &w->mem;
+}
+
+void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
+    size_t mapped = w->packets_region.size + w->records_region.size + w->fields_region.size +
+                    w->table.info_region.size + w->table.flow_region.size +
+                    w->table.bucket_region.size + w->table.free_region.size;
+    uint64_t per_flow =
+        NFM_FLOW_INFO_SIZE + sizeof(nfm_flow) + sizeof(uint32_t) + sizeof(nfm_limbo) +
+        sizeof(nfm_bucket) * 3 / 8; /* a bucket per 4 flows, and its overflow share */
+    for (uint32_t i = 0; i < w->graph.n; i++) {
+        mapped += w->graph.instances[i].region.size;
+        per_flow += w->graph.instances[i].module->flow_size;
+    }
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        mapped += w->ring_regions[i].size;
+    *out = (nfm_worker_stats){
+        .packets = w->packets,
+        .bytes = w->bytes,
+        .now_ns = w->now_ns,
+        .flows_opened = w->flows_opened,
+        .flows_closed = w->flows_closed,
+        .flows_now = w->table.n_flows,
+        .slots_used = w->pool.n_slots - w->pool.n_free_small - w->pool.n_free_large,
+        .records_used = w->delivery.n_records - w->delivery.n_free,
+        .flow_bytes = per_flow,
+        .mapped_bytes = mapped,
+    };
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    NATIVE_BATCH = 256, /* entries that make calling a native NF worth it */
+    SPARE_FLOWS = 64,
+};
+
+/* Parses the burst and starts the memory loads of its flow lookups before any is needed. */
+static void parse_burst(nfm_worker *w, uint32_t n, uint64_t *hash) {
+    for (uint32_t i = 0; i < n; i++) {
+        nfm_packet *p = &w->burst[i];
+        const nfm_frame *frame = &w->frames[i];
+        p->base = nfm_pool_addr(&w->pool, frame->slot);
+        p->rec.ts_ns = frame->ts_ns;
+        p->rec.slot = frame->slot;
+        p->rec.frame_len = frame->len;
+        p->rec.wire_len = frame->wire_len;
+        p->rec.flow = 0;
+        p->rec.side = 0;
+        p->rec.tag = 0;
+        p->rec.conn_state = 0;
+        p->rec.reason = 0;
+        memset(&p->rec.tcp, 0, sizeof(p->rec.tcp));
+        p->flow = NULL;
+        p->flow_index = NFM_NO_FLOW;
+        p->emitted = 0;
+        p->link_type = (uint16_t)frame->link_type;
+        nfm_wire_parse(&w->wire, p);
+        if (p->status != NFM_PARSE_OK)
+            continue;
+        hash[i] = nfm_hash_flow(&w->table.key, &p->key);
+        __builtin_prefetch(nfm_table_bucket(&w->table, (uint32_t)hash[i]));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t index;
+        if (w->burst[i].status != NFM_PARSE_OK ||
+            (index = nfm_table_probe(&w->table, hash[i])) == NFM_NO_FLOW)
+            continue;
+        __builtin_prefetch(&w->table.info[index]);
+        __builtin_prefetch(&w->table.flow[index], 1);
+        const nfm_instance *track = w->graph.track[w->burst[i].rec.proto];
+        if (track != NULL) {
+            const uint8_t *state = nfm_instance_state(track, index);
+            __builtin_prefetch(state, 1);
+            __builtin_prefetch(state + 64, 1);
+        }
+        if (w->graph.stream != NULL)
+            __builtin_prefetch(nfm_instance_state(w->graph.stream, index), 1);
+    }
+}
+
+static void process_burst(nfm_worker *w, uint32_t n) {
+    uint64_t hash[NFM_BURST];
+    parse_burst(w, n, hash);
+    for (uint32_t i = 0; i < n; i++) {
+        nfm_packet *p = &w->burst[i];
+        nfm__packet_process(w, p, hash[i]);
+        if (p->rec.slot != NFM_NO_SLOT)
+            nfm_pool_put(&w->pool, p->rec.slot);
+    }
+}
+
+/* Calls native NFs on what their rings hold. */
+static void serve_native(nfm_worker *w, uint64_t at_least) {
+    for (uint32_t i = 0; i < w->n_rings; i++) {
+        nfm_ring *ring = w->rings[i];
+        if (ring->process == NULL || nfm_ring_used(ring) < at_least)
+            continue;
+        nfm_batch batch = {.mem = &w->mem, .handler = NFM_NO_FLOW};
+        while ((batch.n = nfm_ring_peek(ring, &batch.desc, 4096)) > 0) {
+            if (ring->process(ring->process_state, &batch) != NFM_OK)
+                ring->process_errors++;
+            nfm_ring_advance(ring, batch.n);
+            nfm_ring_collect(ring);
+            nfm_ring_flush(ring);
+        }
+    }
+}
+
+/* Whether receivers must pass entries before more packets may come. */
+static bool must_drain(const nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_rings; i++) {
+        const nfm_ring *ring = w->rings[i];
+        if (nfm_ring_used(ring) > ring->mask - ring->mask / 4)
+            return true;
+    }
+    if (w->limbo_head != w->limbo_tail &&
+        w->table.n_free + (w->table.max_flows - w->table.n_fresh) < SPARE_FLOWS)
+        return true;
+    return w->delivery.n_free < w->delivery.n_records / 4;
+}
+
+static bool anything_pending(const nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        if (nfm_ring_used(w->rings[i]) > 0)
+            return true;
+    return false;
+}
+
+/* Takes the next burst from a port, round robin. 0: nothing now; NFM_E_EOF: all at their end. */
+static int receive(nfm_worker *w, uint32_t max) {
+    uint32_t done = 0;
+    for (uint32_t i = 0; i < w->n_ports; i++) {
+        uint32_t at = (w->next_port + i) % w->n_ports;
+        if (w->port_done[at]) {
+            done++;
+            continue;
+        }
+        nfm_port *port = w->ports[at];
+        int n = port->ops->rx(port, &w->pool, w->frames, max);
+        if (n > 0) {
+            w->next_port = (at + 1) % w->n_ports;
+            return n;
+        }
+        if (n < 0) {
+            w->port_done[at] = true;
+            done++;
+            if (n != NFM_E_EOF && w->port_error == 0)
+                w->port_error = n;
+        }
+    }
+    return done == w->n_ports ? NFM_E_EOF : 0;
+}
+
+/* At the end of the ports: ends flows in order of their index, as far as memory allows. */
+static bool finish_some(nfm_worker *w) {
+    while (w->finish_index < w->table.n_fresh) {
+        if (must_drain(w))
+            return false;
+        uint32_t index = w->finish_index++;
+        if (w->table.flow[index].flags & NFM_FLOW_OPEN) {
+            uint8_t reason = w->table.flow[index].end_reason;
+            nfm__flow_close(w, index, reason != NFM_END_NONE ? reason : NFM_END_EOF);
+        }
+    }
+    return true;
+}
+
+static void settle(nfm_worker *w, uint64_t native_at_least) {
+    nfm_delivery_publish(&w->delivery);
+    serve_native(w, native_at_least);
+    nfm_delivery_collect(&w->delivery);
+    nfm__flow_recycle(w);
+}
+
+static int run_end(nfm_worker *w) {
+    for (;;) {
+        bool all = finish_some(w);
+        settle(w, 1);
+        if (all)
+            break;
+        if (must_drain(w))
+            return NFM_RUN_DRAIN;
+    }
+    if (anything_pending(w))
+        return NFM_RUN_DRAIN;
+    return w->port_error != 0 ? w->port_error : NFM_RUN_EOF;
+}
+
+int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
+    if (!w->started)
+        return NFM_E_STATE;
+    settle(w, 1);
+    uint64_t left = max_packets;
+    while (!w->finishing) {
+        if (must_drain(w))
+            return NFM_RUN_DRAIN;
+        if (left == 0)
+            return NFM_RUN_BUDGET;
+        int n = receive(w, left < NFM_BURST ? (uint32_t)left : NFM_BURST);
+        if (n == NFM_E_EOF) {
+            w->finishing = true;
+            break;
+        }
+        if (n == 0) { /* no slot, or a live port is quiet */
+            settle(w, 1);
+            return anything_pending(w) ? NFM_RUN_DRAIN : NFM_RUN_BUDGET;
+        }
+        left -= (uint32_t)n;
+        process_burst(w, (uint32_t)n);
+        settle(w, NATIVE_BATCH);
+    }
+    return run_end(w);
+}
+
+void nfm_worker_finish(nfm_worker *w) {
+    w->finishing = true;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One worker: a thread's loop over its ports, and everything that only this thread writes.
+ *
+ * Theory of operation. A burst goes through the stages of worker.c: receive into slots, parse all,
+ * prefetch the flow lookup of all, then each packet in order: event time and timers, flow, modules,
+ * delivery (path.c). Flows open and close in flows.c. What modules may call back is services.c.
+ * A packet owns one reference to its slot until its turn ends; records own further ones.
+ */
+#ifndef NFM_ENGINE_WORKER_H
+#define NFM_ENGINE_WORKER_H
+
+#include "base/pool.h"
+#include "base/region.h"
+#include "event/delivery.h"
+#include "flow/table.h"
+#include "flow/wheel.h"
+#include "io/port.h"
+#include "stack/graph.h"
+#include "wire/wire.h"
+
+enum { NFM_MAX_PORTS = 16, NFM_TICK_NS = 100000000, NFM_LIMBO_NONE = 0 };
+
+/* A closed flow waiting until no record names it. */
+typedef struct nfm_limbo {
+    uint32_t flow;
+    uint32_t pad;
+    uint64_t epoch; /* recycled when all epochs below this one are released */
+} nfm_limbo;
+
+enum nfm_core_counter {
+    NFM_CC_EVICTED = 0,      /* flow closed early: table full */
+    NFM_CC_FLOW_FULL,        /* packet without flow: table full of busy flows */
+    NFM_CC_FRAGMENT_UNKNOWN, /* fragment while ip_defrag does not run */
+    NFM_CC_RAISE_LIMIT,      /* application event dropped: no field space or record */
+    NFM_CC_TIME_BACK,        /* packet older than the one before: given its time */
+    NFM_CC_COUNT
+};
+
+struct nfm_worker {
+    nfm_worker_config config;
+    nfm_wire_config wire;
+    nfm_pool pool;
+    nfm_mem mem;
+    nfm_table table;
+    nfm_wheel wheel;
+    nfm_subs subs;
+    nfm_delivery delivery;
+    nfm_graph graph;
+    nfm_region packets_region, records_region, fields_region;
+
+    nfm_port *ports[NFM_MAX_PORTS];
+    bool port_done[NFM_MAX_PORTS];
+    uint32_t n_ports, next_port;
+    nfm_ring *rings[NFM_MAX_RINGS];
+    nfm_region ring_regions[NFM_MAX_RINGS];
+    uint32_t n_rings;
+    int port_error; /* first failure of a port, reported by run */
+
+    bool started, finishing, time_known;
+    uint32_t finish_index; /* flows below are closed */
+    int64_t now_ns, next_tick_ns;
+    int64_t idle_ns[8], update_ns;
+    bool wants_update;
+    uint64_t packets, bytes, flows_opened, flows_closed;
+    uint32_t flow_limit; /* flows tracked at once; spare indices let closed ones wait for release */
+    uint64_t random;     /* xorshift state: eviction sampling */
+
+    /* what nfm_raise and nfm_detach refer to */
+    const nfm_record *trigger;
+    uint32_t trigger_flow, trigger_ordinal;
+
+    nfm_limbo *limbo; /* circular, max_flows entries */
+    uint32_t limbo_head, limbo_tail;
+
+    uint64_t core_counters[NFM_CC_COUNT];
+    uint64_t malformed[NFM_PD_COUNT];
+
+    nfm_frame frames[NFM_BURST];
+    nfm_packet *burst; /* NFM_BURST packets, aligned */
+};
+
+/* What the stack does for a flow: its level and its application modules. */
+typedef struct nfm_work {
+    uint8_t level;
+    uint16_t modules;
+} nfm_work;
+
+static inline nfm_work nfm__flow_work(const nfm_flow *flow) {
+    return (nfm_work){flow->level, flow->modules};
+}
+
+/* ---- flows.c: the life of flows ---- */
+
+/* Opens a flow for |packet| (whose hash is known); sets packet->flow, flow_index, rec.flow, side.
+ * False when the table is full even after eviction. */
+bool nfm__flow_open(nfm_worker *w, nfm_packet *packet, uint64_t hash);
+/* Ends a flow: remaining data, flow.end, modules' state. Its index goes to limbo. */
+void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason);
+/* Re-arms the time-out after a packet changed the flow's idle class. */
+void nfm__flow_rearm(nfm_worker *w, uint32_t index);
+/* Fires what is due at w->now_ns. */
+void nfm__flow_timers(nfm_worker *w);
+/* Gives indices of closed flows back when their records are released. */
+void nfm__flow_recycle(nfm_worker *w);
+/* Computes both sides' subscription sets, modules and level. */
+void nfm__flow_subscribe(nfm_worker *w, uint32_t index);
+void nfm__flow_set_level(nfm_worker *w, uint32_t index);
+/* Opens and closes the states of the modules that began or ceased to work on packet->flow. */
+void nfm__flow_modules_changed(nfm_worker *w, const nfm_packet *packet, nfm_work before);
+
+/* ---- path.c: the way of one packet ---- */
+
+void nfm__packet_process(nfm_worker *w, nfm_packet *packet, uint64_t hash);
+/* Delivers |record| of flow |index| (NFM_NO_FLOW: none) and shows it to application modules. */
+void nfm__record_emit(nfm_worker *w, uint32_t index, const nfm_record *record);
+/* Shows |record| to the flow's application modules that need its events. */
+void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *record);
+
+static inline const nfm_subset *nfm__set_of(const nfm_worker *w, uint32_t index, uint8_t side) {
+    return &w->subs.sets[index == NFM_NO_FLOW ? 0 : w->table.flow[index].subs[side]];
+}
+
+#endif

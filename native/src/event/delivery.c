@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "event/delivery.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of a field record's block by class; 64 KiB holds the largest header block or datagram. */
+static const uint32_t field_class_size[NFM_FIELD_CLASSES] = {128, 512, 2048, 8192, 32768, 131072};
+
+int nfm_delivery_init(nfm_delivery *d, const nfm_worker_config *config, nfm_pool *pool,
+                      nfm_mem *mem) {
+    memset(d, 0, sizeof(*d));
+    d->pool = pool;
+    d->mem = mem;
+    d->n_records = config->n_records;
+    d->records = (nfm_record *)(uintptr_t)mem->records;
+    d->fields = (uint8_t *)(uintptr_t)mem->fields;
+    d->fields_size = mem->fields_size;
+    d->free = malloc(sizeof(uint32_t) * d->n_records);
+    d->inflight = malloc(sizeof(uint32_t) * d->n_records);
+    d->epochs = malloc(sizeof(nfm_epoch) * NFM_EPOCHS);
+    d->rings = calloc(NFM_MAX_RINGS, sizeof(nfm_ring *));
+    if (d->free == NULL || d->inflight == NULL || d->epochs == NULL || d->rings == NULL) {
+        nfm_delivery_fini(d);
+        return NFM_E_NOMEM;
+    }
+    for (uint32_t i = d->n_records; i-- > 0;)
+        d->free[d->n_free++] = i;
+    return NFM_OK;
+}
+
+void nfm_delivery_fini(nfm_delivery *d) {
+    free(d->free);
+    free(d->inflight);
+    free(d->epochs);
+    free(d->rings);
+    memset(d, 0, sizeof(*d));
+}
+
+static unsigned field_class(uint32_t len) {
+    unsigned c = 0;
+    while (c < NFM_FIELD_CLASSES && field_class_size[c] < len)
+        c++;
+    return c;
+}
+
+int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset) {
+    unsigned c = field_class(len);
+    if (c < NFM_FIELD_CLASSES && d->field_free[c] != 0) {
+        *offset = d->field_free[c] - 1;
+        memcpy(&d->field_free[c], d->fields + *offset, 8);
+        return NFM_OK;
+    }
+    if (c == NFM_FIELD_CLASSES || d->fields_size - d->fields_fresh < field_class_size[c]) {
+        d->no_fields++;
+        return NFM_E_LIMIT;
+    }
+    *offset = d->fields_fresh;
+    d->fields_fresh += field_class_size[c];
+    return NFM_OK;
+}
+
+void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len) {
+    unsigned c = field_class(len);
+    memcpy(d->fields + offset, &d->field_free[c], 8);
+    d->field_free[c] = offset + 1;
+}
+
+/* Copies |record| into a record of its own and enters it in the open epoch. */
+static uint32_t record_new(nfm_delivery *d, const nfm_record *record) {
+    if (d->n_free == 0) {
+        d->no_record++;
+        return NFM_NO_RECORD;
+    }
+    uint32_t id = d->free[--d->n_free];
+    d->records[id] = *record;
+    d->inflight[d->inflight_head++ & (d->n_records - 1)] = id;
+    if (record->slot != NFM_NO_SLOT)
+        nfm_pool_hold(d->pool, record->slot);
+    return id;
+}
+
+typedef struct nfm_matching {
+    nfm_delivery *d;
+    const nfm_record *record;
+    const nfm_flow_info *info;
+    uint32_t id;   /* the record once somebody wanted it */
+    uint32_t flow; /* index */
+} nfm_matching;
+
+static inline bool passes(const nfm_matching *m, const nfm_filter *filter) {
+    if (filter == NULL)
+        return true;
+    nfm_filter_input input = {
+        .mem = m->d->mem,
+        .record = m->record,
+        .flow = m->info,
+        .base = nfm_slot_ptr(m->d->mem, m->record->slot),
+    };
+    return nfm_filter_eval(filter, &input);
+}
+
+/* Pushes one descriptor, making the record on first use. False when no record is free. */
+static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what) {
+    if (m->id == NFM_NO_RECORD && (m->id = record_new(m->d, m->record)) == NFM_NO_RECORD)
+        return false;
+    if (nfm_ring_push(r->ring, m->id, m->flow, what))
+        m->d->delivered++;
+    return true;
+}
+
+static nfm_matching matching_of(nfm_delivery *d, const nfm_record *record,
+                                const nfm_flow_info *info) {
+    return (nfm_matching){d, record, info, NFM_NO_RECORD,
+                          record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow};
+}
+
+void nfm_deliver(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
+                 const nfm_flow_info *info) {
+    if ((set->events & record->events) == 0)
+        return;
+    nfm_matching m = matching_of(d, record, info);
+    for (uint32_t i = 0; i < set->n; i++) {
+        const nfm_receiver *r = &set->receivers[i];
+        uint64_t bits = r->events & record->events;
+        if (bits == 0 || !passes(&m, r->filter))
+            continue;
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits))
+            return;
+    }
+}
+
+void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *except,
+                      const nfm_record *record, const nfm_flow_info *info) {
+    nfm_matching m = matching_of(d, record, info);
+    for (uint32_t i = 0; i < set->n; i++) {
+        const nfm_receiver *r = &set->receivers[i];
+        uint64_t bits = r->events & record->events;
+        if (bits == 0 || nfm_subset_has(except, r->sub) || !passes(&m, r->filter))
+            continue;
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits))
+            return;
+    }
+}
+
+void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
+                     const nfm_flow_info *info) {
+    nfm_matching m = matching_of(d, record, info);
+    uint32_t type = record->app.type;
+    for (uint32_t i = 0; i < set->n_app; i++) {
+        const nfm_receiver *r = &set->app[i];
+        if (type < r->type_first || type > r->type_last || !passes(&m, r->filter))
+            continue;
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type))
+            break;
+    }
+    if (m.id == NFM_NO_RECORD)
+        nfm_fields_put(d, record->app.fields, record->app.fields_len);
+}
+
+void nfm_delivery_publish(nfm_delivery *d) {
+    const nfm_epoch *last = &d->epochs[(d->epoch_open - 1) % NFM_EPOCHS];
+    uint32_t begin = d->epoch_open == d->epoch_retired ? d->inflight_tail : last->records_end;
+    for (uint32_t i = 0; i < d->n_rings; i++)
+        nfm_ring_flush(d->rings[i]);
+    if (d->inflight_head == begin || d->epoch_open - d->epoch_retired == NFM_EPOCHS)
+        return; /* nothing new, or no epoch free: the next burst's records share this epoch */
+    nfm_epoch *epoch = &d->epochs[d->epoch_open % NFM_EPOCHS];
+    epoch->records_end = d->inflight_head;
+    for (uint32_t i = 0; i < d->n_rings; i++)
+        epoch->heads[i] = d->rings[i]->head;
+    d->epoch_open++;
+}
+
+static void release_record(nfm_delivery *d, uint32_t id) {
+    const nfm_record *record = &d->records[id];
+    if (record->slot != NFM_NO_SLOT)
+        nfm_pool_put(d->pool, record->slot);
+    if (record->kind == NFM_REC_APP)
+        nfm_fields_put(d, record->app.fields, record->app.fields_len);
+    d->free[d->n_free++] = id;
+}
+
+static bool all_passed(const nfm_delivery *d, const nfm_epoch *epoch) {
+    for (uint32_t i = 0; i < d->n_rings; i++)
+        if (d->rings[i]->tail_seen < epoch->heads[i])
+            return false;
+    return true;
+}
+
+uint32_t nfm_delivery_collect(nfm_delivery *d) {
+    uint32_t released = 0;
+    for (uint32_t i = 0; i < d->n_rings; i++)
+        nfm_ring_collect(d->rings[i]);
+    while (d->epoch_retired < d->epoch_open) {
+        const nfm_epoch *epoch = &d->epochs[d->epoch_retired % NFM_EPOCHS];
+        if (!all_passed(d, epoch))
+            break;
+        while (d->inflight_tail != epoch->records_end) {
+            release_record(d, d->inflight[d->inflight_tail++ & (d->n_records - 1)]);
+            released++;
+        }
+        d->epoch_retired++;
+    }
+    return released;
+}

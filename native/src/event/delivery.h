@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Records and their way to the receivers' rings.
+ *
+ * Theory of operation. A record is taken from a LIFO free list (the next one is still in cache),
+ * copied once, named by a descriptor in the ring of each receiver that wants it, and holds a
+ * reference to its slot. Records are released by epochs: a burst that delivered anything closes an
+ * epoch, which remembers the head of every ring; when all tails have passed those heads, the
+ * epoch's records, field records and slots are free again. Nobody counts per descriptor. Epochs
+ * retire in order, so "all records before epoch e are released" is one number, which also tells
+ * when the index of a closed flow may be used again.
+ */
+#ifndef NFM_EVENT_DELIVERY_H
+#define NFM_EVENT_DELIVERY_H
+
+#include "base/pool.h"
+#include "base/region.h"
+#include "event/subs.h"
+
+enum { NFM_MAX_RINGS = 64, NFM_EPOCHS = 4096, NFM_FIELD_CLASSES = 6 };
+
+typedef struct nfm_epoch {
+    uint32_t records_end; /* position in inflight */
+    uint64_t heads[NFM_MAX_RINGS];
+} nfm_epoch;
+
+typedef struct nfm_delivery {
+    nfm_pool *pool;
+    nfm_mem *mem;
+    nfm_record *records;
+    uint32_t *free; /* record ids */
+    uint32_t n_free, n_records;
+    uint32_t *inflight; /* circular, ids in order of delivery; n_records is a power of two */
+    uint32_t inflight_head, inflight_tail;
+    /* field records: one free list per size class, carved from the region on demand */
+    uint8_t *fields;
+    uint64_t fields_size, fields_fresh;
+    uint64_t field_free[NFM_FIELD_CLASSES]; /* offset + 1 of the first free block */
+    nfm_ring **rings;
+    uint32_t n_rings;
+    nfm_epoch *epochs;
+    uint64_t epoch_open;    /* number of the epoch being filled */
+    uint64_t epoch_retired; /* all epochs below are released */
+    uint64_t no_record, no_fields, delivered;
+} nfm_delivery;
+
+/* Borrows everything it points to except its own lists. */
+int nfm_delivery_init(nfm_delivery *d, const nfm_worker_config *config, nfm_pool *pool,
+                      nfm_mem *mem);
+void nfm_delivery_fini(nfm_delivery *d);
+
+/* Delivers a copy of |record| to the receivers of |set| that want its built-in events. |info| may
+ * be NULL. The record is skipped when nobody wants it, dropped and counted when none is free. */
+void nfm_deliver(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
+                 const nfm_flow_info *info);
+/* The same for the receivers of |set| that are not members of |except| (records about a whole flow
+ * go to the receivers of either side once). */
+void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *except,
+                      const nfm_record *record, const nfm_flow_info *info);
+/* The same for an application event; its field record is freed when nobody wants it. */
+void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
+                     const nfm_flow_info *info);
+
+/* Space for a field record of |len| bytes; *offset in the fields region. NFM_E_LIMIT when full. */
+int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset);
+void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len);
+
+/* Closes the epoch of a burst and publishes the rings. */
+void nfm_delivery_publish(nfm_delivery *d);
+/* Reads tails and releases what all receivers have passed. Returns records released. */
+uint32_t nfm_delivery_collect(nfm_delivery *d);
+
+static inline bool nfm_delivery_is_idle(const nfm_delivery *d) {
+    return d->epoch_retired == d->epoch_open && d->inflight_head == d->inflight_tail;
+}
+
+#endif

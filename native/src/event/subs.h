@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Subscriptions, and the interned sets of them that flows point to.
+ *
+ * Theory of operation. A flow's subs[side] is the index of an immutable set: the subscriptions
+ * whose filters the flow's key does not rule out for packets of that side, with what is left to
+ * check per record. Sets are interned by their member bitmap, so a million flows share a handful.
+ * Set 0 has every subscription with its whole filter: it serves records without a flow, and flows
+ * when the table of sets is full (counted).
+ */
+#ifndef NFM_EVENT_SUBS_H
+#define NFM_EVENT_SUBS_H
+
+#include "base/ring.h"
+#include "event/filter.h"
+
+enum { NFM_MAX_SUBS = 256, NFM_MAX_SETS = 4096, NFM_MAX_MODULES = 16 };
+
+typedef struct nfm_receiver {
+    nfm_ring *ring;
+    const nfm_filter *filter; /* NULL: nothing left to check */
+    uint64_t events;
+    uint64_t what; /* handler bits, and type with NFM_DESC_APP for a named user event */
+    uint32_t type_first, type_last;
+    uint32_t sub; /* which subscription of the worker */
+} nfm_receiver;
+
+typedef struct nfm_subset {
+    uint64_t events;   /* union over receivers: what is worth a record */
+    uint64_t modules;  /* application modules that some receiver needs */
+    uint8_t level;     /* enum nfm_level that built-in events need; modules add theirs */
+    uint16_t n, n_app; /* receivers with built-in events; with application types */
+    nfm_receiver *receivers;
+    nfm_receiver *app;
+    uint64_t members[NFM_MAX_SUBS / 64];
+} nfm_subset;
+
+static inline bool nfm_subset_has(const nfm_subset *set, uint32_t sub) {
+    return set->members[sub / 64] >> (sub % 64) & 1;
+}
+
+typedef struct nfm_subs {
+    nfm_subscription sub[NFM_MAX_SUBS];
+    uint32_t n;
+    bool any_filter;
+    nfm_subset *sets; /* sets[0]: the catch-all; NFM_MAX_SETS entries reserved */
+    uint32_t n_sets;
+    uint64_t overflows; /* flows that had to take set 0 */
+} nfm_subs;
+
+int nfm_subs_init(nfm_subs *subs);
+void nfm_subs_fini(nfm_subs *subs);
+/* Adds a copy of |sub|. Returns NFM_OK, NFM_E_LIMIT or NFM_E_INVAL. Before nfm_subs_start. */
+int nfm_subs_add(nfm_subs *subs, const nfm_subscription *sub);
+/* Builds set 0. Returns NFM_OK or NFM_E_NOMEM. */
+int nfm_subs_start(nfm_subs *subs);
+/* Index of the set for packets that |side| sends on a flow with this key. */
+uint32_t nfm_subs_of_flow(nfm_subs *subs, const nfm_flow_info *info, uint8_t side,
+                          uint8_t client_side);
+
+#endif

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "flow/table.h"
+
+#define FIRST_BUCKETS 1024u
+#define FLOWS_PER_BUCKET 4u /* of seven ways: overflow buckets stay rare (< 2 %) */
+
+static uint32_t signature(uint64_t hash) {
+    return (uint32_t)(hash >> 32);
+}
+
+int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error *err) {
+    memset(table, 0, sizeof(*table));
+    uint32_t max = config->max_flows;
+    table->max_flows = max;
+    table->max_buckets =
+        max / FLOWS_PER_BUCKET > FIRST_BUCKETS ? max / FLOWS_PER_BUCKET : FIRST_BUCKETS;
+    table->max_overflow = table->max_buckets / 2;
+    table->base = table->n_buckets = FIRST_BUCKETS;
+    table->key = nfm_hash_key_make(config->hash_key);
+    table->port_mask = UINT64_C(0x0000ffffffffffff);
+    if (config->key_vlan)
+        table->port_mask = ~UINT64_C(0);
+    table->key_tunnel = config->key_tunnel;
+    size_t n_lines = (size_t)table->max_buckets + table->max_overflow;
+    bool shared = config->shared;
+    int rc = nfm_region_init(&table->info_region, "flows", (size_t)max * 64, shared, err);
+    if (rc == NFM_OK)
+        rc = nfm_region_init(&table->flow_region, "flow-state", (size_t)max * 64, false, err);
+    if (rc == NFM_OK)
+        rc = nfm_region_init(&table->bucket_region, "flow-buckets", n_lines * 64, false, err);
+    if (rc == NFM_OK)
+        rc = nfm_region_init(&table->free_region, "flow-free", (size_t)max * 4, false, err);
+    if (rc != NFM_OK) {
+        nfm_table_fini(table);
+        return rc;
+    }
+    table->info = (nfm_flow_info *)(void *)table->info_region.base;
+    table->flow = (nfm_flow *)(void *)table->flow_region.base;
+    table->buckets = (nfm_bucket *)(void *)table->bucket_region.base;
+    table->free = (uint32_t *)(void *)table->free_region.base;
+    return NFM_OK;
+}
+
+void nfm_table_fini(nfm_table *table) {
+    nfm_region_fini(&table->info_region);
+    nfm_region_fini(&table->flow_region);
+    nfm_region_fini(&table->bucket_region);
+    nfm_region_fini(&table->free_region);
+    memset(table, 0, sizeof(*table));
+}
+
+static nfm_bucket *overflow_of(const nfm_table *table, const nfm_bucket *bucket) {
+    return bucket->next == 0 ? NULL : table->buckets + table->max_buckets + bucket->next - 1;
+}
+
+/* Bit per way whose signature equals |sig|, used ways only. Compiles to vector compares. */
+static inline uint32_t match_ways(const nfm_bucket *bucket, uint32_t sig) {
+    uint32_t mask = 0;
+    for (unsigned i = 0; i < NFM_BUCKET_WAYS; i++)
+        mask |= (uint32_t)(bucket->sig[i] == sig) << i;
+    return mask & bucket->used;
+}
+
+uint32_t nfm_table_probe(const nfm_table *table, uint64_t hash) {
+    const nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash);
+    uint32_t ways = match_ways(bucket, signature(hash));
+    return ways == 0 ? NFM_NO_FLOW : bucket->index[__builtin_ctz(ways)];
+}
+
+static inline bool same16(const uint8_t *a, const uint8_t *b) {
+    uint64_t a0, a1, b0, b1;
+    memcpy(&a0, a, 8);
+    memcpy(&a1, a + 8, 8);
+    memcpy(&b0, b, 8);
+    memcpy(&b1, b + 8, 8);
+    return ((a0 ^ b0) | (a1 ^ b1)) == 0;
+}
+
+/* Ports, proto, version and vlan lie alike in nfm_key and nfm_flow_info: one word compares them. */
+static_assert(offsetof(nfm_key, port) == offsetof(nfm_flow_info, port), "same word");
+static_assert(offsetof(nfm_key, vlan) == offsetof(nfm_flow_info, vlan), "same word");
+
+static inline uint64_t port_word(const uint16_t *ports) {
+    uint64_t word;
+    memcpy(&word, ports, 8);
+    return word;
+}
+
+static inline uint64_t swap_ports(uint64_t word) {
+    return (word & ~UINT64_C(0xffffffff)) | ((word >> 16) & 0xffff) | ((word & 0xffff) << 16);
+}
+
+/* 0 or 1: the sender's side when |info| is the flow of |key|; -1 otherwise. */
+static inline int match_key(const nfm_table *table, const nfm_key *key, const nfm_flow_info *info) {
+    uint64_t want = port_word(key->port), have = port_word(info->port);
+    if (table->key_tunnel && key->scope != info->tunnel_id)
+        return -1;
+    if (((want ^ have) & table->port_mask) == 0 && same16(key->addr[0], info->addr[0]) &&
+        same16(key->addr[1], info->addr[1]))
+        return 0;
+    if (((swap_ports(want) ^ have) & table->port_mask) == 0 &&
+        same16(key->addr[0], info->addr[1]) && same16(key->addr[1], info->addr[0]))
+        return 1;
+    return -1;
+}
+
+uint32_t nfm_table_find(const nfm_table *table, const nfm_key *key, uint64_t hash, uint8_t *side) {
+    const nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash);
+    for (; bucket != NULL; bucket = overflow_of(table, bucket)) {
+        for (uint32_t ways = match_ways(bucket, signature(hash)); ways != 0; ways &= ways - 1) {
+            uint32_t index = bucket->index[__builtin_ctz(ways)];
+            int found = match_key(table, key, &table->info[index]);
+            if (found >= 0) {
+                *side = (uint8_t)found;
+                return index;
+            }
+        }
+    }
+    return NFM_NO_FLOW;
+}
+
+/* Enters (sig, index) into the chain of |bucket|. False when no overflow bucket is left. */
+static bool bucket_add(nfm_table *table, nfm_bucket *bucket, uint32_t sig, uint32_t index) {
+    const uint32_t all = (1u << NFM_BUCKET_WAYS) - 1;
+    while (bucket->used == all) {
+        nfm_bucket *next = overflow_of(table, bucket);
+        if (next == NULL) {
+            uint32_t id = table->free_overflow;
+            if (id != 0)
+                table->free_overflow = table->buckets[table->max_buckets + id - 1].next;
+            else if (table->n_overflow < table->max_overflow)
+                id = ++table->n_overflow;
+            else
+                return false;
+            next = table->buckets + table->max_buckets + id - 1;
+            memset(next, 0, sizeof(*next));
+            bucket->next = id;
+        }
+        bucket = next;
+    }
+    unsigned way = (unsigned)__builtin_ctz(~bucket->used);
+    bucket->sig[way] = sig;
+    bucket->index[way] = index;
+    bucket->used |= 1u << way;
+    return true;
+}
+
+/* Gives the overflow buckets of a chain back; the chain's entries were copied out before. */
+static void free_chain(nfm_table *table, nfm_bucket *bucket) {
+    while (bucket->next != 0) {
+        uint32_t id = bucket->next;
+        nfm_bucket *next = table->buckets + table->max_buckets + id - 1;
+        bucket->next = next->next;
+        next->next = table->free_overflow;
+        table->free_overflow = id;
+    }
+}
+
+/* Linear hashing: splits the next bucket in two. Chains are short, so this is bounded work. */
+static void split_one(nfm_table *table) {
+    enum { CHAIN_MAX = 64 };
+    uint32_t sig[CHAIN_MAX], index[CHAIN_MAX], n = 0;
+    nfm_bucket *old = table->buckets + (table->n_buckets - table->base);
+    for (nfm_bucket *b = old; b != NULL; b = overflow_of(table, b))
+        n += (uint32_t)__builtin_popcount(b->used);
+    if (n > CHAIN_MAX) /* cannot happen with a keyed hash; growing later is harmless */
+        return;
+    n = 0;
+    for (nfm_bucket *b = old; b != NULL; b = overflow_of(table, b)) {
+        for (uint32_t ways = b->used; ways != 0; ways &= ways - 1) {
+            sig[n] = b->sig[__builtin_ctz(ways)];
+            index[n++] = b->index[__builtin_ctz(ways)];
+        }
+    }
+    free_chain(table, old);
+    old->used = 0;
+    memset(table->buckets + table->n_buckets, 0, sizeof(nfm_bucket));
+    if (++table->n_buckets == 2 * table->base)
+        table->base *= 2;
+    for (uint32_t i = 0; i < n; i++)
+        (void)bucket_add(table, nfm_table_bucket(table, table->flow[index[i]].hash), sig[i],
+                         index[i]); /* what one chain held fits into two */
+}
+
+static uint32_t take_index(nfm_table *table) {
+    if (table->n_free > 0)
+        return table->free[--table->n_free];
+    return table->n_fresh < table->max_flows ? table->n_fresh++ : NFM_NO_FLOW;
+}
+
+uint32_t nfm_table_insert(nfm_table *table, const nfm_key *key, uint64_t hash,
+                          uint8_t sender_side) {
+    uint32_t index = take_index(table);
+    if (index == NFM_NO_FLOW)
+        return NFM_NO_FLOW;
+    if (!bucket_add(table, nfm_table_bucket(table, (uint32_t)hash), signature(hash), index)) {
+        table->free[table->n_free++] = index;
+        return NFM_NO_FLOW;
+    }
+    nfm_flow_info *info = &table->info[index];
+    memcpy(info->addr[sender_side], key->addr[0], 16);
+    memcpy(info->addr[!sender_side], key->addr[1], 16);
+    info->port[sender_side] = key->port[0];
+    info->port[!sender_side] = key->port[1];
+    info->proto = key->proto;
+    info->ip_version = key->ip_version;
+    table->flow[index].hash = (uint32_t)hash;
+    table->n_flows++;
+    if (table->n_flows > table->n_buckets * FLOWS_PER_BUCKET &&
+        table->n_buckets < table->max_buckets)
+        split_one(table);
+    return index;
+}
+
+void nfm_table_remove(nfm_table *table, uint32_t index) {
+    nfm_bucket *bucket = nfm_table_bucket(table, table->flow[index].hash);
+    for (; bucket != NULL; bucket = overflow_of(table, bucket)) {
+        for (uint32_t ways = bucket->used; ways != 0; ways &= ways - 1) {
+            unsigned way = (unsigned)__builtin_ctz(ways);
+            if (bucket->index[way] == index) {
+                bucket->used &= ~(1u << way);
+                table->n_flows--;
+                return;
+            }
+        }
+    }
+}
+
+void nfm_table_recycle(nfm_table *table, uint32_t index) {
+    table->free[table->n_free++] = index;
+}

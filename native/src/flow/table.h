@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The flow table: key -> flow index.
+ *
+ * Theory of operation. Buckets are cache lines of seven (signature, index) pairs and a link to an
+ * overflow bucket. The table grows by linear hashing: each insertion beyond the load factor splits
+ * one bucket, so growth never pauses. All arrays are reserved at their maximum and faulted on use.
+ * Keys are kept once, in the shared nfm_flow_info; both directions meet there because the hash is
+ * symmetric. A closed flow leaves the table at once, but its index is reused only when the caller
+ * says that no unreleased record names it (nfm_table_recycle).
+ */
+#ifndef NFM_FLOW_TABLE_H
+#define NFM_FLOW_TABLE_H
+
+#include "base/region.h"
+#include "flow/hash.h"
+
+#define NFM_BUCKET_WAYS 7
+
+typedef struct nfm_bucket {
+    uint32_t sig[NFM_BUCKET_WAYS];
+    uint32_t next; /* overflow bucket + 1, 0 none */
+    uint32_t index[NFM_BUCKET_WAYS];
+    uint32_t used; /* bit per way */
+} nfm_bucket;
+static_assert(sizeof(nfm_bucket) == 64, "a bucket is one cache line");
+
+typedef struct nfm_table {
+    nfm_flow_info *info; /* shared, by flow index */
+    nfm_flow *flow;      /* worker's own, by flow index */
+    nfm_bucket *buckets; /* main buckets, then overflow buckets */
+    nfm_hash_key key;
+    uint64_t port_mask; /* bits of the (ports, proto, version, vlan) word that the key covers */
+    bool key_tunnel;
+    uint32_t base, n_buckets; /* linear hashing: base <= n_buckets < 2 * base */
+    uint32_t max_buckets, n_overflow, max_overflow, free_overflow;
+    uint32_t n_flows, max_flows; /* in the table */
+    uint32_t n_fresh;            /* indices never used so far */
+    uint32_t n_free;
+    uint32_t *free; /* recycled indices */
+    nfm_region info_region, flow_region, bucket_region, free_region;
+} nfm_table;
+
+int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error *err);
+void nfm_table_fini(nfm_table *table);
+
+/* Main bucket of a hash, for prefetching and searching. */
+static inline nfm_bucket *nfm_table_bucket(const nfm_table *table, uint32_t hash) {
+    uint32_t b = hash & (2 * table->base - 1);
+    if (b >= table->n_buckets)
+        b = hash & (table->base - 1);
+    return table->buckets + b;
+}
+
+/* First index in the main bucket whose signature fits, for prefetching; NFM_NO_FLOW none. */
+uint32_t nfm_table_probe(const nfm_table *table, uint64_t hash);
+/* Index of the flow with |key|, and in *side the side of the packet's sender; NFM_NO_FLOW none. */
+uint32_t nfm_table_find(const nfm_table *table, const nfm_key *key, uint64_t hash, uint8_t *side);
+/* Takes an index and enters |key| with its sender as |sender_side|. NFM_NO_FLOW when full. */
+uint32_t nfm_table_insert(nfm_table *table, const nfm_key *key, uint64_t hash, uint8_t sender_side);
+/* Takes a flow out of the table. Its info stays readable until nfm_table_recycle. */
+void nfm_table_remove(nfm_table *table, uint32_t index);
+void nfm_table_recycle(nfm_table *table, uint32_t index);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "flow/wheel.h"
+
+#include <string.h>
+
+/* timer_prev of a slot's first flow names the slot: SLOT_MARK | slot. */
+#define SLOT_MARK UINT32_C(0x80000000)
+#define UNARMED UINT32_C(0xffffffff)
+
+void nfm_wheel_init(nfm_wheel *wheel, nfm_flow *flows, int64_t now_ns) {
+    memset(wheel, 0, sizeof(*wheel));
+    wheel->flows = flows;
+    wheel->tick = now_ns >> NFM_WHEEL_SHIFT;
+}
+
+void nfm_wheel_add(nfm_wheel *wheel, uint32_t index, int64_t deadline_ns) {
+    int64_t tick = (deadline_ns >> NFM_WHEEL_SHIFT) + 1;
+    if (tick <= wheel->tick)
+        tick = wheel->tick + 1;
+    if (tick >= wheel->tick + NFM_WHEEL_SLOTS)
+        tick = wheel->tick + NFM_WHEEL_SLOTS - 1;
+    uint32_t slot = (uint32_t)(tick & (NFM_WHEEL_SLOTS - 1)), first = wheel->head[slot];
+    nfm_flow *flow = &wheel->flows[index];
+    flow->timer_next = first;
+    flow->timer_prev = SLOT_MARK | slot;
+    if (first != 0)
+        wheel->flows[first - 1].timer_prev = index;
+    wheel->head[slot] = index + 1;
+}
+
+void nfm_wheel_remove(nfm_wheel *wheel, uint32_t index) {
+    nfm_flow *flow = &wheel->flows[index];
+    if (flow->timer_prev == UNARMED)
+        return;
+    if (flow->timer_prev & SLOT_MARK)
+        wheel->head[flow->timer_prev & ~SLOT_MARK] = flow->timer_next;
+    else
+        wheel->flows[flow->timer_prev].timer_next = flow->timer_next;
+    if (flow->timer_next != 0)
+        wheel->flows[flow->timer_next - 1].timer_prev = flow->timer_prev;
+    flow->timer_next = 0;
+    flow->timer_prev = UNARMED;
+}
+
+uint32_t nfm_wheel_pop(nfm_wheel *wheel, int64_t now_ns) {
+    int64_t until = now_ns >> NFM_WHEEL_SHIFT;
+    if (until > wheel->tick + NFM_WHEEL_SLOTS) /* one full turn visits every slot */
+        wheel->tick = until - NFM_WHEEL_SLOTS;
+    while (wheel->tick < until) {
+        uint32_t slot = (uint32_t)((wheel->tick + 1) & (NFM_WHEEL_SLOTS - 1));
+        uint32_t first = wheel->head[slot];
+        if (first != 0) {
+            nfm_wheel_remove(wheel, first - 1);
+            return first - 1;
+        }
+        wheel->tick++;
+    }
+    return NFM_NO_FLOW;
+}

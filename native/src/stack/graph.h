@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The modules that run in one worker, in phase order, with their state per flow. */
+#ifndef NFM_STACK_GRAPH_H
+#define NFM_STACK_GRAPH_H
+
+#include "base/region.h"
+#include "event/subs.h"
+
+enum { NFM_MAX_EMITS = 32, NFM_MAX_LIMITS = 32, NFM_MAX_COUNTERS = 48, NFM_NAME_SIZE = 64 };
+
+typedef struct nfm_instance {
+    const nfm_module *module;
+    nfm_ctx ctx;
+    uint8_t *state; /* flow_size bytes per flow index */
+    uint64_t needs; /* built-in events it consumes */
+    uint8_t level;  /* enum nfm_level those events need */
+    bool started;
+    uint32_t types[NFM_MAX_EMITS];
+    uint8_t n_cells[NFM_MAX_EMITS];      /* fields of an event, inherited ones included */
+    uint64_t bytes_cells[NFM_MAX_EMITS]; /* bit per field that is BYTES, STR or ADDR */
+    uint64_t limits[NFM_MAX_LIMITS];
+    uint64_t counters[NFM_MAX_COUNTERS];
+    char counter_names[NFM_MAX_COUNTERS + 1][NFM_NAME_SIZE]; /* "module.counter", empty: end */
+    nfm_region region;
+} nfm_instance;
+
+typedef struct nfm_graph {
+    nfm_instance *instances; /* NFM_MAX_MODULES, in order of addition */
+    uint32_t n;
+    nfm_instance *defrag;     /* phase IP, NULL none */
+    nfm_instance *stream;     /* phase STREAM, NULL none */
+    nfm_instance *track[256]; /* phase TRACK by IP protocol */
+    uint64_t app_mask;        /* bit per application module */
+} nfm_graph;
+
+int nfm_graph_init(nfm_graph *graph);
+void nfm_graph_fini(nfm_graph *graph); /* stops the modules */
+/* Adds |module|; see nfm_worker_add_module. Returns its index or a negative status. */
+int nfm_graph_add(nfm_graph *graph, const nfm_module *module, const uint64_t *limits,
+                  const uint32_t *types, nfm_error *err);
+/* Maps flow states for |max_flows| flows and calls start(). |wanted|: built-in events that
+ * subscribers want; the modules' own needs are added. */
+int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_mem *mem,
+                    uint64_t wanted, nfm_error *err);
+/* The level that the application modules in |modules| need. */
+uint8_t nfm_graph_level(const nfm_graph *graph, uint64_t modules);
+
+static inline void *nfm_instance_state(const nfm_instance *instance, uint32_t flow_index) {
+    return instance->state + (size_t)flow_index * instance->module->flow_size;
+}
+
+#endif

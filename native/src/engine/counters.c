@@ -47,7 +47,7 @@ uint32_t nfm_worker_counters(const nfm_worker *w, nfm_counter *out, uint32_t max
         add(&list, core_names[i], w->core_counters[i]);
     add_delivery(w, &list);
     for (int i = 1; i < NFM_PD_COUNT; i++)
-        add(&list, nfm_wire_drop_name(i), w->malformed[i]);
+        add(&list, w->malformed_names[i], w->malformed[i]);
     for (uint32_t i = 0; i < w->graph.n; i++) {
         const nfm_instance *in = &w->graph.instances[i];
         for (uint32_t c = 0; in->counter_names[c][0] != '\0'; c++)

@@ -109,7 +109,7 @@ static void fill_info(nfm_worker *w, uint32_t index, const nfm_packet *p) {
     info->vlan[1] = p->vlan[1];
     info->tunnel_kind = p->tunnel_kind;
     info->flags = 0;
-    info->tunnel_id = w->config.key_tunnel ? p->key.scope : p->tunnel_id;
+    info->tunnel_id = w->table.key_scope ? p->key.scope : p->tunnel_id;
     info->start_ns = w->now_ns;
     info->id = (uint64_t)w->config.id << 56 | (generation ? generation : 1) << 32 | index;
 }

@@ -127,6 +127,9 @@ nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err) {
             (int64_t)(config->idle_s[i] ? config->idle_s[i] : default_idle_s[i]) * 1000000000;
     w->update_ns = (int64_t)(config->update_s ? config->update_s : 60) * 1000000000;
     w->random = UINT64_C(0x2545f4914f6cdd1d) ^ config->hash_key[0];
+    for (int i = 0; i < NFM_PD_COUNT; i++)
+        snprintf(w->malformed_names[i], sizeof(w->malformed_names[i]), "malformed.%s",
+                 nfm_wire_drop_name(i));
     w->flow_limit = config->max_flows - config->max_flows / 16;
     return w;
 }

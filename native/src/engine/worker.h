@@ -75,6 +75,7 @@ struct nfm_worker {
 
     uint64_t core_counters[NFM_CC_COUNT];
     uint64_t malformed[NFM_PD_COUNT];
+    char malformed_names[NFM_PD_COUNT][40]; /* "malformed.tcp_short" */
 
     nfm_frame frames[NFM_BURST];
     nfm_packet *burst; /* NFM_BURST packets, aligned */

@@ -20,7 +20,7 @@ int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error 
     table->port_mask = UINT64_C(0x0000ffffffffffff);
     if (config->key_vlan)
         table->port_mask = ~UINT64_C(0);
-    table->key_tunnel = config->key_tunnel;
+    table->key_scope = config->key_tunnel || config->key_vlan;
     size_t n_lines = (size_t)table->max_buckets + table->max_overflow;
     bool shared = config->shared;
     int rc = nfm_region_init(&table->info_region, "flows", (size_t)max * 64, shared, err);
@@ -93,7 +93,7 @@ static inline uint64_t swap_ports(uint64_t word) {
 /* 0 or 1: the sender's side when |info| is the flow of |key|; -1 otherwise. */
 static inline int match_key(const nfm_table *table, const nfm_key *key, const nfm_flow_info *info) {
     uint64_t want = port_word(key->port), have = port_word(info->port);
-    if (table->key_tunnel && key->scope != info->tunnel_id)
+    if (table->key_scope && key->scope != info->tunnel_id)
         return -1;
     if (((want ^ have) & table->port_mask) == 0 && same16(key->addr[0], info->addr[0]) &&
         same16(key->addr[1], info->addr[1]))

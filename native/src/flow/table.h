@@ -31,7 +31,7 @@ typedef struct nfm_table {
     nfm_bucket *buckets; /* main buckets, then overflow buckets */
     nfm_hash_key key;
     uint64_t port_mask; /* bits of the (ports, proto, version, vlan) word that the key covers */
-    bool key_tunnel;
+    bool key_scope;     /* nfm_key.scope counts: it holds tunnel ids and inner VLAN tags */
     uint32_t base, n_buckets; /* linear hashing: base <= n_buckets < 2 * base */
     uint32_t max_buckets, n_overflow, max_overflow, free_overflow;
     uint32_t n_flows, max_flows; /* in the table */

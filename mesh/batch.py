@@ -3,71 +3,283 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import builtins
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mesh._ffi import native
+from mesh.columns import APP, BIT_MASK, DESC, Memory, Schema, address_texts, enumeration
+from mesh.errors import StateError, did_you_mean
+from mesh.events import Kind
+
 __all__ = ["EventBatch", "EventView"]
+
+_BYTES_KINDS = (Kind.BYTES, Kind.STR)
 
 
 class EventBatch:
     """A run of events for one handler, in order. Valid until the handler returns.
 
     Every field of the subscribed event types is an attribute: numbers are numpy arrays
-    (`batch.src_port`, u16[n]), text a list of str, bytes a list of bytes; an address `a` is
-    u8[n, 16] (IPv4 in the first four) and `batch.a_ip` the list of its texts. With several
-    subscribed types the attributes are the fields that they share, `of` gives the others.
+    (`batch.src_port`, u16[n]), addresses and text lists of str, bytes a list of bytes; bytes that
+    lie in packets (`batch.data`, `batch.payload`) are memoryviews in place. With several subscribed
+    types the attributes are the fields that they share; `of` gives the others.
     """
 
-    __slots__ = ()
+    __slots__ = ("_columns", "_desc", "_keep", "_lists", "_memory", "_n", "_schema")
 
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[EventView]: ...
-    def __getattr__(self, name: str) -> Any: ...
+    def __init__(
+        self, schema: Schema, memory: Memory, desc: Any, n: int, keep: object = None
+    ) -> None:
+        self._schema, self._memory, self._desc, self._n = schema, memory, desc, n
+        self._keep = keep
+        self._columns: dict[str, npt.NDArray[Any]] = {}
+        self._lists: dict[str, list[Any]] = {}
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __iter__(self) -> Iterator[EventView]:
+        return map(self._view(), repeat(self, self._n), range(self._n))
+
+    def __getitem__(self, index: int) -> EventView:
+        """Returns the view of one event; negative numbers count from the end."""
+        return self._view()(self, range(self._n)[index])
+
+    def __getattr__(self, name: str) -> Any:
+        schema = self._schema
+        field = schema.fields.get(name)
+        if field is None:
+            hint = did_you_mean(name, schema.fields)
+            events = ", ".join(schema.names)
+            raise AttributeError(f"events {events} share no field {name!r}{hint}")
+        if field.kind is Kind.ADDR or field.kind in _BYTES_KINDS:
+            return self._list(name)
+        return self.column(name)
+
+    def __repr__(self) -> str:
+        return f"<EventBatch of {self._n} x {', '.join(self._schema.names)}>"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that all events of this batch have."""
+        return tuple(self._schema.fields)
+
+    @property
+    def what(self) -> npt.NDArray[np.uint64]:
+        """The descriptors' second word: event bits or type id, and handler (see nfm_abi.h)."""
+        found = self._columns.get("\0what")
+        if found is None:
+            buffer = native().ffi.buffer(self._pointer(), self._n * DESC.itemsize)
+            found = self._columns["\0what"] = np.frombuffer(buffer, DESC)["what"].copy()
+        return found
 
     @property
     def events(self) -> npt.NDArray[np.uint64]:
-        """Bits of the built-in events that the subscription asked for and this packet raised."""
+        """Bits of the built-in events that were asked for and raised; 0 for other events."""
+        what = self.what
+        return np.where(what & np.uint64(APP), np.uint64(0), what & np.uint64(BIT_MASK))
 
     @property
-    def flow(self) -> npt.NDArray[np.uint64]:
-        """Flow ids, 0 without a flow."""
+    def types(self) -> npt.NDArray[np.uint32]:
+        """Catalogue ids of the event types; of the lowest bit for built-in events."""
+        what = self.what
+        ids = (what & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        for row in np.flatnonzero((what & np.uint64(APP)) == 0).tolist():
+            ids[row] = self._type_id(int(what[row]))
+        return ids
 
     @property
-    def ts(self) -> npt.NDArray[np.float64]:
-        """Event times in seconds since the epoch."""
-
-    @property
-    def ts_ns(self) -> npt.NDArray[np.int64]:
-        """Event times in nanoseconds since the epoch."""
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """Event times in seconds since the epoch; `ts` has nanoseconds."""
+        return self.column("ts") / 1e9
 
     def has(self, event: str) -> npt.NDArray[np.bool_]:
         """Marks the entries that raised `event` or an event below it."""
+        catalogue = self._schema.catalogue
+        what = self.what
+        is_app = (what & np.uint64(APP)) != 0
+        ids = what & np.uint64(0xFFFFFFFF)
+        first, last = catalogue.interval(event)
+        in_tree = (ids >= np.uint64(first)) & (ids <= np.uint64(last))
+        has_bit = (what & np.uint64(catalogue.bits(event))) != 0
+        return np.asarray(np.where(is_app, in_tree, has_bit), np.bool_)
 
     def of(self, event: str) -> EventBatch:
         """Returns the entries that raised `event`, with all fields of that type."""
+        return self._select(self.has(event), self._schema.of(event))
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> EventBatch:
+        """Returns the entries that `mask` marks, in order."""
+        return self._select(mask, self._schema)
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """Returns a field as numpy array; addresses as u8[n, 16]."""
+        """Returns a number field as numpy array, an address field as u8[n, 16].
 
-    def bytes(self, name: str) -> list[bytes]:
-        """Returns the raw bytes of a text or bytes field."""
+        Raises:
+            AttributeError: the events have no such field, or it is text or bytes.
+            StateError: the handler has returned.
+        """
+        found = self._columns.get(name)
+        if found is None:
+            field = self._schema.fields.get(name)
+            if field is None or field.kind in _BYTES_KINDS:
+                hint = did_you_mean(name, self._schema.fields)
+                raise AttributeError(f"no column {name!r} of numbers{hint}")
+            found = self._schema.array(name, self._memory, self._pointer(), self._n)
+            self._columns[name] = found
+        return found
 
-    def data(self) -> list[memoryview]:
-        """Returns each event's bytes in place (see EventView.data)."""
+    def bytes(self, name: str) -> list[builtins.bytes]:
+        """Returns copies of the bytes of a text or bytes field."""
+        return [bytes(piece) for piece in self.views(name)]
+
+    def views(self, name: str) -> list[memoryview]:
+        """Returns the bytes of a text or bytes field in place: valid until the handler returns."""
+        field = self._schema.fields.get(name)
+        if field is None or field.kind not in _BYTES_KINDS:
+            raise AttributeError(f"no field {name!r} of text or bytes")
+        return self._schema.pieces(name, self._memory, self._pointer(), self._n)
+
+    def text(self, name: str) -> list[str]:
+        """Returns a field as text: addresses, states and reasons by their words, else str()."""
+        return [value if isinstance(value, str) else str(value) for value in self._list(name)]
+
+    def close(self) -> None:
+        """Makes further gathering an error: the records may be reused now."""
+        self._desc = None
+
+    def _pointer(self) -> Any:
+        if self._desc is None:
+            raise StateError("the batch was valid until its handler returned: copy what you keep")
+        return self._desc
+
+    def _select(self, mask: npt.NDArray[np.bool_], schema: Schema) -> EventBatch:
+        ffi = native().ffi
+        pointer = self._pointer()
+        rows = np.frombuffer(ffi.buffer(pointer, self._n * DESC.itemsize), DESC)
+        chosen = np.ascontiguousarray(rows[mask])
+        desc = ffi.from_buffer("nfm_desc[]", chosen)
+        return EventBatch(schema, self._memory, desc, len(chosen), (self, chosen))
+
+    def _view(self) -> type[EventView]:
+        schema = self._schema
+        if schema.view is None:
+            schema.view = _view_class(schema)
+        return schema.view
+
+    def _list(self, name: str) -> list[Any]:
+        """The column as Python values, as views show them; made once."""
+        found = self._lists.get(name)
+        if found is None:
+            found = self._lists[name] = self._make_list(name)
+        return found
+
+    def _make_list(self, name: str) -> list[Any]:
+        field = self._schema.fields[name]
+        if field.kind in _BYTES_KINDS:
+            pieces = self.views(name)
+            if field.kind is Kind.STR:
+                return [str(piece, "utf-8", "backslashreplace") for piece in pieces]
+            return list(pieces) if self._schema.is_in_place(name) else [bytes(p) for p in pieces]
+        if field.kind is Kind.ADDR:
+            versions = self.column("ip_version").tolist()
+            return address_texts(self._schema, name, self.column(name), versions)
+        words = enumeration(field.unit)
+        values: list[Any] = self.column(name).tolist()
+        if words is None:
+            return values
+        return [words[value] if value < len(words) else str(value) for value in values]
+
+    def _type_id(self, what: int) -> int:
+        if what & APP:
+            return what & 0xFFFFFFFF
+        bits = what & BIT_MASK
+        return self._schema.catalogue.by_bit((bits & -bits).bit_length() - 1).id if bits else 0
 
 
 class EventView:
-    """One event of a batch: its fields are attributes, addresses are text.
+    """One event of a batch: its fields are attributes, valid until the handler returns.
 
-    Attributes:
-        type: name of the event type; of the lowest bit when a packet raised several.
-        data: the bytes that the event is about, in place: valid until the handler returns.
-        frame: the whole frame, in place.
-        ts: event time, seconds; ts_ns in nanoseconds.
-        flow: flow id.
+    Addresses, states and reasons are text; bytes that lie in packets are memoryviews in place.
     """
 
-    __slots__ = ()
+    __slots__ = ("_batch", "_index")
+
+    def __init__(self, batch: EventBatch, index: int) -> None:
+        self._batch, self._index = batch, index
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _from_own_type(self, name)
+
+    def __repr__(self) -> str:
+        return f"<{self.type} event {self._index} of its batch>"
+
+    @property
+    def type(self) -> str:
+        """Name of the event type; of the lowest bit when one packet raised several."""
+        catalogue = self._batch._schema.catalogue
+        number = self._batch._type_id(int(self._batch.what[self._index]))
+        return catalogue.by_id(number).name
+
+    def is_a(self, event: str) -> bool:
+        """True when this is `event` or an event below it."""
+        return bool(self._batch.has(event)[self._index])
+
+    @property
+    def frame(self) -> memoryview:
+        """The whole frame in place, link layer included; empty when a timer caused the event."""
+        ffi, lib = native()
+        batch = self._batch
+        memory = batch._memory
+        record = batch._pointer()[self._index].record
+        view = lib.nfm_record_frame(memory.mem, memory.mem.records + record)
+        if view.data == ffi.NULL:
+            return memory.packets[:0]
+        start = int(ffi.cast("uintptr_t", view.data)) - memory.packets_base
+        return memory.packets[start : start + int(view.len)]
+
+
+def _from_own_type(view: EventView, name: str) -> Any:
+    """Reads a field that only some types of the batch have: one by one, so slower."""
+    batch = view._batch
+    what = int(batch.what[view._index])
+    catalogue = batch._schema.catalogue
+    if what & APP:
+        names = [catalogue.by_id(what & 0xFFFFFFFF).name]
+    else:
+        bits = [bit for bit in range(48) if what >> bit & 1]
+        names = [catalogue.by_bit(bit).name for bit in bits]
+    for own in names:
+        if name in catalogue.fields(own):
+            schema = batch._schema.of(own)
+            single = EventBatch(schema, batch._memory, batch._pointer() + view._index, 1, batch)
+            return single._list(name)[0]
+    known = [field for own in names for field in catalogue.fields(own)]
+    raise AttributeError(f"event {view.type!r} has no field {name!r}{did_you_mean(name, known)}")
+
+
+def _view_class(schema: Schema) -> type[EventView]:
+    """Makes the view class of a schema: a property per shared field."""
+    space: dict[str, Any] = {"__slots__": ()}
+    for name in schema.fields:
+        if not hasattr(EventView, name):
+            space[name] = property(_getter(name))
+    return type("EventView", (EventView,), space)
+
+
+def _getter(name: str) -> Callable[[EventView], Any]:
+    def get(self: EventView) -> Any:
+        batch = self._batch
+        try:
+            return batch._lists[name][self._index]
+        except KeyError:
+            return batch._list(name)[self._index]
+
+    return get

@@ -19,7 +19,16 @@ from typing import Any, ClassVar
 from mesh._ffi import native
 from mesh.errors import PlanError, UnknownEvent, UnknownField, did_you_mean
 
-__all__ = ["Catalogue", "Event", "EventType", "FieldDef", "Kind", "Source", "core_events"]
+__all__ = [
+    "Catalogue",
+    "Event",
+    "EventType",
+    "FieldDef",
+    "Kind",
+    "Source",
+    "core_events",
+    "shared_fields",
+]
 
 
 class Kind(IntEnum):
@@ -48,6 +57,12 @@ class Source(IntEnum):
     FLOW_DST = 5
     FLOW_CLIENT = 6
     FLOW_SERVER = 7
+    RECORD_CLIENT = 8
+    RECORD_SERVER = 9
+    FLAG = 10
+    SENDER = 11
+    PAYLOAD = 12
+    DATA = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +74,7 @@ class FieldDef:
         kind: type of the value.
         source: snapshot, flow or field record.
         offset: bytes from the start of that source.
-        unit: "ns", "bytes" or "".
+        unit: "ns", "bytes", "" or the enumeration that its number is of: "conn_state".
         doc: one line.
     """
 
@@ -97,9 +112,8 @@ class EventType:
 
     @property
     def parent(self) -> str | None:
-        """Name of the parent, None for a root."""
-        head, _, _ = self.name.rpartition(".")
-        return head or None
+        """Name of the parent; "" is the root of all and has none."""
+        return self.name.rpartition(".")[0] if self.name else None
 
     @property
     def is_published(self) -> bool:
@@ -123,15 +137,14 @@ class Catalogue:
     def __init__(self, types: Iterable[EventType]) -> None:
         known = _with_inner_nodes(types)
         self._children: dict[str, list[str]] = {name: [] for name in known}
-        roots: list[str] = []
         for name in sorted(known, key=lambda n: n.split(".")):
             parent = known[name].parent
-            (roots if parent is None else self._children[parent]).append(name)
+            if parent is not None:
+                self._children[parent].append(name)
         self._types: dict[str, EventType] = {}
         self._last: dict[str, int] = {}
         self._fields: dict[str, dict[str, FieldDef]] = {}
-        for name in roots:
-            self._number(name, known, {})
+        self._number("", known, {})
         self._list = tuple(self._types.values())
         self._bits = {t.bit: t for t in self._list if t.bit is not None}
         for event in self._list:
@@ -221,6 +234,10 @@ class Catalogue:
             parent = self._types[parent].parent
         return tuple(found)
 
+    def roots(self) -> tuple[EventType, ...]:
+        """Returns the top-level types in order of name."""
+        return self.children("")
+
     def children(self, name: str) -> tuple[EventType, ...]:
         """Returns the direct children in order of name."""
         self[name]
@@ -252,8 +269,25 @@ class Catalogue:
 
     def extended(self, types: Iterable[EventType]) -> Catalogue:
         """Returns a new catalogue that also has `types`."""
-        own = (t for t in self._list if t.origin or t.fields or t.doc)
-        return Catalogue([*own, *types])
+        return Catalogue([*(t for t in self._list if t.origin), *types])
+
+
+def shared_fields(catalogue: Catalogue, names: tuple[str, ...]) -> Mapping[str, FieldDef]:
+    """Returns the fields that all of these types have, in the same place."""
+    first, *others = [catalogue.fields(name) for name in names]
+    return {
+        name: field
+        for name, field in first.items()
+        if all(_same_place(other.get(name), field) for other in others)
+    }
+
+
+def _same_place(other: FieldDef | None, field: FieldDef) -> bool:
+    return other is not None and (other.kind, other.source, other.offset) == (
+        field.kind,
+        field.source,
+        field.offset,
+    )
 
 
 def _with_inner_nodes(types: Iterable[EventType]) -> dict[str, EventType]:
@@ -277,7 +311,7 @@ def _with_inner_nodes(types: Iterable[EventType]) -> dict[str, EventType]:
 def _check_published_parent(event: EventType, known: Mapping[str, EventType]) -> None:
     """A published event stands alone or below an application event, never below a snapshot."""
     parent = event.parent
-    while parent is not None:
+    while parent:
         above = known[parent]
         if above.bit is not None or above.origin == "core" or above.base is not None:
             raise PlanError(
@@ -288,24 +322,20 @@ def _check_published_parent(event: EventType, known: Mapping[str, EventType]) ->
         parent = above.parent
 
 
-_CELL = {Kind.ADDR: 16}
-
-
-def cell_size(kind: Kind) -> int:
-    """Returns the bytes that a value of this kind takes in a field record."""
-    return _CELL.get(kind, 8)
+CELL = 8
+"""Bytes that a value takes in a field record; text, bytes and addresses lie behind the cells."""
 
 
 def _lay_out(event: EventType, inherited: Mapping[str, FieldDef]) -> tuple[FieldDef, ...]:
     """Places a published event's own fields behind the inherited cells of the field record."""
     cells = [f for f in inherited.values() if f.source is Source.FIELDS]
-    end = max((f.offset + cell_size(f.kind) for f in cells), default=0)
+    end = max((f.offset + CELL for f in cells), default=0)
     placed: list[FieldDef] = []
     for own in event.fields:
         if own.name in inherited:
             continue
         placed.append(dataclasses.replace(own, source=Source.FIELDS, offset=end))
-        end += cell_size(own.kind)
+        end += CELL
     return tuple(placed)
 
 

@@ -151,6 +151,7 @@ class NF:
             cls.name = snake_case(cls.__name__)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> typing.Self:
+        """Sets what the base needs, so that a subclass need not call `super().__init__`."""
         self = super().__new__(cls)
         self.log = logging.getLogger(f"nfmesh.nf.{cls.name}")
         self.native_handle = None

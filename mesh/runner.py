@@ -13,7 +13,8 @@ from mesh.registry import Registry
 from mesh.report import Progress, Report
 
 if TYPE_CHECKING:
-    from mesh.compose import NFUse, Plan
+    from mesh.compose import NFUse
+    from mesh.plan import Plan
 
 __all__ = ["catalogue", "make_plan", "replay"]
 

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Columns of events: from shared memory into numpy arrays and lists.
+
+Theory of operation: the C library copies one field of many descriptors side by side (`nfm_gather`)
+or finds the places of texts and bytes (`nfm_gather_bytes`). Python turns each column into an array
+once per batch, and into a list once when somebody iterates. Bytes of packets stay where they are: a
+`Memory` keeps one memoryview over the whole object and hands out slices of it, which also keep the
+memory mapped as long as somebody holds one.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mesh._ffi import check, native
+from mesh.events import Catalogue, FieldDef, Kind, Source, shared_fields
+
+__all__ = ["BIT_MASK", "DESC", "Memory", "Schema", "address_text", "enumeration"]
+
+DESC = np.dtype([("record", "<u4"), ("flow", "<u4"), ("what", "<u8")])
+BIT_MASK = (1 << 48) - 1
+"""Bits of nfm_desc.what that are built-in events."""
+APP = 1 << 63
+"""Bit of nfm_desc.what that says: the low 32 bits are a type id."""
+
+_DTYPES: dict[Kind, Any] = {
+    Kind.U8: np.uint8,
+    Kind.U16: np.uint16,
+    Kind.U32: np.uint32,
+    Kind.U64: np.uint64,
+    Kind.I64: np.int64,
+    Kind.F64: np.float64,
+    Kind.BOOL: np.bool_,
+    Kind.TIME: np.int64,
+}
+_IN_PLACE = frozenset({Source.PAYLOAD, Source.DATA})
+_IP_VERSION = "ip_version"
+
+Array = npt.NDArray[Any]
+
+
+class Memory:
+    """The shared objects as this process maps them, for gathering.
+
+    Args:
+        mem: `const nfm_mem *`.
+        owner: kept alive as long as any view of the memory is.
+    """
+
+    __slots__ = ("fields", "fields_base", "mem", "owner", "packets", "packets_base")
+
+    def __init__(self, mem: Any, owner: object) -> None:
+        lib = native().lib
+        large = int(mem.n_slots) - int(mem.n_small)
+        size = int(mem.n_small) * int(lib.NFM_SLOT_SMALL) + large * int(lib.NFM_SLOT_LARGE)
+        self.mem, self.owner = mem, owner
+        self.packets, self.packets_base = _mapped(mem.packets, size, owner)
+        self.fields, self.fields_base = _mapped(mem.fields, int(mem.fields_size), owner)
+
+
+def _mapped(pointer: Any, size: int, owner: object) -> tuple[memoryview, int]:
+    ffi = native().ffi
+    if pointer == ffi.NULL or size == 0:
+        return memoryview(b""), 0
+    kept = ffi.gc(ffi.cast("uint8_t *", pointer), functools.partial(_let_go, owner))
+    return memoryview(ffi.buffer(kept, size)).toreadonly(), int(ffi.cast("uintptr_t", pointer))
+
+
+def _let_go(owner: object, pointer: Any) -> None:
+    """Does nothing: as a finaliser it keeps `owner` alive until the last view is gone."""
+
+
+class Schema:
+    """The fields that all events of a batch share, with their native descriptions.
+
+    Args:
+        catalogue: all event types.
+        names: the event types that the batch may hold.
+    """
+
+    __slots__ = ("_native", "_single", "catalogue", "fields", "names", "view")
+
+    def __init__(self, catalogue: Catalogue, names: tuple[str, ...]) -> None:
+        self.catalogue, self.names = catalogue, names
+        self.fields = shared_fields(catalogue, names)
+        self.view: type[Any] | None = None
+        self._native: dict[str, Any] = {}
+        self._single: dict[str, Schema] = {}
+
+    def of(self, name: str) -> Schema:
+        """Returns the schema of one event type."""
+        found = self._single.get(name)
+        if found is None:
+            found = self._single[name] = Schema(self.catalogue, (name,))
+        return found
+
+    def native(self, name: str) -> Any:
+        """Returns the `nfm_field_def *` of a field."""
+        found = self._native.get(name)
+        if found is None:
+            found = self._native[name] = native_field(self.fields[name])
+        return found
+
+    def array(self, name: str, memory: Memory, desc: Any, n: int) -> Array:
+        """Gathers a column: numbers as their type, addresses as u8[n, 16]."""
+        ffi, lib = native()
+        kind = self.fields[name].kind
+        if kind is Kind.ADDR:
+            out: Array = np.empty((n, 16), np.uint8)
+        else:
+            out = np.empty(n, _DTYPES[kind])
+        if n:
+            target = ffi.from_buffer(out, require_writable=True)
+            check(lib.nfm_gather(memory.mem, desc, n, self.native(name), target), f"column {name}")
+        return out
+
+    def pieces(self, name: str, memory: Memory, desc: Any, n: int) -> list[memoryview]:
+        """Finds the bytes of a text or bytes column in place."""
+        ffi, lib = native()
+        starts, lengths = np.empty(n, np.uint64), np.empty(n, np.uint32)
+        if n == 0:
+            return []
+        rc = lib.nfm_gather_bytes(
+            memory.mem,
+            desc,
+            n,
+            self.native(name),
+            ffi.cast("const uint8_t **", ffi.from_buffer(starts)),
+            ffi.from_buffer("uint32_t[]", lengths),
+        )
+        check(rc, f"column {name}")
+        if self.fields[name].source in _IN_PLACE:
+            whole, base = memory.packets, memory.packets_base
+        else:
+            whole, base = memory.fields, memory.fields_base
+        starts[lengths == 0] = base
+        first = starts - np.uint64(base)
+        last = first + lengths
+        return [whole[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+
+    def is_in_place(self, name: str) -> bool:
+        """True when the bytes of this field lie in the packet's slot."""
+        return self.fields[name].source in _IN_PLACE
+
+
+def native_field(field: FieldDef) -> Any:
+    """Makes the `nfm_field_def *` of a field; names and texts are left out."""
+    row = native().ffi.new("nfm_field_def *")
+    row.kind, row.source, row.offset = int(field.kind), int(field.source), field.offset
+    return row
+
+
+@functools.lru_cache(maxsize=65536)
+def address_text(raw: bytes, version: int) -> str:
+    """Writes an address.
+
+    Args:
+        raw: 16 bytes, IPv4 in the first four.
+        version: 4, 6, or 0: IPv4 when the last 12 bytes are zero.
+
+    >>> address_text(bytes([192, 0, 2, 1]) + bytes(12), 4)
+    '192.0.2.1'
+    """
+    if version == 4 or (version != 6 and raw[4:] == bytes(12)):
+        return socket.inet_ntop(socket.AF_INET, raw[:4])
+    return socket.inet_ntop(socket.AF_INET6, raw)
+
+
+def address_texts(schema: Schema, name: str, rows: Array, versions: list[int]) -> list[str]:
+    """Writes a column of addresses; an event without a flow has the empty text."""
+    raw = rows.view("V16").ravel().tolist()
+    if schema.fields[name].source is Source.FIELDS:
+        return [address_text(row, 0) for row in raw]
+    pairs = zip(raw, versions, strict=True)
+    return [address_text(row, version) if version else "" for row, version in pairs]
+
+
+_ENUMERATIONS = {
+    "conn_state": ("enum nfm_conn_state", "NFM_CS_"),
+    "tcp_state": ("enum nfm_tcp_state", "NFM_TCP_"),
+    "end_reason": ("enum nfm_end_reason", "NFM_END_"),
+    "gap_reason": ("enum nfm_gap_reason", "NFM_GAP_"),
+    "tunnel": ("enum nfm_tunnel", "NFM_TUNNEL_"),
+}
+
+
+@functools.cache
+def enumeration(unit: str) -> tuple[str, ...] | None:
+    """Returns the words of an enumeration by number, None when `unit` is none.
+
+    Connection states are Zeek's words ("SF"), all others are in lower case ("fin").
+    """
+    if unit not in _ENUMERATIONS:
+        return None
+    ctype, prefix = _ENUMERATIONS[unit]
+    names: dict[int, str] = native().ffi.typeof(ctype).elements
+    words = [names[number].removeprefix(prefix) for number in range(len(names))]
+    if unit == "conn_state":
+        words[0] = ""
+        return tuple(words)
+    return tuple(word.lower() for word in words)

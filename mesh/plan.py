@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A composed plan as frozen data: what runs, who hears what, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from mesh.events import Catalogue
+from mesh.module import Phase
+from mesh.nf import NF
+
+__all__ = ["Edge", "Level", "Part", "Plan", "PlannedModule", "PlannedNF", "PlannedSubscription"]
+
+
+class Level(IntEnum):
+    """What the stack does for a flow (enum nfm_level)."""
+
+    PACKET = 0
+    TRACK = 1
+    DATA = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One native subscription; a subscription is one or several of them.
+
+    Attributes:
+        events: bits of the stack events.
+        names: their names.
+        types: first and last id of application types, or None.
+        modules: application modules that raise them.
+        level: what the flow needs.
+        where: the filter, or None.
+        as_type: id of the user event that this is delivered as; 0 as is.
+    """
+
+    events: int
+    names: tuple[str, ...]
+    types: tuple[int, int] | None
+    modules: tuple[str, ...]
+    level: Level
+    where: str | None
+    as_type: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSubscription:
+    """What one handler hears.
+
+    Attributes:
+        name: the subscription's.
+        handler: number in descriptors; subscriptions of one method share it.
+        method: name of the handler, "" for the native function.
+        events: as asked for.
+        where: all filters together, or None.
+        parts: native subscriptions.
+        published: published event types that it hears.
+        mode: "observe" or "inline"; stage and edits for the latter.
+    """
+
+    name: str
+    handler: int
+    method: str
+    events: tuple[str, ...]
+    where: str | None
+    parts: tuple[Part, ...]
+    published: tuple[str, ...]
+    mode: str
+    stage: int
+    edits: bool
+
+    @property
+    def level(self) -> Level:
+        """The highest level of its parts."""
+        return max((part.level for part in self.parts), default=Level.PACKET)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNF:
+    """One NF: its class and configuration, and what it hears."""
+
+    name: str
+    cls: type[NF]
+    options: Mapping[str, Any]
+    instance: NF | None
+    subscriptions: tuple[PlannedSubscription, ...]
+    publishes: tuple[str, ...]
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModule:
+    """One stack module that runs.
+
+    Attributes:
+        name: the module's.
+        phase: order in the worker.
+        limits: values in the order of its descriptor.
+        changed: those that the user set, by name.
+        types: catalogue id per emitted event; 0 for stack events.
+        needed_by: subscriptions (`nf.subscription`) and modules.
+    """
+
+    name: str
+    phase: Phase
+    limits: tuple[int, ...]
+    changed: Mapping[str, int]
+    types: tuple[int, ...]
+    needed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A published event's way from one NF to another's subscription."""
+
+    publisher: str
+    event: str
+    subscriber: str
+    subscription: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole: event types, modules in order, NFs with publishers before their subscribers.
+
+    Attributes:
+        skipped: installed modules that nobody needs.
+    """
+
+    catalogue: Catalogue = field(repr=False)
+    modules: tuple[PlannedModule, ...]
+    nfs: tuple[PlannedNF, ...]
+    edges: tuple[Edge, ...]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        """The highest level that any flow may need."""
+        return max((s.level for nf in self.nfs for s in nf.subscriptions), default=Level.PACKET)
+
+    def render(self) -> str:
+        """Draws the plan as text: modules in order with who needs them, then who hears what."""
+        lines = ["stack", *_module_lines(self), "", "network functions"]
+        for nf in self.nfs:
+            lines += _nf_lines(nf, self.edges)
+        return "\n".join(lines) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the plan as JSON values."""
+        return {
+            "level": self.level.name.lower(),
+            "modules": [
+                {
+                    "name": m.name,
+                    "phase": m.phase.name.lower(),
+                    "changed": dict(m.changed),
+                    "needed_by": list(m.needed_by),
+                }
+                for m in self.modules
+            ],
+            "skipped": list(self.skipped),
+            "nfs": [_nf_json(nf) for nf in self.nfs],
+            "edges": [
+                {"from": e.publisher, "event": e.event, "to": f"{e.subscriber}.{e.subscription}"}
+                for e in self.edges
+            ],
+        }
+
+
+def _module_lines(plan: Plan) -> list[str]:
+    width = max((len(m.name) for m in plan.modules), default=0)
+    lines = ["  packets, flows"]
+    for module in plan.modules:
+        changed = "".join(f"  {key}={value}" for key, value in module.changed.items())
+        needed = ", ".join(module.needed_by)
+        lines.append(f"  └ {module.name:<{width}}  needed by {needed}{changed}")
+    if plan.skipped:
+        lines.append(f"  not needed: {', '.join(plan.skipped)}")
+    return lines
+
+
+def _nf_lines(nf: PlannedNF, edges: tuple[Edge, ...]) -> list[str]:
+    lines = [f"  {nf.name}"]
+    for sub in nf.subscriptions:
+        inline = f", inline stage {sub.stage}" if sub.mode == "inline" else ""
+        level = sub.level.name.lower() if sub.parts else "published"
+        lines.append(f"    hears {', '.join(sub.events)} → {sub.name} [{level}{inline}]")
+        if sub.where:
+            lines.append(f"      where {sub.where}")
+    for event in nf.publishes:
+        heard = [
+            f"{e.subscriber}.{e.subscription}"
+            for e in edges
+            if (e.publisher, e.event) == (nf.name, event)
+        ]
+        lines.append(f"    publishes {event} → {', '.join(heard) or 'nobody'}")
+    return lines
+
+
+def _nf_json(nf: PlannedNF) -> dict[str, Any]:
+    return {
+        "name": nf.name,
+        "class": f"{nf.cls.__module__}:{nf.cls.__qualname__}",
+        "options": {key: str(value) for key, value in nf.options.items()},
+        "publishes": list(nf.publishes),
+        "subscriptions": [
+            {
+                "name": s.name,
+                "events": list(s.events),
+                "where": s.where,
+                "level": s.level.name.lower(),
+                "mode": s.mode,
+                "published": list(s.published),
+                "modules": sorted({m for part in s.parts for m in part.modules}),
+            }
+            for s in nf.subscriptions
+        ],
+    }

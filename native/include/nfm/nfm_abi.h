@@ -430,6 +430,9 @@ nfm_filter *nfm_filter_new(const nfm_filter_op *ops, uint32_t n, nfm_error *err)
 void nfm_filter_free(nfm_filter *filter);
 /* 1: the whole filter is decided by the flow's key and the sender's side. */
 int nfm_filter_is_key_only(const nfm_filter *filter);
+/* Marks which of |n| descriptors pass the filter: out[i] is 1 or 0. */
+void nfm_filter_select(const nfm_filter *filter, const nfm_mem *mem, const nfm_desc *desc,
+                       uint32_t n, uint8_t *out);
 
 /* ---- the worker --------------------------------------------------------------------------- */
 

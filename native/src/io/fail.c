@@ -43,9 +43,7 @@ static const char *remedy(int errnum) {
 }
 
 int nfm_io_fail_errno(nfm_error *err, const char *path, const char *what, int errnum) {
-    char reason[128];
-    if (strerror_r(errnum, reason, sizeof(reason)) != 0)
-        snprintf(reason, sizeof(reason), "error %d", errnum);
+    const char *reason = strerror(errnum); /* per thread in glibc (2.32) and musl */
     int code = errnum == ENOMEM ? NFM_E_NOMEM : NFM_E_IO;
     return nfm_io_fail(err, code, "%.300s: cannot %s: %s; %s", path, what, reason, remedy(errnum));
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Comparisons of a field with a literal. */
-#define _GNU_SOURCE /* memmem */
 #include "event/field.h"
 #include "event/filter_leaf.h"
 

@@ -189,13 +189,15 @@ static bool is_ethernet(const nfm__walk *w, uint32_t skip) {
            type == NFM__ET_QINQ || type == NFM__ET_MPLS || type == NFM__ET_PPPOE || type == 0x0806;
 }
 
-/* Tells an IP header from a MAC address that begins with the same nibble. */
+/* Tells an IP header from a MAC address that begins with the same nibble: its length fits what is
+ * there, but for Ethernet's padding or check sequence. */
 static bool is_ip(const nfm__walk *w) {
     const uint8_t *p = nfm__at(w);
-    uint32_t room = w->wire_end - w->off;
-    if (p[0] >> 4 == 6)
-        return !nfm__has(w, 6) || nfm_read16(p + 4) + 40u <= room;
-    return !nfm__has(w, 4) || ((p[0] & 15) >= 5 && nfm_read16(p + 2) <= room);
+    uint32_t room = w->wire_end - w->off, len;
+    if (!nfm__has(w, 6))
+        return true;
+    len = p[0] >> 4 == 6 ? 40u + nfm_read16(p + 4) : nfm_read16(p + 2);
+    return len <= room && (room - len <= 4 || room <= 64);
 }
 
 /*

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Parsing of frames into nfm_packet: link layer, tunnels, IP, transport headers. No I/O, no state. */
+/* Parsing of frames into nfm_packet: link layer, tunnels, IP, transport headers. No I/O, no state.
+ */
 #ifndef NFM_WIRE_WIRE_H
 #define NFM_WIRE_WIRE_H
 
@@ -11,14 +12,15 @@ typedef struct nfm_wire_config {
     uint8_t key_vlan, key_tunnel;
 } nfm_wire_config;
 
-/* Why a frame is malformed; names by nfm_wire_drop_name(), counted per worker as "malformed.<name>" */
+/* Why a frame is malformed; names by nfm_wire_drop_name(), counted per worker as "malformed.<name>"
+ */
 enum nfm_parse_drop {
     NFM_PD_NONE = 0,
-    NFM_PD_LINK_SHORT,   /* shorter than its link header */
+    NFM_PD_LINK_SHORT, /* shorter than its link header */
     NFM_PD_IP_VERSION,
     NFM_PD_IPV4_SHORT,
     NFM_PD_IPV4_IHL,
-    NFM_PD_IPV4_LENGTH,  /* total length shorter than the header or longer than the packet */
+    NFM_PD_IPV4_LENGTH, /* total length shorter than the header or longer than the packet */
     NFM_PD_IPV4_CHECKSUM,
     NFM_PD_IPV6_SHORT,
     NFM_PD_IPV6_LENGTH,
@@ -35,7 +37,7 @@ enum nfm_parse_drop {
     NFM_PD_VLAN_SHORT,
     NFM_PD_MPLS_SHORT,
     NFM_PD_PPPOE_SHORT,
-    NFM_PD_FRAGMENT,     /* impossible fragment: offset, length, overlap forbidden (RFC 5722) */
+    NFM_PD_FRAGMENT, /* impossible fragment: offset, length, overlap forbidden (RFC 5722) */
     NFM_PD_COUNT
 };
 const char *nfm_wire_drop_name(int drop);

@@ -126,7 +126,7 @@ static void test_hash_spreads_sequential_keys(void) {
 
 int main(int argc, char **argv) {
     static const nfm_test tests[] = {
-        T(test_both_directions_find_one_flow), T(test_receiver_can_be_side_0),
+        T(test_both_directions_find_one_flow),        T(test_receiver_can_be_side_0),
         T(test_random_operations_agree_with_a_model), T(test_full_table_refuses),
         T(test_hash_spreads_sequential_keys),
     };

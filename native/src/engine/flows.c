@@ -141,7 +141,8 @@ void nfm__flow_modules_changed(nfm_worker *w, const nfm_packet *p, nfm_work befo
             continue;
         void *state = nfm_instance_state(in, p->flow_index);
         if (does) {
-            memset(state, 0, in->module->flow_size);
+            if (state != NULL)
+                memset(state, 0, in->module->flow_size);
             if (in->module->flow_open != NULL)
                 in->module->flow_open(&in->ctx, p->flow, p, state);
         } else if (in->module->flow_close != NULL) {

@@ -6,7 +6,7 @@
 
 void *nfm_flow_state(nfm_ctx *ctx, uint32_t flow_index) {
     const nfm_instance *in = &ctx->worker->graph.instances[ctx->index];
-    return in->state == NULL ? NULL : nfm_instance_state(in, flow_index);
+    return nfm_instance_state(in, flow_index);
 }
 
 static bool set_wants(const nfm_subset *set, uint32_t type) {

@@ -68,7 +68,8 @@ static void process_burst(nfm_worker *w, uint32_t n) {
 static void serve_native(nfm_worker *w, uint64_t at_least) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         nfm_ring *ring = w->rings[i];
-        if (ring->process == NULL || nfm_ring_used(ring) < at_least)
+        uint64_t enough = at_least < ring->mask / 2 ? at_least : ring->mask / 2;
+        if (ring->process == NULL || nfm_ring_used(ring) < enough)
             continue;
         nfm_batch batch = {.mem = &w->mem, .handler = NFM_NO_FLOW};
         while ((batch.n = nfm_ring_peek(ring, &batch.desc, 4096)) > 0) {

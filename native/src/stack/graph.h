@@ -45,7 +45,10 @@ int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_mem *
 /* The level that the application modules in |modules| need. */
 uint8_t nfm_graph_level(const nfm_graph *graph, uint64_t modules);
 
+/* The module's state of a flow; NULL for modules that keep none. */
 static inline void *nfm_instance_state(const nfm_instance *instance, uint32_t flow_index) {
+    if (instance->state == NULL)
+        return NULL;
     return instance->state + (size_t)flow_index * instance->module->flow_size;
 }
 

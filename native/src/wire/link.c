@@ -197,7 +197,7 @@ static bool is_ip(const nfm__walk *w) {
     if (!nfm__has(w, 6))
         return true;
     len = p[0] >> 4 == 6 ? 40u + nfm_read16(p + 4) : nfm_read16(p + 2);
-    return len <= room && (room - len <= 4 || room <= 64);
+    return len >= 20 && len <= room && (room - len <= 4 || room <= 64);
 }
 
 /*

@@ -164,7 +164,7 @@ struct nfm_module {
 /* Matches and delivers the snapshot of |packet| now (once; later calls do nothing). */
 void nfm_emit_packet(nfm_ctx *ctx, nfm_packet *packet);
 /* Matches and delivers one more record of |flow|: data released from held slots, gaps. The record
- * is copied; rec->slot's reference is taken over by the delivery when it is kept. */
+ * is copied and takes a slot reference of its own; the caller keeps his. */
 void nfm_emit_record(nfm_ctx *ctx, nfm_flow *flow, uint32_t flow_index, const nfm_record *record);
 /* State of another module's (or the own) flow by index. NULL when that module does not run. */
 void *nfm_flow_state(nfm_ctx *ctx, uint32_t flow_index);

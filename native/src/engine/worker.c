@@ -170,8 +170,10 @@ int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
     while (!w->finishing) {
         if (must_drain(w))
             return NFM_RUN_DRAIN;
-        if (left == 0)
+        if (left == 0) {
+            settle(w, 1);
             return NFM_RUN_BUDGET;
+        }
         int n = receive(w, left < NFM_BURST ? (uint32_t)left : NFM_BURST);
         if (n == NFM_E_EOF) {
             w->finishing = true;

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `nfmesh`.
+
+Standard output carries what was asked for, and with --json nothing but JSON; messages and progress
+go to standard error. Exit status: 0 done, 1 an NF failed, 2 wrong use or a file that cannot be read
+or written, 130 interrupted (the summary is printed all the same).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from mesh.cli import bench, capture, flows, show
+from mesh.cli.output import complain
+from mesh.errors import MeshError
+
+__all__ = ["app", "main"]
+
+_HELP = """Network functions beside one consolidated protocol stack.
+
+[bold]What is in a capture[/bold]
+  nfmesh flows capture.pcap
+  nfmesh run --pcap capture.pcap --nf http_log --nf dns_log
+
+[bold]What could be heard, and by whom[/bold]
+  nfmesh events http · nfmesh modules · nfmesh nfs
+
+[bold]What would run[/bold]
+  nfmesh plan mesh.yaml
+
+Each command explains itself: nfmesh run --help
+"""
+
+app = typer.Typer(
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+app.command("run")(capture.run)
+app.command("flows")(flows.flows)
+app.command("events")(show.events)
+app.command("modules")(show.modules)
+app.command("nfs")(show.nfs)
+app.command("plan")(show.plan)
+app.command("schema")(show.schema)
+app.command("bench")(bench.bench)
+
+
+def main() -> None:
+    """Runs the command line; every error that nfmesh foresees is one line."""
+    try:
+        app(prog_name="nfmesh")
+    except MeshError as error:
+        complain(str(error))
+        sys.exit(2)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        complain(f"{name}{error.strerror or error}")
+        sys.exit(2)

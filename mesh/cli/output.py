@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all commands share: consoles, JSON lines, tables, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mesh import report
+
+__all__ = ["AsJson", "complain", "dump", "progress_bar", "stdout", "table", "warn"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else.")]
+
+
+def stdout() -> Console:
+    """Returns the console of standard output; in a pipe, lines are not cut at 80 columns."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def complain(text: str) -> None:
+    """Writes one error line."""
+    sys.stderr.write(f"nfmesh: {' '.join(text.split())}\n")
+
+
+def warn(text: str) -> None:
+    """Writes one warning line."""
+    sys.stderr.write(f"nfmesh: warning: {' '.join(text.split())}\n")
+
+
+def dump(value: Any) -> None:
+    """Writes one line of JSON."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    sys.stdout.write(text + "\n")
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> Table:
+    """Makes a table of records.
+
+    Args:
+        title: above it.
+        rows: records with the same keys.
+        columns: keys to show; default all of the first record that some record has a value for.
+    """
+    names = list(columns) or [k for k in rows[0] if any(r.get(k) is not None for r in rows)]
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        numbers = all(isinstance(row.get(name), int | float | None) for row in rows)
+        made.add_column(name.replace("_", " "), justify="right" if numbers else "left")
+    for row in rows:
+        made.add_row(*(cell(row.get(name)) for name in names))
+    return made
+
+
+def cell(value: Any) -> str:
+    """Writes one value for people.
+
+    >>> cell(1234567), cell(0.25), cell(None), cell(True)
+    ('1,234,567', '0.25', '-', 'yes')
+    """
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 100_000 else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[report.Progress], None] | None]:
+    """Shows how far a run is, on a terminal only; yields what `mesh.replay` calls, or None."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[packets]} packets, {task.fields[rate]}/s"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(escape(label), total=None, packets="0", rate="0")
+
+        def show(now: report.Progress) -> None:
+            rate = now.packets / now.seconds if now.seconds > 0 else 0
+            bar.update(
+                task,
+                total=now.size or None,
+                completed=now.position,
+                packets=f"{now.packets:,}",
+                rate=f"{rate:,.0f}",
+            )
+
+        yield show

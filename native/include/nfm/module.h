@@ -174,6 +174,8 @@ bool nfm_wanted(nfm_ctx *ctx, uint32_t flow_index, uint32_t event);
  * per field, inherited fields of own parents first; |data| lies in the triggering record's slot or
  * is empty. Returns NFM_OK or NFM_E_LIMIT (no room: dropped and counted by the worker). */
 int nfm_raise(nfm_ctx *ctx, uint32_t event, const nfm_value *values, nfm_view data);
+/* From within on_event: the side that events raised from now on are about; at first the record's. */
+void nfm_raise_side(nfm_ctx *ctx, uint8_t side);
 /* From within on_event: this flow is not for this module; it gets no more events of it, and the
  * stack stops the work that only this module needed. */
 void nfm_detach(nfm_ctx *ctx);

@@ -14,6 +14,7 @@ void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *recor
             continue;
         w->trigger = record;
         w->trigger_flow = index;
+        w->trigger_side = record->side;
         w->trigger_ordinal = 0;
         in->module->on_event(&in->ctx, record, nfm_record_data(&w->mem, record),
                              nfm_instance_state(in, index));

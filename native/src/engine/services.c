@@ -50,7 +50,7 @@ static void write_fields(const nfm_instance *in, uint32_t event, const nfm_value
 int nfm_raise(nfm_ctx *ctx, uint32_t event, const nfm_value *values, nfm_view data) {
     nfm_worker *w = ctx->worker;
     const nfm_instance *in = &w->graph.instances[ctx->index];
-    const nfm_subset *set = nfm__set_of(w, w->trigger_flow, w->trigger->side);
+    const nfm_subset *set = nfm__set_of(w, w->trigger_flow, w->trigger_side);
     if (!set_wants(set, in->types[event]))
         return NFM_OK;
     uint64_t len = fields_len(in, event, values), offset;
@@ -62,6 +62,7 @@ int nfm_raise(nfm_ctx *ctx, uint32_t event, const nfm_value *values, nfm_view da
     nfm_record rec = *w->trigger;
     const uint8_t *base = nfm_slot_ptr(&w->mem, rec.slot);
     rec.kind = NFM_REC_APP;
+    rec.side = w->trigger_side;
     rec.events = 0;
     rec.reason = 0;
     uint64_t stream_off = w->trigger->kind == NFM_REC_PACKET ? w->trigger->tcp.stream_off : 0;
@@ -79,6 +80,10 @@ int nfm_raise(nfm_ctx *ctx, uint32_t event, const nfm_value *values, nfm_view da
     }
     nfm_deliver_app(&w->delivery, set, &rec, &w->table.info[w->trigger_flow]);
     return NFM_OK;
+}
+
+void nfm_raise_side(nfm_ctx *ctx, uint8_t side) {
+    ctx->worker->trigger_side = side & 1;
 }
 
 void nfm_detach(nfm_ctx *ctx) {

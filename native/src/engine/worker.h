@@ -69,6 +69,7 @@ struct nfm_worker {
     /* what nfm_raise and nfm_detach refer to */
     const nfm_record *trigger;
     uint32_t trigger_flow, trigger_ordinal;
+    uint8_t trigger_side;
 
     nfm_limbo *limbo; /* circular, max_flows entries */
     uint32_t limbo_head, limbo_tail;

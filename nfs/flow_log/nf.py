@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mesh import NF, Context, EventBatch, on
-from nfs.flow_log.records import Rows, as_dicts, rows_of
+from nfs.flow_log.records import Rows, as_dicts, kinds_of, rows_of
 from nfs.flow_log.sinks import Format, Sink, open_sink
 
 Order = Literal["end", "start"]
@@ -34,7 +35,7 @@ class FlowLog(NF):
         self._first: dict[int, int] = {}
         self._kept: list[Rows] = []
         self._sink: Sink | None = None
-        self.count = 0
+        self.kinds: Counter[str] = Counter()
 
     def start(self, ctx: Context) -> None:
         """Opens the file."""
@@ -72,7 +73,7 @@ class FlowLog(NF):
                 state = self._hashes.pop((flow, side), None)
                 if state is not None:
                     rows[way]["sha256"][row] = np.void(state.digest())
-        self.count += len(rows)
+        self.kinds.update(kinds_of(rows))
         if self.order == "start":
             self._kept.append(rows)
         elif self._sink is not None:
@@ -95,5 +96,6 @@ class FlowLog(NF):
             self._sink = None
 
     def results(self) -> Mapping[str, Any]:
-        """Returns how many connections there were, and where they are."""
-        return {"connections": self.count, "path": self.path}
+        """Returns how many connections there were of which kind, and where they are."""
+        kinds = [{"kind": kind, "connections": n} for kind, n in self.kinds.most_common()]
+        return {"kinds": kinds, "connections": self.kinds.total(), "path": self.path or None}

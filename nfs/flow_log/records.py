@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connection records: compact rows of numpy, and the dictionaries that people read.
 
-A row has 264 bytes, so a million connections take about 250 MiB until they are written.
+A row has 218 bytes, so a million connections take about 210 MiB until they are written.
 """
 
 from __future__ import annotations
@@ -71,6 +71,13 @@ def rows_of(ends: EventBatch) -> Rows:
             rows[way][name] = ends.column(f"{way}_{name}")
         rows[way]["sha256"] = np.void(EMPTY)
     return rows
+
+
+def kinds_of(rows: Rows) -> Iterator[str]:
+    """Yields protocol and state of each row, such as "tcp SF"."""
+    states = enumeration("conn_state") or ()
+    for proto, state in zip(rows["proto"].tolist(), rows["conn_state"].tolist(), strict=True):
+        yield f"{PROTOCOLS.get(proto, str(proto))} {states[state]}".rstrip()
 
 
 def endpoint(address: str, port: int) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -44,11 +45,13 @@ class HttpLog(NF):
         self.requests = self.responses = self.not_remembered = 0
         self._open: dict[int, Connection] = {}
         self._file: TextIO | None = None
+        self._stack = ExitStack()
 
     def start(self, ctx: Context) -> None:
         """Opens the file."""
         if self.path:
-            self._file = Path(ctx.out, self.path).open("w", encoding="utf-8")
+            path = Path(ctx.out, self.path)
+            self._file = self._stack.enter_context(path.open("w", encoding="utf-8"))
 
     @on(*EVENTS)
     def follow(self, batch: EventBatch) -> None:
@@ -116,9 +119,8 @@ class HttpLog(NF):
             for row in (connection.answering, *connection.waiting):
                 self._write(row)
         self._open.clear()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._stack.close()
+        self._file = None
 
     def results(self) -> Mapping[str, Any]:
         """Returns the counts and the first records."""

@@ -30,13 +30,14 @@ class EventBatch:
     types the attributes are the fields that they share; `of` gives the others.
     """
 
-    __slots__ = ("_columns", "_desc", "_keep", "_lists", "_memory", "_n", "_schema")
+    __slots__ = ("_columns", "_desc", "_keep", "_lists", "_memory", "_n", "_native", "_schema")
 
     def __init__(
         self, schema: Schema, memory: Memory, desc: Any, n: int, keep: object = None
     ) -> None:
         self._schema, self._memory, self._desc, self._n = schema, memory, desc, n
         self._keep = keep
+        self._native: Any = None
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._lists: dict[str, list[Any]] = {}
 
@@ -148,6 +149,15 @@ class EventBatch:
     def text(self, name: str) -> list[str]:
         """Returns a field as text: addresses, states and reasons by their words, else str()."""
         return [value if isinstance(value, str) else str(value) for value in self._list(name)]
+
+    @property
+    def address(self) -> int:
+        """Where this batch lies as an `nfm_batch`, for C code: valid until the handler returns."""
+        ffi, _ = native()
+        self._native = ffi.new("nfm_batch *")
+        self._native.mem, self._native.desc = self._memory.mem, self._pointer()
+        self._native.n, self._native.handler = self._n, 0xFFFFFFFF
+        return int(ffi.cast("uintptr_t", self._native))
 
     def close(self) -> None:
         """Makes further gathering an error: the records may be reused now."""

@@ -38,11 +38,48 @@ static void emit(nfm__stream_call *call, const nfm_record *rec) {
     nfm_emit_record(call->ctx, call->flow, call->flow_index, rec);
 }
 
+static void emit_gap(nfm__stream_call *call, uint8_t side, uint64_t stream_off, uint32_t missing,
+                     uint8_t reason, const nfm_record *like) {
+    nfm__stream_side *s = &call->stream->side[side];
+    nfm_record rec = *like;
+    rec.ts_ns = call->now_ns;
+    rec.events = NFM_BIT(NFM_EV_TCP_GAP);
+    rec.kind = NFM_REC_GAP;
+    rec.reason = reason;
+    rec.side = side;
+    rec.slot = NFM_NO_SLOT;
+    rec.frame_len = rec.wire_len = rec.payload_len = 0;
+    rec.tcp.stream_off = stream_off;
+    rec.tcp.data_off = 0;
+    rec.tcp.data_len = missing;
+    s->gap_bytes = s->gap_bytes > UINT32_MAX - missing ? UINT32_MAX : s->gap_bytes + missing;
+    emit(call, &rec);
+}
+
+static void report_cut(nfm__stream_call *call, uint8_t side, const nfm_record *like) {
+    nfm__stream_side *s = &call->stream->side[side];
+    uint32_t cut = s->cut;
+    s->cut = 0;
+    if (cut > 0)
+        emit_gap(call, side, s->off - cut, cut, NFM_GAP_TRUNCATED, like);
+}
+
+/* Bytes that a snap length cut off are known to be missing at once, but like any hole they are
+ * reported in front of bytes that were seen behind them, and not at the end of a stream. */
+static void skip_cut(nfm__stream_call *call, uint8_t side, uint32_t len, const nfm_record *like) {
+    nfm__stream_side *s = &call->stream->side[side];
+    s->cut += len;
+    advance(s, len);
+    if (s->cut > UINT32_MAX / 2)
+        report_cut(call, side, like);
+}
+
 /* Bytes of the packet being processed: in its snapshot, or in a record of their own when that is
  * taken. */
 static void deliver_own(nfm__stream_call *call, uint8_t side, const nfm__run *run) {
     nfm__stream_side *s = &call->stream->side[side];
     nfm_packet *p = call->packet;
+    report_cut(call, side, &p->rec);
     if (!p->emitted && !(p->rec.events & NFM_BIT(NFM_EV_TCP_DATA))) {
         fill_data(s, &p->rec, run->off, run->len);
     } else {
@@ -54,6 +91,56 @@ static void deliver_own(nfm__stream_call *call, uint8_t side, const nfm__run *ru
     account(call, s, p->base + run->off, run->len);
 }
 
+/* Bytes of a packet that was processed before. */
+static void deliver_other(nfm__stream_call *call, uint8_t side, nfm__piece *piece) {
+    nfm__stream_side *s = &call->stream->side[side];
+    report_cut(call, side, &piece->rec);
+    call->ctx->counters[COUNT_RELEASED]++;
+    piece->rec.ts_ns = call->now_ns;
+    piece->rec.events = 0;
+    fill_data(s, &piece->rec, piece->off, piece->len);
+    emit(call, &piece->rec);
+    account(call, s, nfm_slot_base(call->ctx, piece->rec.slot) + piece->off, piece->len);
+}
+
+/* Takes |len| bytes that nobody will see out of the stream. */
+static void deliver_nothing(nfm__stream_call *call, uint8_t side, uint32_t kind, uint32_t len,
+                            const nfm_record *like) {
+    if (kind == PIECE_CUT) {
+        call->ctx->counters[COUNT_TRUNCATED] += len;
+        skip_cut(call, side, len, like);
+    } else {
+        call->ctx->counters[COUNT_URGENT_BYTES] += len;
+        report_cut(call, side, like);
+        advance(&call->stream->side[side], len);
+    }
+}
+
+/*
+ * nfm__deliver_run hands out a run of the packet being processed that starts at next.
+ */
+void nfm__deliver_run(nfm__stream_call *call, uint8_t side, const nfm__run *run) {
+    if (run->kind == PIECE_DATA)
+        deliver_own(call, side, run);
+    else
+        deliver_nothing(call, side, run->kind, run->len, &call->packet->rec);
+}
+
+/* Hands out the head of the list, which starts at next. */
+static void deliver_piece(nfm__stream_call *call, uint8_t side) {
+    nfm__stream_side *s = &call->stream->side[side];
+    nfm__piece *piece = nfm__piece_at(call->self, s->head);
+    nfm__run run = {piece->seq, piece->len, piece->off, piece->kind};
+
+    if (piece->kind != PIECE_DATA)
+        deliver_nothing(call, side, piece->kind, piece->len, &piece->rec);
+    else if (call->packet != NULL && call->packet->rec.packet == piece->rec.packet)
+        deliver_own(call, side, &run);
+    else
+        deliver_other(call, side, piece);
+    nfm__held_pop(call, s);
+}
+
 /*
  * nfm__deliver_gap hands out the hole from next up to |upto| with |reason|. |like|: a record of the
  * same side whose flow, headers' facts and TCP view the gap takes over.
@@ -62,66 +149,9 @@ void nfm__deliver_gap(nfm__stream_call *call, uint8_t side, uint32_t upto, uint8
                       const nfm_record *like) {
     nfm__stream_side *s = &call->stream->side[side];
     uint32_t missing = upto - s->next;
-    nfm_record rec = *like;
-    rec.ts_ns = call->now_ns;
-    rec.events = NFM_BIT(NFM_EV_TCP_GAP);
-    rec.kind = NFM_REC_GAP;
-    rec.reason = reason;
-    rec.side = side;
-    rec.slot = NFM_NO_SLOT;
-    rec.frame_len = rec.wire_len = rec.payload_len = 0;
-    rec.tcp.stream_off = s->off;
-    rec.tcp.data_off = 0;
-    rec.tcp.data_len = missing;
-    s->gap_bytes = s->gap_bytes > UINT32_MAX - missing ? UINT32_MAX : s->gap_bytes + missing;
-    emit(call, &rec);
+    report_cut(call, side, like);
+    emit_gap(call, side, s->off, missing, reason, like);
     advance(s, missing);
-}
-
-/*
- * nfm__deliver_run hands out a run of the packet being processed that starts at next.
- */
-void nfm__deliver_run(nfm__stream_call *call, uint8_t side, const nfm__run *run) {
-    uint64_t *counters = call->ctx->counters;
-    switch ((enum piece_kind)run->kind) {
-    case PIECE_CUT:
-        counters[COUNT_TRUNCATED] += run->len;
-        nfm__deliver_gap(call, side, run->seq + run->len, NFM_GAP_TRUNCATED, &call->packet->rec);
-        break;
-    case PIECE_URGENT:
-        counters[COUNT_URGENT_BYTES] += run->len;
-        advance(&call->stream->side[side], run->len);
-        break;
-    case PIECE_DATA:
-        deliver_own(call, side, run);
-        break;
-    }
-}
-
-/* Hands out the head of the list, which starts at next. */
-static void deliver_piece(nfm__stream_call *call, uint8_t side) {
-    nfm__stream_side *s = &call->stream->side[side];
-    nfm__piece *piece = nfm__piece_at(call->self, s->head);
-    nfm_packet *p = call->packet;
-
-    if (p != NULL && p->rec.packet == piece->rec.packet) {
-        nfm__run run = {piece->seq, piece->len, piece->off, piece->kind};
-        nfm__deliver_run(call, side, &run);
-    } else if (piece->kind == PIECE_CUT) {
-        call->ctx->counters[COUNT_TRUNCATED] += piece->len;
-        nfm__deliver_gap(call, side, piece->seq + piece->len, NFM_GAP_TRUNCATED, &piece->rec);
-    } else if (piece->kind == PIECE_URGENT) {
-        call->ctx->counters[COUNT_URGENT_BYTES] += piece->len;
-        advance(s, piece->len);
-    } else {
-        call->ctx->counters[COUNT_RELEASED]++;
-        piece->rec.ts_ns = call->now_ns;
-        piece->rec.events = 0;
-        fill_data(s, &piece->rec, piece->off, piece->len);
-        emit(call, &piece->rec);
-        account(call, s, nfm_slot_base(call->ctx, piece->rec.slot) + piece->off, piece->len);
-    }
-    nfm__held_pop(call, s);
 }
 
 /*
@@ -142,6 +172,9 @@ void nfm__deliver_past_hole(nfm__stream_call *call, uint8_t side, uint32_t upto,
     const nfm__piece *head = nfm__piece_at(call->self, s->head);
     if (nfm_seq_diff(upto, head->seq) > 0)
         upto = head->seq;
-    nfm__deliver_gap(call, side, upto, reason, &head->rec);
+    if (head->kind == PIECE_CUT)
+        skip_cut(call, side, upto - s->next, &head->rec);
+    else
+        nfm__deliver_gap(call, side, upto, reason, &head->rec);
     nfm__deliver_held(call, side);
 }

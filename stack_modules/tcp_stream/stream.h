@@ -88,15 +88,15 @@ typedef struct nfm__stream_side {
     uint32_t gap_bytes; /* saturates */
     uint32_t history;   /* block of fingerprints, index + 1, 0 none */
     uint32_t ticket;    /* ours while the block still carries it */
+    uint32_t cut;       /* bytes before next that the snap length cut, not reported yet */
     uint8_t started;    /* next is known */
-    uint8_t pad[7];
+    uint8_t pad[3];
 } nfm__stream_side;
 
 typedef struct nfm__stream { /* per flow */
     nfm__stream_side side[2];
 } nfm__stream;
 static_assert(sizeof(nfm__stream) == 128, "two cache lines per flow");
-
 
 /* Fingerprints of the last HISTORY_BYTES delivered bytes of one side, 4 bits each. */
 enum { HISTORY_BYTES = 16384 };

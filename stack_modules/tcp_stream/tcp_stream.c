@@ -328,7 +328,7 @@ static int on_packet(nfm_ctx *ctx, nfm_packet *packet, void *state) {
     if (packet->l4_len == 0 && !is_odd)
         return 0;
     if (is_odd || !own->started || packet->seq != own->next || packet->l4_len != len ||
-        nfm__history_is_wanted(ctx)) {
+        own->cut != 0 || nfm__history_is_wanted(ctx)) {
         slow_path(ctx, packet, stream);
         return 0;
     }

@@ -33,9 +33,10 @@ static const nfm_event_def emits[] = {
 /* clang-format on */
 
 static const char *const needs[] = {"packet.tcp", NULL};
-static const char *const counters[] = {"reused",        "bad_ack",     "bad_rst",
-                                       "rst_in_window", "far_segment", "paws_old",
-                                       "no_ack_flag",   "bad_option",  NULL};
+static const char *const counters[] = {/* order: enum track_counter */
+                                       "reused",        "reused_open", "bad_ack",  "bad_rst",
+                                       "rst_in_window", "far_segment", "paws_old", "no_ack_flag",
+                                       "bad_option",    NULL};
 
 static void flow_open(nfm_ctx *ctx, nfm_flow *flow, const nfm_packet *packet, void *state) {
     (void)ctx, (void)state;
@@ -134,7 +135,7 @@ static int on_packet(nfm_ctx *ctx, nfm_packet *packet, void *state) {
         .flags = flags,
     };
     if ((flags & TH_SYN) && nfm__track_is_new(&seg)) {
-        ctx->counters[COUNT_REUSED]++;
+        ctx->counters[t->conn & CONN_STEADY ? COUNT_REUSED_OPEN : COUNT_REUSED]++;
         return 1;
     }
     if (packet->rec.flags & NFM_F_BAD_L4_CSUM)

@@ -65,7 +65,7 @@ typedef struct nfm__track_side {
 
 typedef struct nfm__track {
     nfm__track_side side[2];
-    uint32_t first_rtt_us; /* SYN to the end of the handshake, 0 unknown */
+    uint32_t handshake_us; /* when the last SYN was sent; once established, how long it all took */
     uint8_t conn;
     uint8_t pad[3];
 } nfm__track;
@@ -73,6 +73,7 @@ static_assert(sizeof(nfm__track) == 128, "two cache lines per connection");
 
 enum track_counter {
     COUNT_REUSED,
+    COUNT_REUSED_OPEN,
     COUNT_BAD_ACK,
     COUNT_BAD_RST,
     COUNT_RST_IN_WINDOW,

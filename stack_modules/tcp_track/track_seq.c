@@ -175,7 +175,10 @@ static void sent_again(nfm__track_seg *seg, uint64_t events) {
 static void classify_late(nfm__track_seg *seg) {
     nfm__track_side *own = seg->own, *peer = seg->peer;
     uint32_t seq = seg->packet->seq;
-    uint32_t bound = seg->track->first_rtt_us ? seg->track->first_rtt_us : OUT_OF_ORDER_US;
+    const nfm__track *t = seg->track;
+    uint32_t bound = t->conn & CONN_ESTABLISHED ? t->handshake_us : 0;
+    if (bound == 0)
+        bound = OUT_OF_ORDER_US;
 
     if (seg->len > 0 && has(peer, SIDE_PACKET) && nfm_seq_diff(seg->end, own->una) <= 0)
         sent_again(seg, NFM_BIT(NFM_EV_TCP_SPURIOUS));
@@ -190,16 +193,20 @@ static void classify_late(nfm__track_seg *seg) {
         sent_again(seg, 0);
 }
 
-static void first_segment(nfm__track_seg *seg) {
+/* The first segment of a side, or a SYN with another ISN before the handshake was complete. */
+static void begin_side(nfm__track_seg *seg) {
     nfm__track_side *own = seg->own;
     uint32_t seq = seg->packet->seq;
-    if (!has(own, SIDE_BASE) || (seg->flags & TH_SYN)) {
-        own->isn = seg->flags & TH_SYN ? seq : seq - 1;
+    bool syn = (seg->flags & TH_SYN) != 0;
+    if (!has(own, SIDE_BASE) || syn) {
+        own->isn = syn ? seq : seq - 1;
         own->una = seq;
     }
     own->next = seg->end;
     own->sent_at = seg->now_us;
     own->flags |= SIDE_BASE | SIDE_NEXT;
+    if (seg->end != seq)
+        start_sample(seg, false);
 }
 
 /* A segment of at most one byte that asks rather than sends. True when it was one. */
@@ -225,10 +232,17 @@ static bool is_question(nfm__track_seg *seg) {
  */
 void nfm__track_sequence(nfm__track_seg *seg) {
     nfm__track_side *own = seg->own;
+    uint32_t seq = seg->packet->seq;
+
+    if ((seg->flags & (TH_SYN | TH_ACK)) == TH_SYN && !(seg->track->conn & CONN_ESTABLISHED))
+        seg->track->handshake_us = seg->now_us;
     if (!has(own, SIDE_NEXT)) {
-        first_segment(seg);
-        if (seg->end != seg->packet->seq)
-            start_sample(seg, false);
+        begin_side(seg);
+        return;
+    }
+    if ((seg->flags & TH_SYN) && seq != own->isn && !(seg->track->conn & CONN_ESTABLISHED)) {
+        sent_again(seg, 0); /* a server that forgot its first answer */
+        begin_side(seg);
         return;
     }
     int32_t ahead = nfm_seq_diff(seg->end, own->next);
@@ -242,14 +256,12 @@ void nfm__track_sequence(nfm__track_seg *seg) {
         return;
     }
     own->flags &= (uint16_t)~SIDE_PROBED;
-    if (seg->end == seg->packet->seq)
-        return;
-    if (nfm_seq_diff(seg->packet->seq, own->next) < 0)
+    if (seg->end != seq && nfm_seq_diff(seq, own->next) < 0)
         classify_late(seg);
-    if (ahead > 0) {
+    if (ahead > 0) { /* an empty segment beyond next tells of others that the capture missed */
         own->next = seg->end;
         own->sent_at = seg->now_us;
-        if (!has(own, SIDE_RTT))
+        if (!has(own, SIDE_RTT) && seg->end != seq)
             start_sample(seg, false);
     }
 }

@@ -70,8 +70,7 @@ static void establish(nfm__track_seg *seg) {
     t->conn |= CONN_ESTABLISHED | CONN_STEADY;
     seg->flow->idle_class = NFM_IDLE_TCP_EST;
     seg->events |= NFM_BIT(NFM_EV_TCP_ESTABLISHED);
-    if (has(seg->own, SIDE_SYN))
-        t->first_rtt_us = seg->now_us - seg->own->sent_at;
+    t->handshake_us = has(seg->own, SIDE_SYN) ? seg->now_us - t->handshake_us : 0;
 }
 
 static void on_syn(nfm__track_seg *seg) {

@@ -296,8 +296,8 @@ class _Composer:
         spans = [span for span in _merged(intervals) if self.app_types(span)]
         if bits or spans:
             first = spans[0] if spans else None
-            parts.append(self.part(bits, first, filters))
-            parts += [self.part(0, span, filters) for span in spans[1:]]
+            parts.append(self.part(bits, first, events, filters))
+            parts += [self.part(0, span, events, filters) for span in spans[1:]]
         for alias in aliases:
             parts += self.alias_parts(alias, filters)
         return tuple(parts)
@@ -334,7 +334,13 @@ class _Composer:
         types = [self.catalogue.by_id(number) for number in ids]
         return [t for t in types if t.bit is None and t.name in self.raised_by and _is_leaf(t)]
 
-    def part(self, bits: int, span: tuple[int, int] | None, filters: tuple[str, ...]) -> Part:
+    def part(
+        self,
+        bits: int,
+        span: tuple[int, int] | None,
+        events: tuple[str, ...],
+        filters: tuple[str, ...],
+    ) -> Part:
         names = [self.catalogue.by_bit(bit).name for bit in range(64) if bits >> bit & 1]
         apps = dict.fromkeys(self.raised_by[t.name] for t in (self.app_types(span) if span else ()))
         level = max((level_of(name) for name in names), default=Level.PACKET)
@@ -347,6 +353,7 @@ class _Composer:
             modules=tuple(apps),
             level=level,
             where=_both(filters),
+            where_on=events,
         )
 
     def level_of_module(self, name: str) -> Level:
@@ -388,12 +395,11 @@ class _Composer:
             self.need_event(name, who, needed, ())
         for module in part.modules:
             self.need_module(module, who, needed, ())
+        if not _TOTALS.isdisjoint(part.names) and "tcp.state" in self.raised_by:
+            self.need_event("tcp.state", who, needed, ())  # conn_state is the tracker's
         whole_datagrams = part.level > Level.PACKET or "flow.start" in part.names
         for planned in self.modules.values():
-            # Flows are of whole datagrams; totals and states come from the trackers.
-            if (planned.phase is Phase.IP and whole_datagrams) or (
-                planned.phase is Phase.TRACK and not _TOTALS.isdisjoint(part.names)
-            ):
+            if planned.phase is Phase.IP and whole_datagrams:  # flows are of whole datagrams
                 self.need_module(planned.name, who, needed, ())
 
     def need_event(
@@ -535,7 +541,9 @@ def limit_value(limit: LimitDef, value: int | str, path: str) -> int:
         SpecError: an unknown word, or out of bounds.
     """
     if isinstance(value, str):
-        words = {word: int(number) for number, word in re.findall(r"\b(\d+) ([a-z]\w*)", limit.doc)}
+        words = {
+            word: int(number) for number, word in re.findall(r"\b(\d+) ([a-z][\w-]*)", limit.doc)
+        }
         if value not in words:
             known = ", ".join(words) or "a number"
             raise SpecError(path, f"{value!r} is none of: {known}{did_you_mean(value, words)}")

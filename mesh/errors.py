@@ -87,9 +87,8 @@ class PlanError(MeshError):
     def __init__(self, text: str, *, nf: str = "", subscription: str = "", path: str = "") -> None:
         who = f"NF {nf!r}" if nf else ""
         if subscription:
-            who = f"{who}, subscription {subscription!r}" if who else f"event {subscription!r}"
-        where = " at ".join(part for part in (who, path) if part)
-        super().__init__(f"{where}: {text}" if where else text)
+            who = f"{who}, subscription {subscription!r}" if who else f"{subscription!r}"
+        super().__init__(": ".join(part for part in (path, who, text) if part))
         self.text, self.nf, self.subscription, self.path = text, nf, subscription, path
 
 

@@ -168,6 +168,9 @@ class NF:
         """Handles what `subscribes` names; the batch is valid until this returns."""
         raise NotImplementedError(f"{type(self).__name__} subscribes but has no handle(batch)")
 
+    def poll(self) -> None:
+        """Runs after every round of batches; an NF with native code takes its findings here."""
+
     def results(self) -> Mapping[str, Any] | None:
         """Returns what the command line prints at the end (JSON values), or None."""
         return None

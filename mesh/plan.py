@@ -34,6 +34,7 @@ class Part:
         modules: application modules that raise them.
         level: what the flow needs.
         where: the filter, or None.
+        where_on: event types whose shared fields the filter may name.
         as_type: id of the user event that this is delivered as; 0 as is.
     """
 
@@ -43,6 +44,7 @@ class Part:
     modules: tuple[str, ...]
     level: Level
     where: str | None
+    where_on: tuple[str, ...]
     as_type: int = 0
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypeAlias
 
+from mesh.compose import NFUse, UserEvent, build_catalogue, compose
+from mesh.engine import Engine
+from mesh.errors import NFMissing, PlanError, UnknownEvent, UnraisedEvent
 from mesh.events import Catalogue, core_events
+from mesh.native_filter import NativeFilter
 from mesh.nf import NF
+from mesh.plan import Plan
+from mesh.ports import Port
 from mesh.registry import Registry
 from mesh.report import Progress, Report
 
-if TYPE_CHECKING:
-    from mesh.compose import NFUse
-    from mesh.plan import Plan
+__all__ = ["AnyNF", "UserEvents", "catalogue", "make_plan", "replay"]
 
-__all__ = ["catalogue", "make_plan", "replay"]
-
-AnyNF = "str | type[NF] | NF | NFUse"
+AnyNF: TypeAlias = str | type[NF] | NF | NFUse
+UserEvents: TypeAlias = Mapping[str, tuple[str, str]] | Sequence[UserEvent]
 
 
 def catalogue(registry: Registry | None = None) -> Catalogue:
@@ -28,31 +31,38 @@ def catalogue(registry: Registry | None = None) -> Catalogue:
         registry: what is installed; default `Registry.installed()`.
     """
     found = registry or Registry.installed()
-    types = list(core_events())
-    for module in found.modules():
-        types += module.emits
+    modules = [module.descriptor for module in found.modules()]
+    uses = []
     for name in found.nf_names():
-        cls = found.nf(name)
-        types += [event.event_type(cls.name) for event in cls.publishes]
-    return Catalogue(types)
+        try:
+            uses.append(NFUse(found.nf(name)))
+        except NFMissing:
+            continue  # `nfmesh nfs` says why
+    return build_catalogue(core_events(), modules, uses)
 
 
 def make_plan(
-    nfs: Sequence[str | type[NF] | NF | NFUse],
+    nfs: Sequence[AnyNF],
     *,
-    events: Mapping[str, tuple[str, str]] | None = None,
+    events: UserEvents = (),
     limits: Mapping[str, Mapping[str, int | str]] | None = None,
     registry: Registry | None = None,
 ) -> Plan:
     """Composes NFs into a plan without running anything (see `replay` for the arguments)."""
-    raise NotImplementedError
+    found = registry or Registry.installed()
+    uses = [_use_of(nf, found) for nf in nfs]
+    modules = [module.descriptor for module in found.modules()]
+    try:
+        return compose(core_events(), modules, uses, _user_events(events), limits, NativeFilter)
+    except UnknownEvent as error:
+        raise _with_publisher(error, found) from error
 
 
 def replay(
-    source: str | Path,
-    nfs: Sequence[str | type[NF] | NF | NFUse],
+    source: str | Path | Port,
+    nfs: Sequence[AnyNF],
     *,
-    events: Mapping[str, tuple[str, str]] | None = None,
+    events: UserEvents = (),
     limits: Mapping[str, Mapping[str, int | str]] | None = None,
     checksums: Literal["ignore", "verify"] = "ignore",
     worker: Mapping[str, int] | None = None,
@@ -64,10 +74,10 @@ def replay(
     """Runs NFs over a capture, all in this process and deterministic.
 
     Args:
-        source: a capture file: pcap or pcapng, also gzipped.
+        source: a capture file (pcap or pcapng, also gzipped), or a port, which is closed.
         nfs: installed names, `file.py:Class`, classes, instances, or NFUse with options.
         events: user events: name → (base event, filter).
-        limits: module → limit → number, as in `{"tcp_stream": {"flow_slots": 64}}`.
+        limits: module → limit → number or word, as in `{"tcp_stream": {"overlap": "last"}}`.
         checksums: "verify" makes packets with bad TCP and UDP checksums malformed.
         worker: sizes that override the defaults, by name in nfm_worker_config: `max_flows`, …
         out: folder for files that NFs write.
@@ -82,4 +92,42 @@ def replay(
         PlanError: the NFs cannot be composed.
         NativeError: the capture cannot be read.
     """
-    raise NotImplementedError
+    found = registry or Registry.installed()
+    plan = make_plan(nfs, events=events, limits=limits, registry=found)
+    config = {**(worker or {}), "verify_checksums": int(checksums == "verify")}
+    modules = {module.name: found.module(module.name) for module in plan.modules}
+    port = source if isinstance(source, Port) else Port.pcap(source)
+    try:
+        with Engine(plan, port, modules, config=config, out=Path(out)) as engine:
+            return engine.run(progress, max_packets)
+    finally:
+        port.close()
+
+
+def _use_of(nf: AnyNF, registry: Registry) -> NFUse:
+    if isinstance(nf, NFUse):
+        return nf
+    if isinstance(nf, NF):
+        return NFUse(type(nf), instance=nf)
+    return NFUse(registry.nf(nf) if isinstance(nf, str) else nf)
+
+
+def _user_events(events: UserEvents) -> list[UserEvent]:
+    if isinstance(events, Mapping):
+        return [UserEvent(name, *definition) for name, definition in events.items()]
+    return list(events)
+
+
+def _with_publisher(error: UnknownEvent, registry: Registry) -> PlanError:
+    """Names the installed NF that publishes the event nobody in the plan declares."""
+    for name in registry.nf_names():
+        try:
+            published = [event.event_name for event in registry.nf(name).publishes]
+        except NFMissing:
+            continue
+        for event in published:
+            if f"{event!r}" in error.text.partition(";")[0]:
+                text = f"nobody in this plan raises {event!r}: add the NF {name!r}"
+                where = {"nf": error.nf, "subscription": error.subscription, "path": error.path}
+                return UnraisedEvent(text, **where)
+    return error

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: a plan applied to one native worker, run in this process.
+
+Theory of operation: the worker runs until a budget of packets is done, a ring wants draining, or
+the end. Then a round serves every NF once, publishers before their subscribers (mesh/seat.py says
+in which order events arrive), and the worker goes on. Everything happens in the calling thread, so
+the same capture and plan give the same calls.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mesh._ffi import check, check_pointer, native
+from mesh.columns import Memory
+from mesh.errors import SpecError, StateError, did_you_mean
+from mesh.events import shared_fields
+from mesh.module import ModuleInfo
+from mesh.native_filter import NativeFilter
+from mesh.native_nf import load
+from mesh.nf import NF, Context
+from mesh.plan import Part, Plan, PlannedNF, PlannedSubscription
+from mesh.ports import Port
+from mesh.publish import Published
+from mesh.report import NFReport, Progress, Report, Statistics
+from mesh.seat import Heard, Seat
+
+__all__ = ["Engine"]
+
+RING_ENTRIES = 4096
+"""A round's batch is at most this long: large enough for numpy, small enough for the cache."""
+BUDGET = 65536
+"""Packets between two looks at the clock and at Ctrl-C."""
+MAX_FAILURES = 10
+PROGRESS_S = 0.1
+_FIXED = frozenset({"size", "shared", "hash_key", "idle_s"})
+
+
+class Engine:
+    """One worker with its NFs. Make it, run it, close it; or use it in a `with`.
+
+    Args:
+        plan: what to run.
+        port: where packets come from; closed with the engine.
+        modules: the plan's stack modules by name.
+        config: sizes and switches that override the defaults, by name in nfm_worker_config.
+        out: folder for files that NFs write.
+        max_failures: exceptions after which an NF hears nothing more.
+
+    Raises:
+        SpecError: `config` names what a worker does not have.
+        CapacityError: the worker does not fit into memory.
+        PlanError: a native NF cannot be loaded, or a mode that a capture cannot serve.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        port: Port,
+        modules: Mapping[str, ModuleInfo],
+        *,
+        config: Mapping[str, int] | None = None,
+        out: Path | None = None,
+        max_failures: int = MAX_FAILURES,
+    ) -> None:
+        self.plan, self.port = plan, port
+        self._out, self._max_failures = out or Path(), max_failures
+        self._filters: dict[tuple[str, tuple[str, ...]], NativeFilter] = {}
+        self._cleanups: list[Callable[[], None]] = []
+        self._worker = _new_worker(config or {})
+        self._memory = Memory(native().lib.nfm_worker_mem(self._worker), self._worker)
+        self._interrupted = False
+        self._has_run = False
+        check(native().lib.nfm_worker_add_port(self._worker, port.pointer), port.source)
+        self._indices = self._add_modules(modules)
+        self._seats = [self._seat(nf) for nf in plan.nfs]
+        error = native().ffi.new("nfm_error *")
+        check(native().lib.nfm_worker_start(self._worker, error), "worker", error)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the worker, native NFs and the port; a second time does nothing."""
+        while self._cleanups:
+            self._cleanups.pop()()
+        self._seats = []
+        self._worker = None
+        self.port.close()
+
+    def run(
+        self,
+        progress: Callable[[Progress], None] | None = None,
+        max_packets: int | None = None,
+    ) -> Report:
+        """Runs to the end of the port.
+
+        Ctrl-C ends the flows as at the end of a capture, so NFs still get their totals; pressed
+        again it raises KeyboardInterrupt at once.
+
+        Args:
+            progress: called at most ten times a second, between rounds.
+            max_packets: stop after so many frames, with the same ending.
+
+        Returns:
+            The report. What NFs raised is in there.
+
+        Raises:
+            StateError: it has run before.
+            NativeError: the port failed.
+        """
+        if self._has_run:
+            raise StateError("an engine runs once: make another")
+        self._has_run = True
+        began = time.monotonic()
+        for seat in self._seats:
+            seat.start(Context(seat.planned.name, self.port.source, self._out))
+        with self._catching_interrupts():
+            self._loop(progress, max_packets, began)
+        nfs = tuple(seat.stop() for seat in self._seats)
+        return self._report(nfs, time.monotonic() - began)
+
+    def statistics(self) -> Statistics:
+        """Returns a snapshot of the worker."""
+        ffi, lib = native()
+        out = ffi.new("nfm_worker_stats *")
+        lib.nfm_worker_stats_get(self._live(), out)
+        return Statistics(**{name: int(getattr(out, name)) for name in Statistics.__slots__})
+
+    def counters(self) -> dict[str, int]:
+        """Returns all counters by name, those that are zero too."""
+        ffi, lib = native()
+        n = int(lib.nfm_worker_counters(self._live(), ffi.NULL, 0))
+        rows = ffi.new("nfm_counter[]", n)
+        n = min(n, int(lib.nfm_worker_counters(self._live(), rows, n)))
+        return {ffi.string(rows[i].name).decode(): int(rows[i].value) for i in range(n)}
+
+    def _live(self) -> Any:
+        if self._worker is None:
+            raise StateError("the engine is closed")
+        return self._worker
+
+    # ---- running -------------------------------------------------------------------------
+
+    def _loop(
+        self, progress: Callable[[Progress], None] | None, max_packets: int | None, began: float
+    ) -> None:
+        lib = native().lib
+        told, finishing, left = began, False, max_packets
+        while True:
+            if not finishing and (self._interrupted or left == 0):
+                lib.nfm_worker_finish(self._worker)
+                finishing = True
+            budget = BUDGET if left is None else min(BUDGET, left)
+            before = self.statistics().packets if left is not None else 0
+            reason = check(lib.nfm_worker_run(self._worker, budget), self.port.source)
+            if left is not None:
+                left -= self.statistics().packets - before
+            self._round()
+            if progress is not None and time.monotonic() - told >= PROGRESS_S:
+                told = time.monotonic()
+                progress(self._progress(told - began))
+            if reason == lib.NFM_RUN_EOF:
+                break
+        if progress is not None:
+            progress(self._progress(time.monotonic() - began))
+
+    def _round(self) -> None:
+        """Serves every NF once, in the order of the plan."""
+        blocks: list[Published] = []
+        for seat in self._seats:
+            seat.drain(self._memory, self._now_ns)
+            seat.hear(blocks, self._now_ns)
+            seat.poll(self._now_ns)
+            published = seat.take_published()
+            if published is not None:
+                blocks.append(published)
+
+    def _now_ns(self) -> int:
+        return self.statistics().now_ns
+
+    @contextmanager
+    def _catching_interrupts(self) -> Iterator[None]:
+        """Turns the first Ctrl-C into a flag; only the main thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def _progress(self, seconds: float) -> Progress:
+        stats, port = self.statistics(), self.port.statistics()
+        return Progress(
+            packets=stats.packets,
+            bytes=stats.bytes,
+            position=port.file_offset,
+            size=port.file_size,
+            seconds=seconds,
+            flows=stats.flows_now,
+        )
+
+    def _report(self, nfs: tuple[NFReport, ...], seconds: float) -> Report:
+        port = self.port.statistics()
+        counters = {name: value for name, value in self.counters().items() if value}
+        for name in ("truncated", "oversize", "bad_record", "unsupported_link"):
+            value = getattr(port, f"rx_{name}")
+            if value:
+                counters[f"port.{name}"] = value
+        warning = self.port.warning
+        return Report(
+            source=self.port.source,
+            seconds=seconds,
+            statistics=self.statistics(),
+            nfs=nfs,
+            counters=counters,
+            warnings=(warning,) if warning else (),
+            interrupted=self._interrupted,
+        )
+
+    # ---- setting up ----------------------------------------------------------------------
+
+    def _add_modules(self, modules: Mapping[str, ModuleInfo]) -> dict[str, int]:
+        ffi, lib = native()
+        indices: dict[str, int] = {}
+        for planned in self.plan.modules:
+            error = ffi.new("nfm_error *")
+            limits = ffi.new("uint64_t[]", [*planned.limits, 0])
+            types = ffi.new("uint32_t[]", [*planned.types, 0])
+            pointer = modules[planned.name].pointer
+            rc = lib.nfm_worker_add_module(self._worker, pointer, limits, types, error)
+            indices[planned.name] = check(rc, "", error)
+        return indices
+
+    def _seat(self, planned: PlannedNF) -> Seat:
+        instance = planned.instance or planned.cls(**planned.options)
+        rings: dict[bool, Any] = {}
+        heard: list[Heard] = []
+        for sub in planned.subscriptions:
+            if sub.mode == "inline":
+                text = "inline NFs decide over live packets; a capture has passed already"
+                raise SpecError(f"{planned.name}.{sub.name}.mode", text)
+            is_native = not sub.method
+            if sub.parts and is_native not in rings:
+                rings[is_native] = self._new_ring()
+            for part in sub.parts:
+                self._subscribe(rings[is_native], sub, part)
+            if sub.published:
+                heard.append(self._heard(sub))
+        if True in rings:
+            self._attach_native(instance, planned, rings[True])
+        return Seat(
+            planned, instance, self.plan.catalogue, rings.get(False), heard, self._max_failures
+        )
+
+    def _new_ring(self) -> Any:
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        ring = lib.nfm_worker_add_ring(self._worker, RING_ENTRIES, error)
+        return check_pointer(ring, "ring", error)
+
+    def _attach_native(self, instance: NF, planned: PlannedNF, ring: Any) -> None:
+        ffi, lib = native()
+        handle, process, free = load(planned.cls, planned.options)
+        instance.native_handle = handle
+        self._cleanups.append(free)
+        state = ffi.cast("void *", handle.state)
+        rc = lib.nfm_worker_attach_native(self._worker, ring, process, state)
+        check(rc, f"NF {planned.name}")
+
+    def _subscribe(self, ring: Any, sub: PlannedSubscription, part: Part) -> None:
+        ffi, lib = native()
+        row = ffi.new("nfm_subscription *")
+        row.ring, row.handler, row.level = ring, sub.handler, int(part.level)
+        row.events = part.events
+        row.type_first, row.type_last = part.types or (1, 0)
+        row.modules = sum(1 << self._indices[name] for name in part.modules)
+        row.as_type = part.as_type
+        if part.where is not None:
+            row.filter = self._filter(part.where, part.where_on)
+        check(lib.nfm_worker_subscribe(self._worker, row), f"subscription {sub.name}")
+
+    def _heard(self, sub: PlannedSubscription) -> Heard:
+        types = tuple(self.plan.catalogue[name].id for name in sub.published)
+        made = None if sub.where is None else self._filter(sub.where, sub.events)
+        return Heard(sub.handler, types, made)
+
+    def _filter(self, text: str, events: tuple[str, ...]) -> Any:
+        """Returns the `nfm_filter *`; filters live as long as the engine."""
+        found = self._filters.get((text, events))
+        if found is None:
+            found = NativeFilter(text, shared_fields(self.plan.catalogue, events))
+            self._filters[text, events] = found
+        return found.pointer
+
+
+def _new_worker(config: Mapping[str, int]) -> Any:
+    """Makes a `nfm_worker *` that is freed when the last view of its memory is gone."""
+    ffi, lib = native()
+    row = ffi.new("nfm_worker_config *")
+    lib.nfm_worker_config_init(row)
+    known = [name for name, _ in ffi.typeof("nfm_worker_config").fields if name not in _FIXED]
+    for name, value in config.items():
+        if name not in known:
+            raise SpecError(f"worker.{name}", f"no such size{did_you_mean(name, known)}")
+        try:
+            setattr(row, name, value)
+        except OverflowError as cause:
+            raise SpecError(f"worker.{name}", f"{value} is too large") from cause
+    error = ffi.new("nfm_error *")
+    worker = check_pointer(lib.nfm_worker_new(row, error), "", error)
+    return ffi.gc(worker, lib.nfm_worker_free)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events that NFs publish, laid out like the worker's own records.
+
+Theory of operation: a published event becomes a record, a copy of its flow's facts and a field
+record, in memory of this process. An `EventBatch` over it is an ordinary one: the same gathering,
+filters and views. What the event is about is copied when the handler returns, because the worker
+may reuse that record afterwards; its packet's bytes are not part of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import numpy as np
+
+from mesh._ffi import native
+from mesh.batch import EventBatch, EventView
+from mesh.columns import APP, Memory, Schema
+from mesh.errors import StateError
+from mesh.events import CELL, Catalogue, Event, FieldDef, Kind, Source
+
+__all__ = ["Published", "Row", "encode"]
+
+_NO_FLOW = 0xFFFFFFFF
+_BYTES = (Kind.BYTES, Kind.STR, Kind.ADDR)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One published event, independent of the batch that it is about."""
+
+    name: str
+    type: int
+    record: bytes
+    flow: bytes | None
+    fields: bytes
+
+
+def encode(catalogue: Catalogue, event: Event, about: EventView | None, now_ns: int) -> Row:
+    """Takes down a published event.
+
+    Args:
+        catalogue: knows the event's type.
+        event: what was published.
+        about: the event that caused it, of a batch that is still valid; or None.
+        now_ns: event time when there is no such event.
+
+    Raises:
+        StateError: the event inherits fields that `about` does not have.
+    """
+    name = event.event_name
+    record, flow = (_blank(now_ns), None) if about is None else _copied(about)
+    placed = [f for f in catalogue.fields(name).values() if f.source is Source.FIELDS]
+    placed.sort(key=lambda field: field.offset)
+    fields = _field_record([(field, _value(event, about, field)) for field in placed])
+    return Row(name, catalogue[name].id, record, flow, fields)
+
+
+def _blank(now_ns: int) -> bytes:
+    ffi = native().ffi
+    record = ffi.new("nfm_record *")
+    record.ts_ns = now_ns
+    return bytes(ffi.buffer(record))
+
+
+def _copied(about: EventView) -> tuple[bytes, bytes | None]:
+    ffi = native().ffi
+    batch = about._batch
+    mem, desc = batch._memory.mem, batch._pointer()[about._index]
+    record = bytes(ffi.buffer(mem.records + desc.record, ffi.sizeof("nfm_record")))
+    if desc.flow == _NO_FLOW:
+        return record, None
+    return record, bytes(ffi.buffer(mem.flows + desc.flow, ffi.sizeof("nfm_flow_info")))
+
+
+def _value(event: Event, about: EventView | None, field: FieldDef) -> Any:
+    if field.name in type(event).__dataclass_fields__:  # type: ignore[attr-defined]
+        return getattr(event, field.name)
+    if about is None:
+        raise StateError(f"publish {event.event_name} about an event that has {field.name!r}")
+    schema = about._batch._schema.of(about.type)
+    own = schema.fields.get(field.name)
+    if own is None or own.kind is not field.kind:
+        raise StateError(f"{about.type} has no {field.name!r}, which {event.event_name} inherits")
+    batch = about._batch
+    single = EventBatch(schema, batch._memory, batch._pointer() + about._index, 1, batch)
+    if field.kind in (Kind.BYTES, Kind.STR):
+        return bytes(single.views(field.name)[0])
+    value = single.column(field.name)[0]
+    return value.tobytes() if field.kind is Kind.ADDR else value.item()
+
+
+def _field_record(values: Sequence[tuple[FieldDef, Any]]) -> bytes:
+    """Lays out cells, then the bytes that cells point to."""
+    end = len(values) * CELL
+    cells: list[bytes] = []
+    tail: list[bytes] = []
+    for field, value in values:
+        if field.kind not in _BYTES:
+            cells.append(_cell(field.kind, value))
+            continue
+        raw = _raw(field.kind, value)
+        cells.append(struct.pack("<II", end, len(raw)))
+        tail.append(raw)
+        end += len(raw)
+    return b"".join([*cells, *tail])
+
+
+def _cell(kind: Kind, value: Any) -> bytes:
+    if kind is Kind.F64:
+        return struct.pack("<d", value)
+    if kind in (Kind.I64, Kind.TIME):
+        return struct.pack("<q", value)
+    return struct.pack("<Q", int(value))
+
+
+def _raw(kind: Kind, value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value.packed
+    raw = bytes(value)
+    return raw[:4] if kind is Kind.ADDR and raw[4:] == bytes(12) else raw
+
+
+class Published:
+    """What one NF published in one round, readable as batches.
+
+    Args:
+        rows: in the order of publishing; at least one.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        ffi, lib = native()
+        self.types = np.array([row.type for row in rows], np.uint32)
+        self._records = ffi.new("nfm_record[]", len(rows))
+        self._flows = ffi.new("nfm_flow_info[]", len(rows))
+        self._fields = ffi.new("uint8_t[]", max(1, sum(len(row.fields) for row in rows)))
+        self._desc = ffi.new("nfm_desc[]", len(rows))
+        at = 0
+        for i, row in enumerate(rows):
+            ffi.buffer(self._records + i)[:] = row.record
+            record = self._records[i]
+            record.kind, record.slot, record.events = lib.NFM_REC_APP, 0xFFFFFFFF, 0
+            ffi.memmove(ffi.addressof(record, "app"), bytes(64), ffi.sizeof(record.app))
+            record.app.type, record.app.ordinal = row.type, i
+            record.app.fields, record.app.fields_len = at, len(row.fields)
+            ffi.memmove(self._fields + at, row.fields, len(row.fields))
+            at += len(row.fields)
+            if row.flow is not None:
+                ffi.buffer(self._flows + i)[:] = row.flow
+            self._desc[i].record = i
+            self._desc[i].flow = _NO_FLOW if row.flow is None else i
+            self._desc[i].what = APP | row.type
+        owner = (self._records, self._flows, self._fields)
+        self._memory = Memory(self._mem(len(rows), at), owner)
+
+    def _mem(self, n: int, fields_size: int) -> Any:
+        mem = native().ffi.new("nfm_mem *")
+        mem.records, mem.flows, mem.fields = self._records, self._flows, self._fields
+        mem.n_records = mem.n_flows = n
+        mem.fields_size = fields_size
+        return mem
+
+    def batch(self, schema: Schema, types: Sequence[int], native_filter: Any) -> EventBatch | None:
+        """Returns the events of these types that pass the filter, None when there are none."""
+        ffi, lib = native()
+        chosen = np.flatnonzero(np.isin(self.types, np.asarray(types, np.uint32)))
+        if native_filter is not None and len(chosen):
+            passed = ffi.new("uint8_t[]", len(self.types))
+            lib.nfm_filter_select(
+                native_filter, self._memory.mem, self._desc, len(self.types), passed
+            )
+            chosen = chosen[np.frombuffer(ffi.buffer(passed), np.uint8)[chosen] != 0]
+        if len(chosen) == 0:
+            return None
+        whole = EventBatch(schema, self._memory, self._desc, len(self.types), self)
+        mask = np.zeros(len(self.types), np.bool_)
+        mask[chosen] = True
+        return whole.where(mask)

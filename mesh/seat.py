@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One NF at its place in an engine: its ring, its handlers, its failures.
+
+Order of delivery. A round hands an NF everything that its ring holds, in runs. Within a run each
+handler gets one batch, handlers in the order of the class, and within a batch events stand in the
+order of the stack. Events published by NFs before it in the plan follow after its ring is empty,
+publisher by publisher. Who needs one order over several event types names them in one `@on`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mesh._ffi import native
+from mesh.batch import EventBatch
+from mesh.columns import DESC, Memory, Schema
+from mesh.errors import NFError
+from mesh.events import Catalogue
+from mesh.nf import NF, Context
+from mesh.plan import PlannedNF
+from mesh.publish import Published, Row, encode
+from mesh.report import NFReport
+
+__all__ = ["Heard", "Seat"]
+
+KEPT_ERRORS = 10
+_HANDLER_SHIFT = np.uint64(48)
+_HANDLER_MASK = np.uint64(0xFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A subscription's published half: which types, through which native filter."""
+
+    handler: int
+    types: tuple[int, ...]
+    filter: Any
+
+
+class Seat:
+    """Runs one NF.
+
+    Args:
+        planned: its part of the plan.
+        instance: the object.
+        catalogue: all event types.
+        ring: `nfm_ring *` of its Python handlers, or None.
+        heard: its subscriptions to published events.
+        max_failures: exceptions after which it hears nothing more.
+    """
+
+    def __init__(
+        self,
+        planned: PlannedNF,
+        instance: NF,
+        catalogue: Catalogue,
+        ring: Any,
+        heard: Sequence[Heard],
+        max_failures: int,
+    ) -> None:
+        self.planned, self.instance, self.ring = planned, instance, ring
+        self._catalogue, self._heard, self._max_failures = catalogue, heard, max_failures
+        self._handlers = _handlers(planned, instance, catalogue)
+        self._failures = self._events = self._batches = 0
+        self._errors: list[NFError] = []
+        self._published: Counter[str] = Counter()
+        self._rows: list[Row] = []
+        self.started = False
+
+    @property
+    def is_disabled(self) -> bool:
+        """True when it did not start or failed too often."""
+        return not self.started or self._failures >= self._max_failures
+
+    def start(self, ctx: Context) -> None:
+        """Calls the NF's `start`; a failure disables it."""
+        try:
+            self.instance.start(ctx)
+            self.started = True
+        except (Exception, SystemExit) as error:
+            self._failed("start", error)
+
+    def stop(self) -> NFReport:
+        """Calls `stop` and `results`; returns the report."""
+        results = None
+        try:
+            if self.started:
+                self.instance.stop()
+            results = self.instance.results()
+        except (Exception, SystemExit) as error:
+            self._failed("stop", error)
+        return NFReport(
+            name=self.planned.name,
+            events=self._events,
+            batches=self._batches,
+            published=dict(self._published),
+            results=results,
+            errors=tuple(self._errors),
+            failures=self._failures,
+            disabled=self.is_disabled,
+        )
+
+    def drain(self, memory: Memory, now_ns: Callable[[], int]) -> None:
+        """Hands out what the ring holds, and passes it."""
+        if self.ring is None:
+            return
+        ffi, lib = native()
+        place = ffi.new("nfm_desc **")
+        while n := int(lib.nfm_ring_peek(self.ring, place, 0xFFFFFFFF)):
+            try:
+                if not self.is_disabled:
+                    self._run(memory, place[0], n, now_ns)
+            finally:
+                lib.nfm_ring_advance(self.ring, n)
+
+    def hear(self, blocks: Iterable[Published], now_ns: Callable[[], int]) -> None:
+        """Hands out what NFs before it published in this round."""
+        for block in blocks:
+            for heard in self._heard:
+                schema, method, label = self._handlers[heard.handler]
+                batch = block.batch(schema, heard.types, heard.filter)
+                if batch is not None and not self.is_disabled:
+                    self._call(method, label, batch, now_ns)
+
+    def poll(self, now_ns: Callable[[], int]) -> None:
+        """Calls the NF's `poll`."""
+        if not self.is_disabled:
+            self._guarded(self.instance.poll, "poll", now_ns)
+
+    def take_published(self) -> Published | None:
+        """Returns what the NF published since the last call."""
+        if not self._rows:
+            return None
+        block = Published(self._rows)
+        self._rows = []
+        return block
+
+    def _run(self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int]) -> None:
+        if len(self._handlers) == 1:
+            [(number, (schema, method, label))] = self._handlers.items()
+            self._call(method, label, EventBatch(schema, memory, desc, n), now_ns)
+            return
+        ffi = native().ffi
+        rows = np.frombuffer(ffi.buffer(desc, n * DESC.itemsize), DESC)
+        numbers = (rows["what"] >> _HANDLER_SHIFT) & _HANDLER_MASK
+        for number, (schema, method, label) in self._handlers.items():
+            chosen = rows[numbers == number]
+            if len(chosen):
+                pointer = ffi.from_buffer("nfm_desc[]", chosen)
+                batch = EventBatch(schema, memory, pointer, len(chosen), chosen)
+                self._call(method, label, batch, now_ns)
+
+    def _call(
+        self,
+        method: Callable[[EventBatch], None],
+        label: str,
+        batch: EventBatch,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._events += len(batch)
+        self._batches += 1
+        self._guarded(lambda: method(batch), label, now_ns)
+        batch.close()
+
+    def _guarded(self, call: Callable[[], None], label: str, now_ns: Callable[[], int]) -> None:
+        published = self.instance._published
+        try:
+            call()
+        except (Exception, SystemExit) as error:
+            self._failed(label, error)
+        if published:
+            self._take_down(label, now_ns())
+
+    def _take_down(self, label: str, now_ns: int) -> None:
+        """Encodes what was published while the batch that it is about is still valid."""
+        try:
+            for event, about in self.instance._published:
+                self._rows.append(encode(self._catalogue, event, about, now_ns))
+                self._published[event.event_name] += 1
+        except Exception as error:
+            self._failed(f"{label} (publish)", error)
+        finally:
+            self.instance._published.clear()
+
+    def _failed(self, label: str, error: BaseException) -> None:
+        self._failures += 1
+        if len(self._errors) < KEPT_ERRORS:
+            self._errors.append(NFError(self.planned.name, label, error))
+
+
+_Handlers = dict[int, tuple[Schema, Callable[[EventBatch], None], str]]
+
+
+def _handlers(planned: PlannedNF, instance: NF, catalogue: Catalogue) -> _Handlers:
+    """Handler number → schema, bound method and label; subscriptions of one method are one."""
+    events: dict[int, list[str]] = {}
+    methods: dict[int, str] = {}
+    for sub in planned.subscriptions:
+        if sub.method:
+            events.setdefault(sub.handler, []).extend(sub.events)
+            methods[sub.handler] = sub.method
+    return {
+        number: (
+            Schema(catalogue, tuple(dict.fromkeys(names))),
+            getattr(instance, methods[number]),
+            methods[number],
+        )
+        for number, names in sorted(events.items())
+    }

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spec files: what a user writes (YAML or JSON), checked here and nowhere else.
+
+    nfs:
+      - use: syn_scan
+        config: {limit: 50}
+        where: not src net 10.0.0.0/8
+      - use: ./mine.py:Blocker
+    events:
+      slow: {event: http.response, where: latency_us > 200000}
+    modules:
+      tcp_stream: {overlap: last}
+
+Every error names the place: `nfs[2].where: unknown field 'prot'; did you mean 'proto'?`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from mesh.compose import NFUse, SubscriptionOverride, UserEvent
+from mesh.errors import NFMissing, SpecError, did_you_mean
+from mesh.nf import NF
+from mesh.plan import Plan
+from mesh.registry import Registry
+
+__all__ = [
+    "EventSpec",
+    "NFSpec",
+    "PortSpec",
+    "Spec",
+    "SubscriptionSpec",
+    "json_schema",
+    "load",
+    "nf_config",
+    "parse",
+    "plan_of",
+    "uses_of",
+]
+
+MAX_BYTES = 1 << 20
+"""A spec longer than this is refused before it is parsed."""
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class SubscriptionSpec(_Model):
+    """Changes one subscription of an NF."""
+
+    events: Annotated[list[str] | None, Field(min_length=1, description="instead of its own")] = (
+        None
+    )
+    where: Annotated[str | None, Field(description="filter instead of its own")] = None
+
+
+class NFSpec(_Model):
+    """One network function."""
+
+    use: Annotated[str, Field(description="installed name, file.py:Class or package.module:Class")]
+    name: Annotated[_Name | None, Field(description="of this instance")] = None
+    config: Annotated[dict[str, Any], Field(description="its options")] = {}
+    events: Annotated[
+        list[str] | None, Field(min_length=1, description="what its only subscription hears")
+    ] = None
+    where: Annotated[str | None, Field(description="filter that narrows what it hears")] = None
+    subscriptions: Annotated[
+        dict[str, SubscriptionSpec], Field(description="changes by subscription")
+    ] = {}
+    mode: Annotated[
+        Literal["observe", "inline"] | None, Field(description="beside or in the way of packets")
+    ] = None
+    stage: Annotated[int | None, Field(ge=0, description="place in line of an inline NF")] = None
+    domain: Annotated[_Name, Field(description="NFs of one domain share memory")] = "default"
+    cores: Annotated[list[int] | None, Field(description="cores that it is pinned to")] = None
+
+
+class EventSpec(_Model):
+    """A named user event: a base event where a filter holds."""
+
+    event: Annotated[str, Field(description="base event")]
+    where: Annotated[str, Field(min_length=1, description="filter")]
+
+
+class PortSpec(_Model):
+    """Where packets come from."""
+
+    pcap: Annotated[str, Field(description="capture file")]
+
+
+class Spec(_Model):
+    """A whole spec."""
+
+    nfs: Annotated[list[NFSpec], Field(min_length=1, description="network functions")]
+    events: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")], EventSpec],
+        Field(description="named user events"),
+    ] = {}
+    ports: Annotated[list[PortSpec], Field(description="where packets come from")] = []
+    modules: Annotated[
+        dict[str, dict[str, int | str]], Field(description="limits by stack module")
+    ] = {}
+    worker: Annotated[
+        dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of the worker")
+    ] = {}
+    checksums: Annotated[
+        Literal["ignore", "verify"], Field(description="whether bad checksums count")
+    ] = "ignore"
+    out: Annotated[str, Field(description="folder for files that NFs write")] = "."
+
+
+def load(path: Path) -> Spec:
+    """Reads a spec file.
+
+    Raises:
+        SpecError: unreadable, too long, no YAML, or not a spec; the text names file and place.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SpecError(str(path), error.strerror or str(error)) from error
+    if len(raw) > MAX_BYTES:
+        raise SpecError(str(path), f"longer than {MAX_BYTES} bytes: not a spec")
+    try:
+        data = yaml.safe_load(raw)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise SpecError(str(path), f"no YAML: {' '.join(str(error).split())}") from error
+    return parse(data)
+
+
+def parse(data: object) -> Spec:
+    """Checks parsed YAML or JSON.
+
+    Raises:
+        SpecError: names the first place that is wrong.
+    """
+    if not isinstance(data, Mapping):
+        raise SpecError("", "a spec is a mapping with the key 'nfs'")
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        text = first["msg"]
+        if first["type"] == "extra_forbidden":
+            known = _keys_at(first["loc"][:-1])
+            text = f"unknown key {first['loc'][-1]!r}{did_you_mean(str(first['loc'][-1]), known)}"
+            raise SpecError(_path(first["loc"][:-1]), text) from error
+        raise SpecError(_path(first["loc"]), text[:1].lower() + text[1:]) from error
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON schema of spec files."""
+    return Spec.model_json_schema()
+
+
+def uses_of(spec: Spec, registry: Registry) -> list[NFUse]:
+    """Turns a spec's NFs into what composition takes.
+
+    Raises:
+        SpecError: an option that the NF does not have or that does not fit its type.
+        NFMissing: no such NF.
+    """
+    return [_use(entry, f"nfs[{i}]", registry) for i, entry in enumerate(spec.nfs)]
+
+
+def user_events_of(spec: Spec) -> list[UserEvent]:
+    """Turns a spec's named events into what composition takes."""
+    return [
+        UserEvent(name, entry.event, entry.where, f"events.{name}")
+        for name, entry in spec.events.items()
+    ]
+
+
+def plan_of(spec: Spec, registry: Registry) -> Plan:
+    """Composes a spec; runs nothing."""
+    from mesh.runner import make_plan
+
+    return make_plan(
+        uses_of(spec, registry),
+        events=user_events_of(spec),
+        limits=spec.modules,
+        registry=registry,
+    )
+
+
+def nf_config(cls: type[NF], config: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Checks an NF's options against the types of its `__init__`.
+
+    Raises:
+        SpecError: an unknown or missing option, or a value of another type.
+    """
+    options = {option.name: option for option in cls.options()}
+    checked: dict[str, Any] = {}
+    for key, value in config.items():
+        if key not in options:
+            hint = did_you_mean(key, options) or f" (has: {', '.join(options) or 'none'})"
+            raise SpecError(f"{path}.{key}", f"NF {cls.name!r} has no option {key!r}{hint}")
+        try:
+            checked[key] = TypeAdapter(options[key].type).validate_python(value)
+        except ValidationError as error:
+            raise SpecError(f"{path}.{key}", error.errors()[0]["msg"]) from error
+    missing = [name for name, option in options.items() if option.required and name not in checked]
+    if missing:
+        raise SpecError(f"{path}.{missing[0]}", f"NF {cls.name!r} needs this option")
+    return checked
+
+
+def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
+    try:
+        cls = registry.nf(entry.use)
+    except NFMissing as error:
+        raise NFMissing(error.text, path=f"{path}.use") from error
+    overrides = {
+        name: SubscriptionOverride(
+            None if change.events is None else tuple(change.events), change.where
+        )
+        for name, change in entry.subscriptions.items()
+    }
+    if entry.events is not None:
+        own = cls.subscriptions()
+        if len(own) != 1:
+            names = ", ".join(sub.name for sub in own)
+            text = f"NF {cls.name!r} has several subscriptions ({names}): use subscriptions.NAME"
+            raise SpecError(f"{path}.events", text)
+        before = overrides.get(own[0].name, SubscriptionOverride())
+        overrides[own[0].name] = SubscriptionOverride(tuple(entry.events), before.where)
+    return NFUse(
+        cls=cls,
+        name=entry.name or cls.name,
+        options=nf_config(cls, entry.config, f"{path}.config"),
+        where=entry.where,
+        overrides=overrides,
+        mode=entry.mode,
+        stage=entry.stage,
+        domain=entry.domain,
+        path=path,
+    )
+
+
+def _path(location: Iterable[int | str]) -> str:
+    """Writes a place as users read it.
+
+    >>> _path(("nfs", 2, "where"))
+    'nfs[2].where'
+    """
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+_CHILDREN: Mapping[str, type[_Model]] = {
+    "nfs": NFSpec,
+    "events": EventSpec,
+    "ports": PortSpec,
+    "subscriptions": SubscriptionSpec,
+}
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """Keys that the model at this place knows."""
+    model: type[_Model] = Spec
+    for part in location:
+        model = _CHILDREN.get(str(part), model)
+    return list(model.model_fields)

@@ -5,8 +5,6 @@
 #include "engine/worker.h"
 
 void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *record) {
-    if (index == NFM_NO_FLOW)
-        return;
     nfm_flow *flow = &w->table.flow[index];
     for (uint64_t left = flow->modules; left != 0; left &= left - 1) {
         nfm_instance *in = &w->graph.instances[__builtin_ctzll(left)];
@@ -23,9 +21,11 @@ void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *recor
 }
 
 void nfm__record_emit(nfm_worker *w, uint32_t index, const nfm_record *record) {
-    const nfm_flow_info *info = index == NFM_NO_FLOW ? NULL : &w->table.info[index];
-    nfm_deliver(&w->delivery, nfm__set_of(w, index, record->side), record, info);
-    nfm__record_dispatch(w, index, record);
+    const nfm_subset *set = nfm__set_of(w, index, record->side);
+    if (set->events & record->events)
+        nfm_deliver(&w->delivery, set, record, index == NFM_NO_FLOW ? NULL : &w->table.info[index]);
+    if (index != NFM_NO_FLOW && w->table.flow[index].modules != 0)
+        nfm__record_dispatch(w, index, record);
 }
 
 void nfm_emit_packet(nfm_ctx *ctx, nfm_packet *packet) {
@@ -65,8 +65,16 @@ static void advance_time(nfm_worker *w, nfm_packet *p) {
             w->graph.instances[i].module->on_tick(&w->graph.instances[i].ctx, w->now_ns);
 }
 
+/* The flow of a packet: most often the candidate that parsing the burst found and prefetched. */
 static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
-    uint32_t index = nfm_table_find(&w->table, &p->key, hash, &p->rec.side);
+    uint32_t index = p->flow_index;
+    int side = -1;
+    if (index != NFM_NO_FLOW && (w->table.flow[index].flags & NFM_FLOW_OPEN))
+        side = nfm_table_match(&w->table, &p->key, index);
+    if (side >= 0)
+        p->rec.side = (uint8_t)side;
+    else
+        index = nfm_table_find(&w->table, &p->key, hash, &p->rec.side);
     if (index == NFM_NO_FLOW)
         return nfm__flow_open(w, p, hash);
     p->flow_index = index;
@@ -136,6 +144,7 @@ void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         if (defrag->module->on_fragment(&defrag->ctx, p) == 0)
             return;
         hash = nfm_hash_flow(&w->table.key, &p->key);
+        p->flow_index = NFM_NO_FLOW;
     }
     if (p->status == NFM_PARSE_OK) {
         with_flow(w, p, hash);

@@ -40,6 +40,7 @@ static void parse_burst(nfm_worker *w, uint32_t n, uint64_t *hash) {
         if (w->burst[i].status != NFM_PARSE_OK ||
             (index = nfm_table_probe(&w->table, hash[i])) == NFM_NO_FLOW)
             continue;
+        w->burst[i].flow_index = index; /* the candidate; path.c makes sure */
         __builtin_prefetch(&w->table.info[index]);
         __builtin_prefetch(&w->table.flow[index], 1);
         const nfm_instance *track = w->graph.track[w->burst[i].rec.proto];

@@ -117,8 +117,6 @@ static nfm_matching matching_of(nfm_delivery *d, const nfm_record *record,
 
 void nfm_deliver(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
                  const nfm_flow_info *info) {
-    if ((set->events & record->events) == 0)
-        return;
     nfm_matching m = matching_of(d, record, info);
     for (uint32_t i = 0; i < set->n; i++) {
         const nfm_receiver *r = &set->receivers[i];

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "flow/table.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #define FIRST_BUCKETS 1024u
 #define FLOWS_PER_BUCKET 4u /* of seven ways: overflow buckets stay rare (< 2 %) */
 
@@ -53,12 +57,22 @@ static nfm_bucket *overflow_of(const nfm_table *table, const nfm_bucket *bucket)
     return bucket->next == 0 ? NULL : table->buckets + table->max_buckets + bucket->next - 1;
 }
 
-/* Bit per way whose signature equals |sig|, used ways only. Compiles to vector compares. */
+/* Bit per way whose signature equals |sig|, used ways only. */
 static inline uint32_t match_ways(const nfm_bucket *bucket, uint32_t sig) {
+#ifdef __SSE2__
+    /* Eight lanes: seven signatures and the link, whose bit |used| never has. */
+    const __m128i want = _mm_set1_epi32((int)sig);
+    __m128i low = _mm_cmpeq_epi32(_mm_load_si128((const __m128i *)(const void *)bucket->sig), want);
+    __m128i high =
+        _mm_cmpeq_epi32(_mm_load_si128((const __m128i *)(const void *)(bucket->sig + 4)), want);
+    __m128i bytes = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
+    return (uint32_t)_mm_movemask_epi8(bytes) & bucket->used;
+#else
     uint32_t mask = 0;
     for (unsigned i = 0; i < NFM_BUCKET_WAYS; i++)
         mask |= (uint32_t)(bucket->sig[i] == sig) << i;
     return mask & bucket->used;
+#endif
 }
 
 uint32_t nfm_table_probe(const nfm_table *table, uint64_t hash) {
@@ -67,49 +81,12 @@ uint32_t nfm_table_probe(const nfm_table *table, uint64_t hash) {
     return ways == 0 ? NFM_NO_FLOW : bucket->index[__builtin_ctz(ways)];
 }
 
-static inline bool same16(const uint8_t *a, const uint8_t *b) {
-    uint64_t a0, a1, b0, b1;
-    memcpy(&a0, a, 8);
-    memcpy(&a1, a + 8, 8);
-    memcpy(&b0, b, 8);
-    memcpy(&b1, b + 8, 8);
-    return ((a0 ^ b0) | (a1 ^ b1)) == 0;
-}
-
-/* Ports, proto, version and vlan lie alike in nfm_key and nfm_flow_info: one word compares them. */
-static_assert(offsetof(nfm_key, port) == offsetof(nfm_flow_info, port), "same word");
-static_assert(offsetof(nfm_key, vlan) == offsetof(nfm_flow_info, vlan), "same word");
-
-static inline uint64_t port_word(const uint16_t *ports) {
-    uint64_t word;
-    memcpy(&word, ports, 8);
-    return word;
-}
-
-static inline uint64_t swap_ports(uint64_t word) {
-    return (word & ~UINT64_C(0xffffffff)) | ((word >> 16) & 0xffff) | ((word & 0xffff) << 16);
-}
-
-/* 0 or 1: the sender's side when |info| is the flow of |key|; -1 otherwise. */
-static inline int match_key(const nfm_table *table, const nfm_key *key, const nfm_flow_info *info) {
-    uint64_t want = port_word(key->port), have = port_word(info->port);
-    if (table->key_scope && key->scope != info->tunnel_id)
-        return -1;
-    if (((want ^ have) & table->port_mask) == 0 && same16(key->addr[0], info->addr[0]) &&
-        same16(key->addr[1], info->addr[1]))
-        return 0;
-    if (((swap_ports(want) ^ have) & table->port_mask) == 0 &&
-        same16(key->addr[0], info->addr[1]) && same16(key->addr[1], info->addr[0]))
-        return 1;
-    return -1;
-}
-
 uint32_t nfm_table_find(const nfm_table *table, const nfm_key *key, uint64_t hash, uint8_t *side) {
     const nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash);
     for (; bucket != NULL; bucket = overflow_of(table, bucket)) {
         for (uint32_t ways = match_ways(bucket, signature(hash)); ways != 0; ways &= ways - 1) {
             uint32_t index = bucket->index[__builtin_ctz(ways)];
-            int found = match_key(table, key, &table->info[index]);
+            int found = nfm_table_match(table, key, index);
             if (found >= 0) {
                 *side = (uint8_t)found;
                 return index;

@@ -52,6 +52,44 @@ static inline nfm_bucket *nfm_table_bucket(const nfm_table *table, uint32_t hash
     return table->buckets + b;
 }
 
+static inline bool nfm__same16(const uint8_t *a, const uint8_t *b) {
+    uint64_t a0, a1, b0, b1;
+    memcpy(&a0, a, 8);
+    memcpy(&a1, a + 8, 8);
+    memcpy(&b0, b, 8);
+    memcpy(&b1, b + 8, 8);
+    return ((a0 ^ b0) | (a1 ^ b1)) == 0;
+}
+
+/* Ports, proto, version and vlan lie alike in nfm_key and nfm_flow_info: one word compares them. */
+static_assert(offsetof(nfm_key, port) == offsetof(nfm_flow_info, port), "same word");
+static_assert(offsetof(nfm_key, vlan) == offsetof(nfm_flow_info, vlan), "same word");
+
+static inline uint64_t nfm__port_word(const uint16_t *ports) {
+    uint64_t word;
+    memcpy(&word, ports, 8);
+    return word;
+}
+
+static inline uint64_t nfm__swap_ports(uint64_t word) {
+    return (word & ~UINT64_C(0xffffffff)) | ((word >> 16) & 0xffff) | ((word & 0xffff) << 16);
+}
+
+/* 0 or 1: the sender's side when |key| is that of flow |index|; -1 otherwise. */
+static inline int nfm_table_match(const nfm_table *table, const nfm_key *key, uint32_t index) {
+    const nfm_flow_info *info = &table->info[index];
+    uint64_t want = nfm__port_word(key->port), have = nfm__port_word(info->port);
+    if (table->key_scope && key->scope != info->tunnel_id)
+        return -1;
+    if (((want ^ have) & table->port_mask) == 0 && nfm__same16(key->addr[0], info->addr[0]) &&
+        nfm__same16(key->addr[1], info->addr[1]))
+        return 0;
+    if (((nfm__swap_ports(want) ^ have) & table->port_mask) == 0 &&
+        nfm__same16(key->addr[0], info->addr[1]) && nfm__same16(key->addr[1], info->addr[0]))
+        return 1;
+    return -1;
+}
+
 /* First index in the main bucket whose signature fits, for prefetching; NFM_NO_FLOW none. */
 uint32_t nfm_table_probe(const nfm_table *table, uint64_t hash);
 /* Index of the flow with |key|, and in *side the side of the packet's sender; NFM_NO_FLOW none. */

@@ -118,6 +118,19 @@ class EventBatch:
         """Returns the entries that `mask` marks, in order."""
         return self._select(mask, self._schema)
 
+    def each(self, *events: str) -> Iterator[tuple[str, EventView]]:
+        """Yields (event, view) in order, each view with all the fields of that event.
+
+        For handlers of several events. An entry that raised two of them comes twice, in the order
+        in which they are named here; one that raised none is left out.
+        """
+        found: list[tuple[int, int, EventView]] = []
+        for rank, event in enumerate(events):
+            rows = np.flatnonzero(self.has(event)).tolist()
+            found += zip(rows, repeat(rank, len(rows)), self.of(event), strict=True)
+        found.sort(key=lambda item: item[:2])
+        return ((events[rank], view) for _, rank, view in found)
+
     def column(self, name: str) -> npt.NDArray[Any]:
         """Returns a number field as numpy array, an address field as u8[n, 16].
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from mesh.cli.output import AsJson, cell, complain, dump, progress_bar, stdout, table, warn
 from mesh.compose import NFUse
 from mesh.errors import SpecError, did_you_mean
-from mesh.nf import NF, Option
 from mesh.registry import Registry
 from mesh.report import NFReport, Report
 from mesh.runner import replay
+from mesh.spec import nf_config
 
 __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from"]
 
@@ -88,15 +87,21 @@ def uses_from(
         SpecError: a setting names no NF of this run or no option, or does not fit its type.
     """
     classes = {cls.name: cls for cls in map(registry.nf, references)}
-    options: dict[str, dict[str, Any]] = {name: {} for name in classes}
+    options: dict[str, dict[str, str]] = {name: {} for name in classes}
     for setting in settings:
         name, key, text = split_setting(setting, "--set", "NF")
         if name not in classes:
             hint = did_you_mean(name, classes)
             raise SpecError(f"--set {setting}", f"no NF {name!r} in this run{hint}")
-        options[name][key] = option_value(classes[name], key, text, f"--set {setting}")
+        options[name][key] = text
     return [
-        NFUse(cls, name, options[name], where=where, path=f"--nf {name}")
+        NFUse(
+            cls,
+            name,
+            options=nf_config(cls, options[name], f"--set {name}"),
+            where=where,
+            path=f"--nf {name}",
+        )
         for name, cls in classes.items()
     ]
 
@@ -112,18 +117,6 @@ def split_setting(setting: str, flag: str, what: str) -> tuple[str, str, str]:
     if not (equals and dot and name and key):
         raise SpecError(f"{flag} {setting}", f"write it as {what}.KEY=VALUE")
     return name, key, value
-
-
-def option_value(cls: type[NF], key: str, text: str, path: str) -> Any:
-    """Reads the text of one option as its type, or raises SpecError."""
-    options: dict[str, Option] = {option.name: option for option in cls.options()}
-    if key not in options:
-        known = did_you_mean(key, options) or f" (has: {', '.join(options) or 'none'})"
-        raise SpecError(path, f"NF {cls.name!r} has no option {key!r}{known}")
-    try:
-        return TypeAdapter(options[key].type).validate_strings(text)
-    except ValidationError as error:
-        raise SpecError(path, error.errors()[0]["msg"]) from error
 
 
 def limits_from(limits: Sequence[str]) -> dict[str, dict[str, int | str]]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
-
-import numpy as np
 
 from mesh import NF, Context, EventBatch, EventView, on
 
@@ -57,8 +54,9 @@ class HttpLog(NF):
     def follow(self, batch: EventBatch) -> None:
         """Pairs requests with responses, in the order of the packets."""
         handlers = (self._request, self._response, self._message_end, self._flow_end)
-        for number, event in in_order(batch):
-            handlers[number](event)
+        by_name = dict(zip(EVENTS, handlers, strict=True))
+        for name, event in batch.each(*EVENTS):
+            by_name[name](event)
 
     def _request(self, event: EventView) -> None:
         self.requests += 1
@@ -130,17 +128,6 @@ class HttpLog(NF):
             "not_remembered": self.not_remembered,
             "records": self.kept,
         }
-
-
-def in_order(batch: EventBatch) -> Iterator[tuple[int, EventView]]:
-    """Yields (index into EVENTS, event with all fields of its type) in the order of the batch."""
-    found: list[tuple[int, int, EventView]] = []
-    for number, name in enumerate(EVENTS):
-        events = batch.of(name)
-        rows = np.flatnonzero(batch.has(name)).tolist()
-        found += [(row, number, event) for row, event in zip(rows, events, strict=True)]
-    found.sort(key=itemgetter(0))
-    return ((number, event) for _, number, event in found)
 
 
 def new_row(event: EventView) -> dict[str, Any]:

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One record per DNS query and its response, over UDP and TCP."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+from mesh import NF, Context, EventBatch, EventView, on
+
+EVENTS = ("dns.query", "dns.response", "flow.end")
+Question = tuple[int, str, int]
+"""Transaction id, name and type: what a response repeats."""
+
+
+class DnsLog(NF):
+    """Writes one record per DNS query and response.
+
+    Args:
+        path: file for JSON lines, relative to the folder for output; "" writes none.
+        keep: records that results() shows, the first ones.
+        max_waiting: queries without response remembered per flow; more are counted only.
+    """
+
+    def __init__(self, path: str = "", keep: int = 1000, max_waiting: int = 256) -> None:
+        self.path, self.keep, self.max_waiting = path, keep, max_waiting
+        self.kept: list[dict[str, Any]] = []
+        self.codes: Counter[str] = Counter()
+        self.queries = self.not_remembered = 0
+        self._waiting: dict[int, dict[Question, dict[str, Any]]] = {}
+        self._file: TextIO | None = None
+        self._stack = ExitStack()
+
+    def start(self, ctx: Context) -> None:
+        """Opens the file."""
+        if self.path:
+            path = Path(ctx.out, self.path)
+            self._file = self._stack.enter_context(path.open("w", encoding="utf-8"))
+
+    @on(*EVENTS)
+    def follow(self, batch: EventBatch) -> None:
+        """Pairs queries with responses, in the order of the packets."""
+        handlers = dict(zip(EVENTS, (self._query, self._response, self._flow_end), strict=True))
+        for name, event in batch.each(*EVENTS):
+            handlers[name](event)
+
+    def _query(self, event: EventView) -> None:
+        self.queries += 1
+        waiting = self._waiting.setdefault(event.flow, {})
+        row = waiting.get(question_of(event))
+        if row is not None:
+            row["sent"] += 1
+        elif len(waiting) >= self.max_waiting:
+            self.not_remembered += 1
+        else:
+            waiting[question_of(event)] = new_row(event, sent=1)
+
+    def _response(self, event: EventView) -> None:
+        row = self._waiting.get(event.flow, {}).pop(question_of(event), None)
+        row = row or new_row(event, sent=0)
+        row["rcode"] = event.rcode_name
+        row["answers"] = [answer for answer in event.answers.split(";") if answer]
+        row["truncated"] = event.tc
+        row["latency_ms"] = event.latency_us / 1000 if event.latency_us >= 0 else None
+        self._write(row)
+
+    def _flow_end(self, event: EventView) -> None:
+        for row in self._waiting.pop(event.flow, {}).values():
+            self._write(row)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.codes[row["rcode"] or "no response"] += 1
+        if self._file is not None:
+            self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
+        if len(self.kept) < self.keep:
+            self.kept.append(row)
+
+    def stop(self) -> None:
+        """Writes queries that still wait, and closes the file."""
+        for waiting in self._waiting.values():
+            for row in waiting.values():
+                self._write(row)
+        self._waiting.clear()
+        self._stack.close()
+        self._file = None
+
+    def results(self) -> Mapping[str, Any]:
+        """Returns the counts by response code and the first records."""
+        codes = dict(self.codes.most_common())
+        return {
+            "queries": self.queries,
+            "not_remembered": self.not_remembered,
+            "by_code": codes,
+            "records": self.kept,
+        }
+
+
+def question_of(event: EventView) -> Question:
+    """Returns what pairs a response with its query; names differ in case on purpose (0x20)."""
+    return event.id, event.qname.lower(), event.qtype
+
+
+def new_row(event: EventView, sent: int) -> dict[str, Any]:
+    """Returns a record without response; sent is how often the query was seen."""
+    return {
+        "time": event.ts / 1e9,
+        "client": event.client_ip,
+        "server": event.server_ip,
+        "transport": "tcp" if event.proto == 6 else "udp",
+        "qname": event.qname,
+        "qtype": event.qtype_name,
+        "sent": sent,
+        "rcode": None,
+        "answers": None,
+        "truncated": None,
+        "latency_ms": None,
+    }

@@ -188,7 +188,10 @@ static bool recognise(const struct call *call, struct stream *s, nfm_view head) 
 static void begin_message(struct stream *s, uint16_t need) {
     s->need = need;
     s->have = 0;
-    s->state = need > 0 ? MESSAGE : LENGTH_HIGH;
+    if (need > 0)
+        s->state = MESSAGE;
+    else
+        s->state = s->known ? LENGTH_HIGH : DEAD; /* nobody begins with an empty message */
 }
 
 static uint8_t *assembly(const struct call *call, struct stream *s) {

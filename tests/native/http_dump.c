@@ -3,7 +3,7 @@
  * Prints what the HTTP parser makes of inputs, for tests in other languages. Standard input holds
  * cases: a line "role skip step len" and len bytes. role 1: requests, 2: responses, 0: unknown;
  * skip 1: responses answer HEAD; step: bytes fed at a time, 0 all at once. One line per event,
- * "done" after each case; text is in hexadecimal.
+ * "eof" where the input ends, "done" after each case; text is in hexadecimal.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +99,7 @@ static void run_case(dump *d, int role, uint32_t step, const uint8_t *data, uint
         nfm__http_feed(&side, &sink, (nfm_view){data + at, n});
         at += n;
     }
+    printf("eof\n");
     nfm__http_finish(&side, &sink, true);
     printf("done\n");
 }

@@ -51,17 +51,16 @@ int64_t nfm_pcap_time(uint64_t units, uint8_t resolution, int64_t offset_s) {
 }
 
 int nfm_pcap_file_stop(nfm_pcap_file *file, uint64_t at, const char *what) {
+    const char *where = file->input.window != NULL ? " of the inflated capture" : "";
     file->ended = true;
-    snprintf(file->warning, sizeof(file->warning), "%s: %s at byte %" PRIu64 "%s", file->name, what,
-             at, file->input.window != NULL ? " of the inflated capture" : "");
+    snprintf(file->warning, sizeof(file->warning), "%s: %.60s at byte %" PRIu64 "%s", file->name,
+             what, at, where);
     return 0;
 }
 
 int nfm_pcap_file_cut(nfm_pcap_file *file, uint64_t at) {
     const char *problem = file->input.problem;
-    char what[128];
-    snprintf(what, sizeof(what), "%s inside the record", problem ? problem : "the file ends");
-    return nfm_pcap_file_stop(file, at, what);
+    return nfm_pcap_file_stop(file, at, problem ? problem : "the file ends inside the record");
 }
 
 /* Lengths of a record header in the order of the file's version. */

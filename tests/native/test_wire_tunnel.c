@@ -88,6 +88,33 @@ static void gre(void) {
     check_inside(4, NFM_TUNNEL_MPLS, 18);
 }
 
+/* An access point's tunnel: 802.11 data frames, with or without quality of service. */
+static void gre_wlan(void) {
+    static const char *const addresses = "020000000001020000000002020000000003 0010";
+    static const struct {
+        const char *head, *tail;
+    } cases[] = {{"08010000", ""},
+                 {"88010000", "0000"},
+                 {"88810000", "0000 00000000"},
+                 {"88030000", "020000000004 0000"}};
+    char text[200];
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        snprintf(text, sizeof(text), "0000 8200 %s %s %s aaaa03 000000 0800", cases[i].head,
+                 addresses, cases[i].tail);
+        outer_ip(4, 47, text, ip_tcp_len(4, 5));
+        check_inside(4, NFM_TUNNEL_GRE, 0);
+    }
+    static const char *const left[] = {"80000000", "48010000",
+                                       "08410000"}; /* beacon, empty, encrypted */
+    for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++) {
+        snprintf(text, sizeof(text), "0000 8200 %s %s aaaa03 000000 0800", left[i], addresses);
+        outer_ip(4, 47, text, ip_tcp_len(4, 5));
+        ip_tcp(&f, 4, 5);
+        nfm_packet p = parse(&f, ETHERNET);
+        check_outer(&p, 47, 4 + 24 + 8 + ip_tcp_len(4, 5));
+    }
+}
+
 static void pptp(void) {
     outer_ip(4, 47, "3001 880b 0031 0007 00000001 ff03 0021", ip_tcp_len(4, 5));
     check_inside(4, NFM_TUNNEL_GRE, 7);
@@ -306,21 +333,14 @@ static void parse_from_ip(void) {
 
 int main(int argc, char **argv) {
     static const nfm_test tests[] = {
-        T(ip_in_ip),
-        T(gre),
-        T(pptp),
-        T(gre_left_alone),
-        T(vxlan),
-        T(geneve),
-        T(gtpu),
-        T(teredo),
-        T(depth),
-        T(broken_inside),
-        T(fragment_inside),
-        T(icmp_error),
-        T(ipv4_authentication),
-        T(scope),
-        T(parse_from_ip),
+        T(ip_in_ip),       T(gre),
+        T(gre_wlan),       T(pptp),
+        T(gre_left_alone), T(vxlan),
+        T(geneve),         T(gtpu),
+        T(teredo),         T(depth),
+        T(broken_inside),  T(fragment_inside),
+        T(icmp_error),     T(ipv4_authentication),
+        T(scope),          T(parse_from_ip),
     };
     return nfm_run_tests(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);
 }

@@ -30,6 +30,7 @@ enum nfm__step {
     NFM__ETHERNET,
     NFM__ETHERTYPE, /* |type| says what lies at |off| */
     NFM__LLC,
+    NFM__WLAN,
     NFM__VLAN,
     NFM__MPLS,
     NFM__PPPOE,
@@ -134,6 +135,7 @@ enum nfm__step nfm__link_begin(nfm__walk *w, uint32_t link_type);
 enum nfm__step nfm__link_ethernet(nfm__walk *w);
 enum nfm__step nfm__link_ethertype(nfm__walk *w);
 enum nfm__step nfm__link_llc(nfm__walk *w);
+enum nfm__step nfm__link_wlan(nfm__walk *w);
 enum nfm__step nfm__link_vlan(nfm__walk *w);
 enum nfm__step nfm__link_mpls(nfm__walk *w);
 enum nfm__step nfm__link_pppoe(nfm__walk *w);

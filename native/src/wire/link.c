@@ -53,7 +53,8 @@ static enum nfm__step link_null(nfm__walk *w) {
         return NFM__IPV4;
     if (family == 10 || family == 23 || family == 24 || family == 28 || family == 30)
         return NFM__IPV6;
-    return NFM__OTHER;
+    w->type = nfm_read16(p + 2); /* some writers put an ethertype there */
+    return w->type < NFM__ET_MIN ? NFM__OTHER : NFM__ETHERTYPE;
 }
 
 /* Linux cooked capture: the ethertype lies |type_off| bytes into a header of |len| bytes. */
@@ -165,6 +166,24 @@ enum nfm__step nfm__link_llc(nfm__walk *w) {
     w->type = nfm_read16(p + 6);
     w->off += 8;
     return NFM__ETHERTYPE;
+}
+
+/* A data frame of IEEE 802.11 that is not encrypted; LLC follows. */
+enum nfm__step nfm__link_wlan(nfm__walk *w) {
+    if (!nfm__has(w, 24))
+        return nfm__bad(w, NFM_PD_LINK_SHORT);
+    const uint8_t *p = nfm__at(w);
+    uint32_t len = 24;
+    if ((p[0] & 0x0f) != 0x08 || (p[0] & 0x40) != 0 || (p[1] & 0x44) != 0)
+        return NFM__OTHER;     /* no data, empty data, encrypted, or a fragment */
+    if ((p[1] & 0x03) == 0x03) /* between access points: a fourth address */
+        len += 6;
+    if ((p[0] & 0x80) != 0) /* quality of service, and with it maybe HT control */
+        len += (p[1] & 0x80) != 0 ? 6 : 2;
+    if (!nfm__has(w, len))
+        return nfm__bad(w, NFM_PD_LINK_SHORT);
+    w->off += len;
+    return NFM__LLC;
 }
 
 enum nfm__step nfm__link_vlan(nfm__walk *w) {

@@ -19,6 +19,7 @@ enum {
     GRE_SEQ = 0x1000,
     GRE_ACK = 0x80
 };
+enum { GRE_ARUBA_FIRST = 0x8200, GRE_ARUBA_LAST = 0x83ff };
 enum { VXLAN_LEN = 8, GENEVE_LEN = 8, GTPU_LEN = 8, GTPU_TPDU = 255, GTPU_MAX_EXTENSIONS = 8 };
 
 /* Goes in: keeps the outer layer and moves the walk |header| bytes on. False when too deep. */
@@ -91,6 +92,9 @@ enum nfm__step nfm__tunnel_gre(nfm__walk *w) {
     }
     if (w->type == NFM__ET_ERSPAN_2 || w->type == NFM__ET_ERSPAN_3)
         return gre_erspan(w, flags);
+    if (w->type >= GRE_ARUBA_FIRST &&
+        w->type <= GRE_ARUBA_LAST) /* a vendor's: frames off the air */
+        return NFM__WLAN;
     return NFM__ETHERTYPE;
 }
 

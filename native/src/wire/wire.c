@@ -53,6 +53,8 @@ static enum nfm__step step_once(nfm__walk *w, enum nfm__step step) {
         return nfm__link_ethertype(w);
     case NFM__LLC:
         return nfm__link_llc(w);
+    case NFM__WLAN:
+        return nfm__link_wlan(w);
     case NFM__VLAN:
         return nfm__link_vlan(w);
     case NFM__MPLS:

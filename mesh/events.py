@@ -291,15 +291,13 @@ def _same_place(other: FieldDef | None, field: FieldDef) -> bool:
 
 
 def _with_inner_nodes(types: Iterable[EventType]) -> dict[str, EventType]:
-    known: dict[str, EventType] = {}
+    known = {"": EventType("", "any event; its fields belong to every event")}
     for event in types:
-        if event.name in known and (known[event.name].origin and event.origin):
-            first = known[event.name].origin
-            raise PlanError(
-                f"declared twice, by {first} and {event.origin}", subscription=event.name
-            )
-        if event.name not in known or event.origin:
-            known[event.name] = event
+        other = known.get(event.name)
+        if other is not None and other.origin:
+            text = f"declared twice, by {other.origin} and {event.origin or 'nobody'}"
+            raise PlanError(text, subscription=event.name)
+        known[event.name] = event
     for name in list(known):
         parent = known[name].parent
         while parent is not None and parent not in known:

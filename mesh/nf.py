@@ -206,7 +206,7 @@ class NF:
         if cls.__init__ is object.__init__:
             return ()
         hints = typing.get_type_hints(cls.__init__)
-        docs = _argument_docs(inspect.getdoc(cls.__init__) or inspect.getdoc(cls) or "")
+        docs = _argument_docs(inspect.cleandoc(cls.__init__.__doc__ or cls.__doc__ or ""))
         found: list[Option] = []
         for arg in list(inspect.signature(cls.__init__).parameters.values())[1:]:
             if arg.kind in (arg.VAR_POSITIONAL, arg.VAR_KEYWORD):

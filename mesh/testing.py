@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tools for testing NFs: packets from bytes, conversations from messages, runs from frames.
+r"""Tools for testing NFs: packets from bytes, conversations from messages, runs from frames.
 
 from mesh.testing import conversation, replay_frames
 
-frames = conversation([("client", b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")])
+frames = conversation([("client", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")])
 report = replay_frames(frames, [MyNF])
 """
 
@@ -59,7 +59,7 @@ def checksum(data: bytes, start: int = 0) -> int:
     """
     if len(data) % 2:
         data += b"\0"
-    total = start + sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = start + sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF
@@ -86,7 +86,8 @@ def ipv4(
 
     Args:
         payload: what follows the header.
-        src: sender; dst: receiver.
+        src: sender.
+        dst: receiver.
         proto: IANA number.
         ident: identification of a datagram's fragments.
         fragment: offset of this fragment in bytes, a multiple of 8.
@@ -206,10 +207,12 @@ def conversation(
 
     Args:
         messages: who says what, in order; long ones are cut into segments.
-        client: address and port; server likewise, IPv4 or IPv6.
+        client: address and port, IPv4 or IPv6.
+        server: likewise.
         mss: payload bytes of a segment.
         close: FIN from both sides, client first; a RST from the client; or nothing.
-        start_ns: time of the SYN; step_ns: between frames.
+        start_ns: time of the SYN.
+        step_ns: between frames.
         isn: initial sequence numbers.
     """
     a, b = TcpSide(*client, isn[0]), TcpSide(*server, isn[1])

@@ -120,7 +120,7 @@ def compose(
     """
     uses = _named_uses(uses)
     modules = sorted(modules, key=lambda module: (module.phase, module.name))
-    catalogue = build_catalogue(core, modules, uses, user_events)
+    catalogue = _catalogue_for(core, modules, uses, user_events)
     composer = _Composer(catalogue, modules, check_filter)
     for event in user_events:
         composer.check_user_event(event)
@@ -165,6 +165,20 @@ def build_catalogue(
     return Catalogue(types.values())
 
 
+def _catalogue_for(
+    core: Iterable[EventType],
+    modules: Iterable[ModuleDescriptor],
+    uses: Iterable[NFUse],
+    user_events: Sequence[UserEvent],
+) -> Catalogue:
+    try:
+        return build_catalogue(core, modules, uses, user_events)
+    except UnknownEvent as error:  # a user event's base
+        paths = {event.name: f"{event.path}.event" for event in user_events if event.path}
+        path, name = paths.get(error.subscription, ""), error.subscription
+        raise UnknownEvent(error.text, subscription=name, path=path) from error
+
+
 def _add(types: dict[str, EventType], event: EventType) -> None:
     other = types.get(event.name)
     if other is not None and other.origin and other != event:
@@ -198,10 +212,6 @@ class _Composer:
         self.check = check_filter
 
     def check_user_event(self, event: UserEvent) -> None:
-        if event.base not in self.catalogue:
-            hint = did_you_mean(event.base, (t.name for t in self.catalogue))
-            text = f"unknown event {event.base!r}{hint}"
-            raise UnknownEvent(text, subscription=event.name, path=f"{event.path}.event")
         self.filter_fits(event.where, (event.base,), "", event.name, f"{event.path}.where")
 
     def filter_fits(
@@ -254,7 +264,7 @@ class _Composer:
         for text, path in wheres:
             if text:
                 self.filter_fits(text, events, use.name, sub.name, path.lstrip("."))
-        published = self.published(events)
+        published = self.published(events, use)
         if published and not sub.handler:
             text = f"native code cannot hear {published[0]!r}, which an NF publishes"
             raise PlanError(text, nf=use.name, subscription=sub.name, path=use.path)
@@ -277,10 +287,14 @@ class _Composer:
             text = f"unknown event {event!r}{hint}"
             raise UnknownEvent(text, nf=use.name, subscription=sub.name, path=path)
 
-    def published(self, events: Iterable[str]) -> tuple[str, ...]:
-        """Names of the published types in these subtrees, in order of id."""
+    def published(self, events: Iterable[str], use: NFUse) -> tuple[str, ...]:
+        """Names of the published types in these subtrees, in order of id; never its own."""
+        own = {event.event_name for event in use.cls.publishes}
+        for event in events:
+            if event in own:
+                raise NeedCycle(f"NF {use.name!r} waits for its own event {event!r}")
         found = {t.id: t.name for e in events for t in self.catalogue.subtree(e) if t.is_published}
-        return tuple(found[number] for number in sorted(found))
+        return tuple(found[number] for number in sorted(found) if found[number] not in own)
 
     def parts(self, events: tuple[str, ...], filters: tuple[str, ...]) -> tuple[Part, ...]:
         """The native subscriptions: one for all stack events, one per interval, one per alias."""

@@ -178,6 +178,9 @@ class Catalogue:
         while base is not None:
             if base in seen:
                 raise PlanError(f"user events refer in a circle: {' → '.join([*seen, base])}")
+            if base not in self:
+                hint = did_you_mean(base, self._types)
+                raise UnknownEvent(f"unknown event {base!r}{hint}", subscription=event.name)
             seen.append(base)
             base = self[base].base
 

@@ -177,6 +177,16 @@ static void test_bytes_of_slots(void) {
     r->frame_len = 13;
     r->kind = NFM_REC_GAP; /* data_len counts bytes that were never seen */
     CHECK_EQ(nfm_record_data(&s.mem, r).len, 0);
+    const nfm_field_def payload = field(NFM_KIND_BYTES, NFM_FROM_PAYLOAD, 0);
+    const nfm_desc desc = {0, NFM_NO_FLOW, 0};
+    const uint8_t *bytes;
+    uint32_t len;
+    CHECK_EQ(nfm_gather_bytes(&s.mem, &desc, 1, &payload, &bytes, &len), NFM_OK);
+    CHECK(len == 7 && memcmp(bytes, "payload", 7) == 0);
+    r->kind = NFM_REC_FLOW; /* totals are of no packet */
+    CHECK_EQ(nfm_gather_bytes(&s.mem, &desc, 1, &payload, &bytes, &len), NFM_OK);
+    CHECK_EQ(len, 0);
+    CHECK_EQ(nfm_record_data(&s.mem, r).len, 0);
     r->kind = NFM_REC_APP;
     r->app.data_off = NFM_HEADROOM;
     r->app.data_len = 5;

@@ -110,7 +110,9 @@ nfm_view nfm__field_bytes(const nfm__field_from *from, const nfm_field_def *fiel
         return cell_bytes(from, field->offset);
     if (field->source == NFM_FROM_DATA)
         return data_bytes(from);
-    if (field->source == NFM_FROM_PAYLOAD && from->record->payload_off != 0)
+    if (field->source != NFM_FROM_PAYLOAD || from->record->kind == NFM_REC_FLOW)
+        return none; /* totals have a time where others have the payload's length */
+    if (from->record->payload_off != 0)
         return nfm__slot_view(from, from->record->payload_off, from->record->payload_len);
     return none;
 }

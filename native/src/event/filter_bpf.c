@@ -72,9 +72,10 @@ static bool key_goes_first(const nfm_record *record, const uint8_t *packet, uint
 }
 
 static bool run(const nfm__bpf *bpf, const nfm_record *record, const uint8_t *at, uint32_t len) {
-    uint32_t uncaptured =
-        record->wire_len > record->frame_len ? record->wire_len - record->frame_len : 0;
-    return bpf_filter(bpf->insns, at, len + uncaptured, len) != 0;
+    uint32_t wire_len = len;
+    if (record->kind != NFM_REC_FLOW && record->wire_len > record->frame_len)
+        wire_len += record->wire_len - record->frame_len;
+    return bpf_filter(bpf->insns, at, wire_len, len) != 0;
 }
 
 /*

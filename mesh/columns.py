@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mesh._ffi import check, native
 from mesh.events import Catalogue, FieldDef, Kind, Source, shared_fields
 
-__all__ = ["BIT_MASK", "DESC", "Memory", "Schema", "address_text", "enumeration"]
+__all__ = ["BIT_MASK", "DESC", "Memory", "Schema", "address_text", "endpoint", "enumeration"]
 
 DESC = np.dtype([("record", "<u4"), ("flow", "<u4"), ("what", "<u8")])
 BIT_MASK = (1 << 48) - 1
@@ -169,6 +169,15 @@ def address_text(raw: bytes, version: int) -> str:
     if version == 4 or (version != 6 and raw[4:] == bytes(12)):
         return socket.inet_ntop(socket.AF_INET, raw[:4])
     return socket.inet_ntop(socket.AF_INET6, raw)
+
+
+def endpoint(address: str, port: int) -> str:
+    """Writes address and port, IPv6 in brackets.
+
+    >>> endpoint("2001:db8::1", 80)
+    '[2001:db8::1]:80'
+    """
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def address_texts(schema: Schema, name: str, rows: Array, versions: list[int]) -> list[str]:

@@ -49,9 +49,10 @@ def run(
     """Runs NFs over a capture and prints what they found.
 
     [bold]Examples[/bold]
-      nfmesh run --pcap day.pcap --nf http_log
-      nfmesh run --pcap day.pcap --nf syn_scan --set syn_scan.limit=100 --where "net 10.0.0.0/8"
-      nfmesh run --pcap day.pcap.gz --nf flow_log --set flow_log.path=day.jsonl
+      nfmesh run --pcap day.pcap --nf http_log --nf dns_log
+      nfmesh run --pcap day.pcap --nf syn_scan --set syn_scan.limit=100
+      nfmesh run --pcap day.pcap --nf http_log --where "net 10.0.0.0/8"
+      nfmesh run --pcap day.pcap --nf flow_log --set flow_log.path=day.jsonl
       nfmesh run --pcap day.pcap --nf ./mine.py:Mine --json | jq .nfs
     """
     registry = Registry.installed()
@@ -166,7 +167,7 @@ def finish(report: Report) -> None:
     for text in report.warnings:
         warn(text)
     for error in report.errors:
-        complain(str(error))
+        complain(str(error.cause if error.event == "start" else error))
     for found in report.nfs:
         more = found.failures - len(found.errors)
         if more > 0:
@@ -174,4 +175,4 @@ def finish(report: Report) -> None:
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     if report.errors:
-        raise typer.Exit(1)
+        raise typer.Exit(2 if any(error.event == "start" for error in report.errors) else 1)

@@ -40,10 +40,11 @@ def flows(
 ) -> None:
     """Prints one line per connection, in order of its first packet.
 
-    With --json each line is an object. TCP has `state` (Zeek's conn_state words) and, by
-    direction, `stream_bytes` and `sha256` of the bytes in sequence order; holes are skipped and
-    counted in `gap_bytes`. Other protocols have no stream: null. Ports of ICMP are the identifier,
-    or type * 256 + code.
+    With --json each line is an object. TCP has `state` (Zeek's conn_state
+    words) and, by direction, `stream_bytes` and `sha256` of the bytes in
+    sequence order; holes are skipped and counted in `gap_bytes`. Other
+    protocols have no stream: null. Ports of ICMP are the identifier of an
+    echo, else type * 256 + code.
 
     [bold]Examples[/bold]
       nfmesh flows day.pcap

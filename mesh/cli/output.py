@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -19,13 +20,18 @@ from mesh import report
 
 __all__ = ["AsJson", "complain", "dump", "progress_bar", "stdout", "table", "warn"]
 
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+WIDEST = 60
+"""Characters of a cell; --json has the whole text."""
+PROSE = frozenset({"what", "doc", "hears", "needs", "emits"})
+"""Columns that are wrapped instead."""
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else.")]
 
 
 def stdout() -> Console:
     """Returns the console of standard output; in a pipe, lines are not cut at 80 columns."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 def complain(text: str) -> None:
@@ -49,32 +55,56 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] 
 
     Args:
         title: above it.
-        rows: records with the same keys.
-        columns: keys to show; default all of the first record that some record has a value for.
+        rows: records with the same keys; one named "time" is seconds since the epoch.
+        columns: keys to show; default all that some record has a value for.
     """
-    names = list(columns) or [k for k in rows[0] if any(r.get(k) is not None for r in rows)]
+    names = list(columns) or [k for k in rows[0] if any(r.get(k) not in EMPTY for r in rows)]
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in names:
         numbers = all(isinstance(row.get(name), int | float | None) for row in rows)
-        made.add_column(name.replace("_", " "), justify="right" if numbers else "left")
+        made.add_column(
+            name.replace("_", " "),
+            justify="right" if numbers and name != "time" else "left",
+            no_wrap=name not in PROSE,
+        )
     for row in rows:
-        made.add_row(*(cell(row.get(name)) for name in names))
+        made.add_row(*(_written(name, row.get(name)) for name in names))
     return made
+
+
+def _written(name: str, value: Any) -> str:
+    if name == "time":
+        return clock(value)
+    text = cell(value)
+    return text if name in PROSE or len(text) <= WIDEST else text[: WIDEST - 3] + "..."
 
 
 def cell(value: Any) -> str:
     """Writes one value for people.
 
-    >>> cell(1234567), cell(0.25), cell(None), cell(True)
-    ('1,234,567', '0.25', '-', 'yes')
+    >>> cell(1234567), cell(0.25), cell(None), cell(True), cell(["A 192.0.2.1", "A 192.0.2.2"])
+    ('1,234,567', '0.25', '-', 'yes', 'A 192.0.2.1, A 192.0.2.2')
     """
-    if value is None or value == "":
+    if value in EMPTY:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 100_000 else str(value)
-    return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {cell(inner)}" for key, inner in value.items())
+    return ", ".join(map(cell, value)) if isinstance(value, list) else escape(str(value))
+
+
+def clock(seconds: float) -> str:
+    """Writes the time of day of a moment, in UTC.
+
+    >>> clock(0.0015)
+    '00:00:00.001500'
+    """
+    return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S.%f}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mesh import NF, Context, EventBatch, EventView, on
+from mesh.columns import endpoint
 
 EVENTS = ("dns.query", "dns.response", "flow.end")
 Question = tuple[int, str, int]
@@ -108,8 +109,8 @@ def new_row(event: EventView, sent: int) -> dict[str, Any]:
     """Returns a record without response; sent is how often the query was seen."""
     return {
         "time": event.ts / 1e9,
-        "client": event.client_ip,
-        "server": event.server_ip,
+        "client": endpoint(event.client_ip, event.client_port),
+        "server": endpoint(event.server_ip, event.server_port),
         "transport": "tcp" if event.proto == 6 else "udp",
         "qname": event.qname,
         "qtype": event.qtype_name,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mesh import EventBatch
-from mesh.columns import address_text, enumeration
+from mesh.columns import address_text, endpoint, enumeration
 
 TCP = socket.IPPROTO_TCP
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
@@ -78,15 +78,6 @@ def kinds_of(rows: Rows) -> Iterator[str]:
     states = enumeration("conn_state") or ()
     for proto, state in zip(rows["proto"].tolist(), rows["conn_state"].tolist(), strict=True):
         yield f"{PROTOCOLS.get(proto, str(proto))} {states[state]}".rstrip()
-
-
-def endpoint(address: str, port: int) -> str:
-    """Writes address and port, IPv6 in brackets.
-
-    >>> endpoint("2001:db8::1", 80)
-    '[2001:db8::1]:80'
-    """
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def as_dicts(rows: Rows) -> Iterator[dict[str, Any]]:

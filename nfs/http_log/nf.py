@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mesh import NF, Context, EventBatch, EventView, on
+from mesh.columns import endpoint
 
 EVENTS = ("http.request", "http.response", "http.message_end", "flow.end")
 INTERIM = frozenset({100, 102, 103})
@@ -134,9 +135,8 @@ def new_row(event: EventView) -> dict[str, Any]:
     """Returns a record of which only the connection is known; None stands for: not seen."""
     return {
         "time": event.ts / 1e9,
-        "client": f"{event.client_ip}",
-        "server": f"{event.server_ip}",
-        "server_port": event.server_port,
+        "client": endpoint(event.client_ip, event.client_port),
+        "server": endpoint(event.server_ip, event.server_port),
         "method": None,
         "host": None,
         "target": None,

@@ -47,6 +47,13 @@ class Source:
             self.waited = self.waiting if interval == self.interval + 1 else 0
             self.waiting, self.interval = 0, interval
 
+    def open(self, target: tuple[str, int]) -> None:
+        """Counts a new attempt."""
+        self.attempts += 1
+        self.waiting += 1
+        if len(self.targets) < MAX_TARGETS:
+            self.targets.add(target)
+
     def answered(self) -> None:
         """Takes one attempt out of those that wait."""
         if self.waiting:
@@ -100,23 +107,26 @@ class SynScan(NF):
         refused = np.isin(batch.conn_state, self._refused) & ~opened
         for row in np.flatnonzero(opened | finished | refused).tolist():
             event = batch[row]
-            source = self._source(event.client_ip, event.ts)
+            source = self._source(event.client_ip, event.ts, bool(opened[row]))
+            if source is None:
+                continue
             if opened[row]:
-                source.attempts += 1
-                source.waiting += 1
-                if len(source.targets) < MAX_TARGETS:
-                    source.targets.add((event.server_ip, event.server_port))
+                source.open((event.server_ip, event.server_port))
             else:
                 source.answered()
                 source.finished += bool(finished[row])
             self._judge(source, event)
 
-    def _source(self, address: str, now_ns: int) -> Source:
+    def _source(self, address: str, now_ns: int, opens: bool) -> Source | None:
+        """Returns what is known of a source in this window; only a SYN makes it known."""
         source = self._sources.get(address)
-        if source is None or now_ns - source.since_ns > self._window_ns:
-            if source is not None:
-                del self._sources[address]
-            elif len(self._sources) >= self.max_sources:
+        if source is not None and now_ns - source.since_ns > self._window_ns:
+            del self._sources[address]
+            source = None
+        if source is None:
+            if not opens:
+                return None
+            if len(self._sources) >= self.max_sources:
                 del self._sources[next(iter(self._sources))]
                 self.forgotten += 1
             source = self._sources[address] = Source(now_ns)

@@ -13,7 +13,7 @@ import sys
 import typer
 
 from mesh.cli import bench, capture, flows, show
-from mesh.cli.output import complain
+from mesh.cli.output import complain, explain
 from mesh.errors import MeshError
 
 __all__ = ["app", "main"]
@@ -54,10 +54,6 @@ def main() -> None:
     """Runs the command line; every error that nfmesh foresees is one line."""
     try:
         app(prog_name="nfmesh")
-    except MeshError as error:
-        complain(str(error))
-        sys.exit(2)
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        complain(f"{name}{error.strerror or error}")
+    except (MeshError, OSError) as error:
+        complain(explain(error))
         sys.exit(2)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from mesh.cli.output import AsJson, cell, complain, dump, progress_bar, stdout, table, warn
+from mesh.cli.output import AsJson, cell, complain, dump, explain, progress_bar, stdout, table, warn
 from mesh.compose import NFUse
 from mesh.errors import SpecError, did_you_mean
 from mesh.registry import Registry
@@ -167,7 +167,7 @@ def finish(report: Report) -> None:
     for text in report.warnings:
         warn(text)
     for error in report.errors:
-        complain(str(error.cause if error.event == "start" else error))
+        complain(explain(error.cause) if error.event == "start" else str(error))
     for found in report.nfs:
         more = found.failures - len(found.errors)
         if more > 0:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from mesh import report
 
-__all__ = ["AsJson", "complain", "dump", "progress_bar", "stdout", "table", "warn"]
+__all__ = ["AsJson", "complain", "dump", "explain", "progress_bar", "stdout", "table", "warn"]
 
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 WIDEST = 60
@@ -37,6 +37,13 @@ def stdout() -> Console:
 def complain(text: str) -> None:
     """Writes one error line."""
     sys.stderr.write(f"nfmesh: {' '.join(text.split())}\n")
+
+
+def explain(error: BaseException) -> str:
+    """Returns an error as people read it: files first, no error numbers."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def warn(text: str) -> None:

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mesh.cli import main
+from mesh.testing import conversation, datagrams, write_capture
+
+OFFICE = Path(__file__).parent / "captures" / "office.pcap"
+
+
+@dataclass
+class Result:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def objects(self):
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def nfmesh(capsys, monkeypatch):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["nfmesh", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Result(ended.value.code or 0, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def capture(tmp_path):
+    path = tmp_path / "small.pcapng"
+    frames = conversation([("client", b"ping"), ("server", b"pong")])
+    write_capture(path, frames + datagrams([("client", b"?")]))
+    return path
+
+
+# ---- flows --------------------------------------------------------------------------------------
+
+
+def test_flows_prints_one_object_per_connection(nfmesh, capture):
+    result = nfmesh("flows", capture, "--json")
+    assert (result.status, result.err) == (0, "")
+    tcp, udp = result.objects
+    assert list(tcp) == [
+        "proto",
+        "client",
+        "server",
+        "client_basis",
+        "state",
+        "start",
+        "duration",
+        "c2s",
+        "s2c",
+    ]
+    assert (tcp["proto"], tcp["state"], udp["proto"], udp["state"]) == ("tcp", "SF", "udp", None)
+
+
+def test_flows_for_people_says_how_many_of_which_kind(nfmesh, capture):
+    result = nfmesh("flows", capture)
+    assert result.out.splitlines()[-1] == "2 connections: 1 tcp SF, 1 udp"
+
+
+def test_flows_of_the_recorded_office_are_complete(nfmesh):
+    flows = nfmesh("flows", OFFICE, "--json").objects
+    states = [flow["state"] for flow in flows if flow["proto"] == "tcp"]
+    assert {state: states.count(state) for state in set(states)} == {"SF": 10, "REJ": 43, "S0": 24}
+    assert {flow["proto"] for flow in flows} == {"tcp", "udp", "icmp", "icmpv6"}
+    assert [flow["start"] for flow in flows] == sorted(flow["start"] for flow in flows)
+    assert sum(flow[way]["gap_bytes"] for flow in flows for way in ("c2s", "s2c")) == 0
+
+
+def test_two_runs_print_the_same(nfmesh):
+    assert nfmesh("flows", OFFICE, "--json").out == nfmesh("flows", OFFICE, "--json").out
+
+
+def test_an_unknown_overlap_policy_names_those_there_are(nfmesh, capture):
+    result = nfmesh("flows", capture, "--overlap", "beos")
+    assert result.status == 2
+    assert "linux" in result.err
+
+
+# ---- run ----------------------------------------------------------------------------------------
+
+
+def test_run_prints_what_nfs_found_and_a_summary(nfmesh):
+    result = nfmesh("run", "--pcap", OFFICE, "--nf", "syn_scan", "--nf", "dns_log")
+    assert result.status == 0
+    assert "10.20.0.66" in result.out
+    assert "no-such-name.example" in result.out
+    assert "414 (125,626 bytes)" in result.out
+
+
+def test_run_as_json_is_one_object_and_nothing_else(nfmesh):
+    result = nfmesh("run", "--pcap", OFFICE, "--nf", "syn_scan", "--json")
+    [report] = result.objects
+    assert report["packets"] == 414
+    assert [row["attempts"] for row in report["nfs"][0]["results"]["scans"]] == [40, 24]
+
+
+def test_settings_reach_the_nf_as_their_types(nfmesh):
+    words = ("--set", "syn_scan.limit=30", "--set", "syn_scan.ratio=0.5")
+    [report] = nfmesh("run", "--pcap", OFFICE, "--nf", "syn_scan", *words, "--json").objects
+    assert [row["attempts"] for row in report["nfs"][0]["results"]["scans"]] == [40]
+
+
+def test_where_narrows_what_all_nfs_hear(nfmesh):
+    words = ("--nf", "dns_log", "--where", "ip6", "--json")
+    [report] = nfmesh("run", "--pcap", OFFICE, *words).objects
+    assert report["nfs"][0]["results"]["queries"] == 3
+
+
+def test_an_nf_may_come_from_a_file(nfmesh, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from mesh import NF, on\n"
+        "class Mine(NF):\n"
+        "    n = 0\n"
+        "    @on('packet')\n"
+        "    def count(self, batch): self.n += len(batch)\n"
+        "    def results(self): return {'n': self.n}\n"
+    )
+    [report] = nfmesh("run", "--pcap", OFFICE, "--nf", f"{file}:Mine", "--json").objects
+    assert report["nfs"][0]["results"] == {"n": 414}
+
+
+def test_a_failing_nf_is_told_and_makes_the_status_1(nfmesh, tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text(
+        "from mesh import NF, on\n"
+        "class Bad(NF):\n"
+        "    @on('flow.end')\n"
+        "    def fail(self, batch): raise ValueError('oops')\n"
+    )
+    result = nfmesh("run", "--pcap", OFFICE, "--nf", file, "--nf", "flow_counter", "--json")
+    assert result.status == 1
+    assert "oops" in result.err
+    assert result.objects[0]["nfs"][1]["results"]["6"] == [77, 370]
+
+
+def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
+    file = tmp_path / "stops.py"
+    file.write_text(
+        "import os, signal\n"
+        "from mesh import NF, on\n"
+        "class Stops(NF):\n"
+        "    done = False\n"
+        "    @on('packet')\n"
+        "    def first(self, batch):\n"
+        "        if not self.done: os.kill(os.getpid(), signal.SIGINT)\n"
+        "        self.done = True\n"
+    )
+    capture = tmp_path / "long.pcapng"
+    write_capture(capture, [f for _ in range(10_000) for f in conversation()])
+    command = [sys.executable, "-m", "mesh.cli", "run", "--pcap", capture, "--nf", file]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert "(interrupted)" in done.stdout
+    assert done.stderr == ""
+
+
+# ---- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("flows", "/no/such/file.pcap"), "/no/such/file.pcap"),
+        (("flows", __file__), "not a capture"),
+        (("run", "--pcap", OFFICE, "--nf", "http_lgo"), "did you mean 'http_log'?"),
+        (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "http_log.kep=1"), "'keep'"),
+        (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "keep=1"), "NF.KEY=VALUE"),
+        (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "http_log.keep=x"), "integer"),
+        (("run", "--pcap", OFFICE, "--nf", "http_log", "--where", "prot == 6"), "'proto'"),
+        (
+            ("run", "--pcap", OFFICE, "--nf", "flow_log", "--set", "flow_log.path=/no/such/x"),
+            "/no/such/x",
+        ),
+        (("events", "tcp.dta"), "did you mean 'tcp.data'?"),
+        (("modules", "htpp"), "did you mean 'http'?"),
+        (("plan", "/no/such/spec.yaml"), "/no/such/spec.yaml"),
+    ],
+)
+def test_foreseen_errors_are_one_line_and_status_2(nfmesh, words, says):
+    result = nfmesh(*words, *(["--json"] if words[0] == "run" else []))
+    assert result.status == 2
+    assert len(result.err.splitlines()) == 1
+    assert says in result.err
+
+
+def test_a_truncated_capture_is_a_warning_with_its_offset(nfmesh, tmp_path):
+    cut = tmp_path / "cut.pcap"
+    cut.write_bytes(OFFICE.read_bytes()[:50_000])
+    result = nfmesh("flows", cut, "--json")
+    assert result.status == 0
+    assert len(result.objects) == 19
+    assert "warning" in result.err
+    assert "49435" in result.err
+
+
+# ---- what there is ------------------------------------------------------------------------------
+
+
+def test_events_of_a_node_are_its_subtree_with_fields(nfmesh):
+    names = [event["name"] for event in nfmesh("events", "tcp.end", "--json").objects]
+    assert names == ["tcp.end", "tcp.end.fin", "tcp.end.reset", "tcp.end.timeout"]
+    [event] = nfmesh("events", "tcp.data", "--json").objects
+    assert {"src_ip", "seq", "stream_off"} <= {field["name"] for field in event["fields"]}
+
+
+def test_all_events_are_drawn_as_a_tree(nfmesh):
+    out = nfmesh("events").out
+    assert "syn_scan.port_scan" in out
+    assert "http.request" in out
+
+
+def test_modules_come_in_the_order_in_which_they_run(nfmesh):
+    phases = [module["phase"] for module in nfmesh("modules", "--json").objects]
+    assert phases == sorted(phases, key=["ip", "track", "stream", "app"].index)
+
+
+def test_an_nf_shows_its_options(nfmesh):
+    [row] = nfmesh("nfs", "syn_scan", "--json").objects
+    limit = next(option for option in row["options"] if option["name"] == "limit")
+    assert (limit["type"], limit["default"]) == ("int", 20)
+    assert "limit" in nfmesh("nfs", "syn_scan").out
+
+
+def test_plan_draws_who_hears_what_and_what_is_not_needed(nfmesh, tmp_path):
+    spec = tmp_path / "mesh.yaml"
+    spec.write_text("nfs:\n  - use: syn_scan\n    config: {limit: 5}\n")
+    text = nfmesh("plan", spec).out
+    assert "tcp_track" in text
+    assert "not needed" in text
+    [plan] = nfmesh("plan", spec, "--json").objects
+    assert "http" in plan["skipped"]
+
+
+def test_schema_is_a_json_schema_of_specs(nfmesh):
+    [schema] = nfmesh("schema").objects
+    assert "nfs" in schema["properties"]
+
+
+@pytest.mark.parametrize("command", ["run", "flows", "events", "modules", "nfs", "plan", "schema"])
+def test_help_teaches_with_examples(nfmesh, command):
+    result = nfmesh(command, "--help")
+    assert result.status == 0
+    assert f"nfmesh {command}" in result.out.split("Example")[1]

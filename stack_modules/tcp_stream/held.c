@@ -253,7 +253,7 @@ static bool has_room(const nfm__stream_call *call, const nfm__stream_side *s, ui
          link = nfm__piece_at(self, link)->next)
         need++;
     return self->n_used + need <= self->n_pieces &&
-           s->n_held + need <= call->ctx->limits[LIMIT_FLOW_SLOTS] + 1;
+           s->n_held + need <= call->ctx->limits[LIMIT_FLOW_SLOTS];
 }
 
 /*

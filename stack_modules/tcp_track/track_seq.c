@@ -241,7 +241,8 @@ void nfm__track_sequence(nfm__track_seg *seg) {
         return;
     }
     if ((seg->flags & TH_SYN) && seq != own->isn && !(seg->track->conn & CONN_ESTABLISHED)) {
-        sent_again(seg, 0); /* a server that forgot its first answer */
+        if (has(own, SIDE_SYN | SIDE_SYNACK))
+            sent_again(seg, 0); /* a server that forgot its first answer */
         begin_side(seg);
         return;
     }

@@ -33,8 +33,8 @@ bool nfm__track_is_new(const nfm__track_seg *seg) {
     const nfm__track_side *own = seg->own, *peer = seg->peer;
     if (!has(own, SIDE_BASE) || seg->packet->seq == own->isn)
         return false;
-    if (!(seg->flags & TH_ACK))
-        return true;
+    if (!(seg->flags & TH_ACK)) /* a handshake split into ACK and SYN is still the same one */
+        return has(own, SIDE_SYN | SIDE_SYNACK) || peer->state != NFM_TCP_SYN_SENT;
     /* a SYN-ACK whose SYN was missed, after the old connection ended */
     bool ended = own->state == NFM_TCP_CLOSED || peer->state == NFM_TCP_CLOSED;
     return ended && has(peer, SIDE_BASE) && seg->packet->ack != peer->isn + 1;

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spec files: what is accepted, and how errors name their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mesh.batch import EventBatch
+from mesh.errors import NFMissing, PlanError, SpecError
+from mesh.module import ModuleInfo
+from mesh.nf import NF, on
+from mesh.registry import Registry
+from mesh.spec import json_schema, load, nf_config, parse, plan_of, uses_of
+
+
+class Sample(NF):
+    """Has options and one subscription."""
+
+    def __init__(self, size: int, share: float = 0.5, words: list[str] | None = None) -> None:
+        self.size = size
+
+    @on("flow.end")
+    def ended(self, batch: EventBatch) -> None: ...
+
+
+class Pair(NF):
+    @on("flow.end")
+    def ended(self, batch: EventBatch) -> None: ...
+
+    @on("packet")
+    def seen(self, batch: EventBatch) -> None: ...
+
+
+REGISTRY = Registry(
+    {"sample": lambda: Sample, "pair": lambda: Pair},
+    {name: lambda name=name: ModuleInfo.builtin(name) for name in ("tcp_track", "udp")},
+)
+TEXT = """
+nfs:
+  - use: sample
+    name: first
+    config: {size: 3, share: 1}
+    where: proto == 6
+  - use: pair
+    subscriptions:
+      seen: {where: port 80}
+events:
+  lost: {event: flow.end, where: reason == eof}
+worker: {max_flows: 4096}
+checksums: verify
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_whole_spec(tmp_path: Path):
+    spec = load(write(tmp_path, TEXT))
+    first, second = uses_of(spec, REGISTRY)
+    assert (first.name, first.options, first.path) == ("first", {"size": 3, "share": 1.0}, "nfs[0]")
+    assert second.overrides["seen"].where == "port 80"
+    made = plan_of(spec, REGISTRY)
+    assert [nf.name for nf in made.nfs] == ["first", "pair"]
+    assert made.catalogue["lost"].base == "flow.end"
+
+
+def test_json_is_accepted(tmp_path: Path):
+    assert load(write(tmp_path, '{"nfs": [{"use": "sample"}]}')).nfs[0].use == "sample"
+
+
+def test_events_of_an_nf_with_one_subscription():
+    [use] = uses_of(
+        parse({"nfs": [{"use": "sample", "config": {"size": 1}, "events": ["flow.start"]}]}),
+        REGISTRY,
+    )
+    assert use.overrides["ended"].events == ("flow.start",)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ([], "a spec is a mapping with the key 'nfs'"),
+        ({}, "nfs: field required"),
+        ({"nfs": []}, "nfs: list should have at least 1 item"),
+        ({"nfs": [{"use": "a"}, {"uses": "a"}]}, "nfs[1].use: field required"),
+        (
+            {"nfs": [{"use": "a", "were": "x"}]},
+            "nfs[0]: unknown key 'were'; did you mean 'where'?",
+        ),
+        ({"nfs": [{"use": "a"}], "event": {}}, "unknown key 'event'; did you mean 'events'?"),
+        (
+            {"nfs": [{"use": "a"}], "events": {"x": {"event": "tcp", "filter": "y"}}},
+            "events.x.where: field required",
+        ),
+        ({"nfs": [{"use": "a", "stage": -1}]}, "nfs[0].stage: input should be greater"),
+        ({"nfs": [{"use": "a", "mode": "inlin"}]}, "nfs[0].mode: input should be 'observe'"),
+        ({"nfs": [{"use": "a"}], "worker": {"max_flows": -1}}, "worker.max_flows: "),
+        ({"nfs": [{"use": "a"}], "events": {"a b": {"event": "x", "where": "y"}}}, "events.a b"),
+    ],
+)
+def test_errors_name_their_place(data: object, text: str):
+    with pytest.raises(SpecError) as caught:
+        parse(data)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"size": 1, "shar": 2}, "nfs[0].config.shar: NF 'sample' has no option 'shar'; did you"),
+        ({"size": "many"}, "nfs[0].config.size: Input should be a valid integer"),
+        ({"share": 0.1}, "nfs[0].config.size: NF 'sample' needs this option"),
+        ({"size": 1, "words": [1]}, "nfs[0].config.words: "),
+    ],
+)
+def test_options_are_checked_against_the_signature(config: dict[str, object], text: str):
+    with pytest.raises(SpecError) as caught:
+        nf_config(Sample, config, "nfs[0].config")
+    assert text in str(caught.value)
+
+
+def test_events_of_an_nf_with_several_subscriptions_is_ambiguous():
+    spec = parse({"nfs": [{"use": "pair", "events": ["tcp"]}]})
+    with pytest.raises(SpecError, match=r"nfs\[0\]\.events: .*\(ended, seen\)"):
+        uses_of(spec, REGISTRY)
+
+
+def test_an_unknown_nf_is_named_with_its_place():
+    with pytest.raises(NFMissing, match=r"nfs\[0\]\.use: no NF 'sampel'.*'sample'"):
+        uses_of(parse({"nfs": [{"use": "sampel"}]}), REGISTRY)
+
+
+def test_a_filter_of_the_spec_is_checked_against_the_events():
+    spec = parse({"nfs": [{"use": "pair", "where": "prot == 6"}]})
+    with pytest.raises(PlanError, match=r"^nfs\[0\]\.where: .*'prot'.*did you mean 'proto'"):
+        plan_of(spec, REGISTRY)
+
+
+def test_a_pcap_expression_is_read_by_libpcap_before_anything_runs():
+    spec = parse({"nfs": [{"use": "pair", "where": "host 1.2.3.4.5"}]})
+    with pytest.raises(PlanError, match=r"^nfs\[0\]\.where: "):
+        plan_of(spec, REGISTRY)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    with pytest.raises(SpecError, match="No such file"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(SpecError, match="no YAML"):
+        load(write(tmp_path, "nfs: ["))
+    with pytest.raises(SpecError, match="longer than"):
+        load(write(tmp_path, "x" * ((1 << 20) + 1)))
+
+
+def test_the_schema_describes_every_key():
+    schema = json_schema()
+    assert set(schema["properties"]) >= {"nfs", "events", "modules", "worker", "ports"}
+    assert schema["additionalProperties"] is False

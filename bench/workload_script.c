@@ -23,6 +23,9 @@
 #define PACE (INT64_C(100000)) /* between segments, ns */
 #define PER_WINDOW 10          /* segments sent at once */
 #define MARGIN 4u
+/* Segments that may wait behind a hole: less than 64 KiB, which is where stacks that know no window
+ * scaling give up. */
+#define WAIT_MAX 40u
 
 /*
  * workload_random returns 64 bits of a splitmix64 sequence.
@@ -224,7 +227,7 @@ static void send_response(response *r) {
         uint32_t end = off + WORKLOAD_MSS < r->len ? off + WORKLOAD_MSS : r->len;
         /* A window's last segment would be reordered past a pause. */
         bool may = quiet == 0 && i + MARGIN < segments && i % PER_WINDOW != PER_WINDOW - 1 &&
-                   at > r->hole_until;
+                   at > r->hole_until && segments - i <= WAIT_MAX;
         if (send_segment(r, at, off, end, may))
             quiet = MARGIN;
         else if (quiet > 0)

@@ -66,11 +66,18 @@ static inline void rig_append(tcp_rig *r, unsigned dir, const void *data, size_t
     r->text[dir][r->text_len[dir]] = 0;
 }
 
+/* Nothing may be left out unsaid, but for urgent bytes taken out of line. */
+static inline void rig_place(tcp_rig *r, unsigned dir, const nfm_record *rec) {
+    bool skips = r->limits[4] != 0 && rec->tcp.stream_off > r->next_off[dir];
+    r->is_ordered &= skips || rec->tcp.stream_off == r->next_off[dir];
+    r->next_off[dir] = rec->tcp.stream_off + rec->tcp.data_len;
+}
+
 static inline void rig_take_data(tcp_rig *r, const nfm_mem *mem, const nfm_record *rec) {
     unsigned dir = rig_direction(mem, rec, rec->side);
     nfm_view data = nfm_record_data(mem, rec);
-    r->is_ordered &= rec->tcp.stream_off >= r->next_off[dir] && data.len == rec->tcp.data_len;
-    r->next_off[dir] = rec->tcp.stream_off + rec->tcp.data_len;
+    rig_place(r, dir, rec);
+    r->is_ordered &= data.len == rec->tcp.data_len && data.len > 0;
     r->bytes[dir] += data.len;
     rig_append(r, dir, data.data, data.len);
 }
@@ -80,8 +87,8 @@ static inline void rig_take_gap(tcp_rig *r, const nfm_mem *mem, const nfm_record
     char text[32];
     unsigned dir = rig_direction(mem, rec, rec->side);
     snprintf(text, sizeof(text), "[%u%c]", rec->tcp.data_len, reasons[rec->reason]);
-    r->is_ordered &= rec->tcp.stream_off == r->next_off[dir] && rec->tcp.data_len > 0;
-    r->next_off[dir] += rec->tcp.data_len;
+    rig_place(r, dir, rec);
+    r->is_ordered &= rec->tcp.data_len > 0;
     r->gaps[dir] += rec->tcp.data_len;
     r->n_gaps++;
     rig_append(r, dir, text, strlen(text));

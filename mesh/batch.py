@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mesh._ffi import native
 from mesh.columns import APP, BIT_MASK, DESC, Memory, Schema, address_texts, enumeration
 from mesh.errors import StateError, did_you_mean
-from mesh.events import Kind
+from mesh.events import Catalogue, Kind
 
 __all__ = ["EventBatch", "EventView"]
 
@@ -30,7 +30,7 @@ class EventBatch:
     types the attributes are the fields that they share; `of` gives the others.
     """
 
-    __slots__ = ("_columns", "_desc", "_keep", "_lists", "_memory", "_n", "_native", "_schema")
+    __slots__ = ("_columns", "_desc", "_keep", "_lists", "_memory", "_n", "_native", "_parts", "_schema")
 
     def __init__(
         self, schema: Schema, memory: Memory, desc: Any, n: int, keep: object = None
@@ -40,6 +40,7 @@ class EventBatch:
         self._native: Any = None
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._lists: dict[str, list[Any]] = {}
+        self._parts: dict[str, tuple[EventBatch, list[int]]] = {}
 
     def __len__(self) -> int:
         return self._n
@@ -89,10 +90,11 @@ class EventBatch:
     def types(self) -> npt.NDArray[np.uint32]:
         """Catalogue ids of the event types; of the lowest bit for built-in events."""
         what = self.what
-        ids = (what & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        for row in np.flatnonzero((what & np.uint64(APP)) == 0).tolist():
-            ids[row] = self._type_id(int(what[row]))
-        return ids
+        bits = what & np.uint64(BIT_MASK)
+        lowest = np.frexp((bits & (~bits + np.uint64(1))).astype(np.float64))[1] - 1
+        of_bit = self._schema.catalogue.ids_of_bits()
+        ids = np.where(what & np.uint64(APP), what & np.uint64(0xFFFFFFFF), of_bit[lowest])
+        return ids.astype(np.uint32)
 
     @property
     def seconds(self) -> npt.NDArray[np.float64]:
@@ -218,11 +220,20 @@ class EventBatch:
             return values
         return [words[value] if value < len(words) else str(value) for value in values]
 
-    def _type_id(self, what: int) -> int:
-        if what & APP:
-            return what & 0xFFFFFFFF
-        bits = what & BIT_MASK
-        return self._schema.catalogue.by_bit((bits & -bits).bit_length() - 1).id if bits else 0
+    def _what_list(self) -> list[int]:
+        found = self._lists.get("\0what")
+        if found is None:
+            found = self._lists["\0what"] = self.what.tolist()
+        return found
+
+    def _sole(self, event: str) -> tuple[EventBatch, list[int]]:
+        """The entries of one type as a batch, and each entry's place in it; made once."""
+        found = self._parts.get(event)
+        if found is None:
+            mask = self.has(event)
+            places = (np.cumsum(mask) - 1).tolist()
+            found = self._parts[event] = (self._select(mask, self._schema.of(event)), places)
+        return found
 
 
 class EventView:
@@ -247,13 +258,17 @@ class EventView:
     @property
     def type(self) -> str:
         """Name of the event type; of the lowest bit when one packet raised several."""
-        catalogue = self._batch._schema.catalogue
-        number = self._batch._type_id(int(self._batch.what[self._index]))
-        return catalogue.by_id(number).name
+        what = self._batch._what_list()[self._index]
+        return _names(self._batch._schema.catalogue, what)[0]
 
     def is_a(self, event: str) -> bool:
         """True when this is `event` or an event below it."""
-        return bool(self._batch.has(event)[self._index])
+        what = self._batch._what_list()[self._index]
+        catalogue = self._batch._schema.catalogue
+        if what & APP:
+            first, last = catalogue.interval(event)
+            return first <= what & 0xFFFFFFFF <= last
+        return bool(what & BIT_MASK & catalogue.bits(event))
 
     @property
     def frame(self) -> memoryview:
@@ -269,21 +284,22 @@ class EventView:
         return memory.packets[start : start + int(view.len)]
 
 
-def _from_own_type(view: EventView, name: str) -> Any:
-    """Reads a field that only some types of the batch have: one by one, so slower."""
-    batch = view._batch
-    what = int(batch.what[view._index])
-    catalogue = batch._schema.catalogue
+def _names(catalogue: Catalogue, what: int) -> tuple[str, ...]:
+    """Names of the event types in a descriptor's second word, at least one."""
     if what & APP:
-        names = [catalogue.by_id(what & 0xFFFFFFFF).name]
-    else:
-        bits = [bit for bit in range(48) if what >> bit & 1]
-        names = [catalogue.by_bit(bit).name for bit in bits]
+        return (catalogue.by_id(what & 0xFFFFFFFF).name,)
+    return catalogue.names_of_bits(what & BIT_MASK)
+
+
+def _from_own_type(view: EventView, name: str) -> Any:
+    """Reads a field that only some types of the batch have."""
+    batch = view._batch
+    catalogue = batch._schema.catalogue
+    names = _names(catalogue, batch._what_list()[view._index])
     for own in names:
         if name in catalogue.fields(own):
-            schema = batch._schema.of(own)
-            single = EventBatch(schema, batch._memory, batch._pointer() + view._index, 1, batch)
-            return single._list(name)[0]
+            part, places = batch._sole(own)
+            return part._list(name)[places[view._index]]
     known = [field for own in names for field in catalogue.fields(own)]
     raise AttributeError(f"event {view.type!r} has no field {name!r}{did_you_mean(name, known)}")
 

@@ -292,7 +292,7 @@ class Engine:
     def _subscribe(self, ring: Any, sub: PlannedSubscription, part: Part) -> None:
         ffi, lib = native()
         row = ffi.new("nfm_subscription *")
-        row.ring, row.handler, row.level = ring, sub.handler, int(part.level)
+        row.ring, row.handler, row.level = ring, sub.handler, int(part.stack_level)
         row.events = part.events
         row.type_first, row.type_last = part.types or (1, 0)
         row.modules = sum(1 << self._indices[name] for name in part.modules)

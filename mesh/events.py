@@ -16,6 +16,9 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from mesh._ffi import native
 from mesh.errors import PlanError, UnknownEvent, UnknownField, did_you_mean
 
@@ -29,6 +32,10 @@ __all__ = [
     "core_events",
     "shared_fields",
 ]
+
+
+MAX_BITS = 48
+"""A descriptor has room for this many stack events (NFM_EV_MAX)."""
 
 
 class Kind(IntEnum):
@@ -132,7 +139,7 @@ class Catalogue:
             or a published event below a stack event.
     """
 
-    __slots__ = ("_bits", "_children", "_fields", "_last", "_list", "_types")
+    __slots__ = ("_bits", "_children", "_fields", "_last", "_list", "_masks", "_names", "_types")
 
     def __init__(self, types: Iterable[EventType]) -> None:
         known = _with_inner_nodes(types)
@@ -147,6 +154,8 @@ class Catalogue:
         self._number("", known, {})
         self._list = tuple(self._types.values())
         self._bits = {t.bit: t for t in self._list if t.bit is not None}
+        self._masks = {name: self._mask(name) for name in self._types}
+        self._names: dict[int, tuple[str, ...]] = {}
         for event in self._list:
             if event.base is not None:
                 self._check_base(event)
@@ -256,11 +265,27 @@ class Catalogue:
 
     def bits(self, name: str) -> int:
         """Returns the mask of the built-in stack events in the subtree."""
-        mask = 0
-        for event in self.subtree(name):
-            if event.bit is not None:
-                mask |= 1 << event.bit
-        return mask
+        return self._masks[self[name].name]
+
+    def _mask(self, name: str) -> int:
+        return sum(1 << event.bit for event in self.subtree(name) if event.bit is not None)
+
+    def names_of_bits(self, bits: int) -> tuple[str, ...]:
+        """Returns the names of the stack events in a mask, lowest bit first."""
+        found = self._names.get(bits)
+        if found is None:
+            found = tuple(
+                event.name for bit, event in sorted(self._bits.items()) if bits >> bit & 1
+            )
+            self._names[bits] = found
+        return found
+
+    def ids_of_bits(self) -> npt.NDArray[np.uint32]:
+        """Returns the id of each stack event by bit; the last entry, no event at all, is 0."""
+        ids = np.zeros(MAX_BITS + 1, np.uint32)
+        for bit, event in self._bits.items():
+            ids[bit] = event.id
+        return ids
 
     def is_a(self, name: str, ancestor: str) -> bool:
         """True when `name` is `ancestor` or lies below it; a user event also is its base."""

@@ -33,6 +33,7 @@ class Part:
         types: first and last id of application types, or None.
         modules: application modules that raise them.
         level: what the flow needs.
+        stack_level: what the stack events alone need; modules add theirs as long as they listen.
         where: the filter, or None.
         where_on: event types whose shared fields the filter may name.
         as_type: id of the user event that this is delivered as; 0 as is.
@@ -43,6 +44,7 @@ class Part:
     types: tuple[int, int] | None
     modules: tuple[str, ...]
     level: Level
+    stack_level: Level
     where: str | None
     where_on: tuple[str, ...]
     as_type: int = 0

@@ -23,11 +23,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mesh.compose import NFUse, SubscriptionOverride, UserEvent
 from mesh.errors import NFMissing, SpecError, did_you_mean
 from mesh.nf import NF
 from mesh.plan import Plan
 from mesh.registry import Registry
+from mesh.runner import make_plan
+from mesh.uses import NFUse, SubscriptionOverride, UserEvent
 
 __all__ = [
     "EventSpec",
@@ -181,8 +182,6 @@ def user_events_of(spec: Spec) -> list[UserEvent]:
 
 def plan_of(spec: Spec, registry: Registry) -> Plan:
     """Composes a spec; runs nothing."""
-    from mesh.runner import make_plan
-
     return make_plan(
         uses_of(spec, registry),
         events=user_events_of(spec),

@@ -242,3 +242,19 @@ def test_out_of_order_bytes_come_in_order():
         return b"".join(batch.bytes("data")), batch.stream_off.tolist()
 
     assert inspect(("tcp.data",), look, timed(frames)) == (b"hello world", [0, 6])
+
+
+def test_types_are_ids_of_the_catalogue():
+    def look(batch: EventBatch) -> list[str]:
+        names = [event.type for event in batch]
+        catalogue = batch._schema.catalogue
+        assert [catalogue.by_id(number).name for number in batch.types.tolist()] == names
+        return names
+
+    assert inspect(("tcp.handshake", "tcp.data", "flow.end"), look) == [
+        "tcp.handshake.syn",
+        "tcp.handshake.established",
+        "tcp.data",
+        "tcp.data",
+        "flow.end",
+    ]

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What follows from subscriptions: modules that have to run, and the order of NFs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mesh.errors import ModuleMissing, NeedCycle, StageConflict, UnraisedEvent
+from mesh.module import Phase
+from mesh.plan import Edge, Level, Part, PlannedNF
+from mesh.raisers import Raisers, needs_module
+
+__all__ = ["check_raised", "check_stages", "edges_of", "in_order", "needed_modules"]
+
+_TOTALS = frozenset({"flow.end", "flow.update"})
+
+
+def needed_modules(raisers: Raisers, planned: Sequence[PlannedNF]) -> dict[str, tuple[str, ...]]:
+    """Returns module → who needs it: subscriptions, and modules in turn.
+
+    Raises:
+        ModuleMissing: nobody installed raises what is needed.
+        NeedCycle: modules need each other.
+    """
+    needs = _Needs(raisers)
+    for nf in planned:
+        for sub in nf.subscriptions:
+            for part in sub.parts:
+                needs.of_part(part, f"{nf.name}.{sub.name}")
+    return {name: tuple(who) for name, who in needs.found.items()}
+
+
+class _Needs:
+    """Collects module → who needs it."""
+
+    def __init__(self, raisers: Raisers) -> None:
+        self.raisers = raisers
+        self.found: dict[str, dict[str, None]] = {}
+
+    def of_part(self, part: Part, who: str) -> None:
+        for name in part.names:
+            self.of_event(name, who, ())
+        for name in part.modules:
+            self.of_module(name, who, ())
+        if not _TOTALS.isdisjoint(part.names) and "tcp.state" in self.raisers.raised_by:
+            self.of_event("tcp.state", who, ())  # conn_state is the tracker's
+        if part.level > Level.PACKET or "flow.start" in part.names:
+            for module in self.raisers.modules.values():  # flows are of whole datagrams
+                if module.phase is Phase.IP:
+                    self.of_module(module.name, who, ())
+
+    def of_event(self, event: str, who: str, above: tuple[str, ...]) -> None:
+        module = self.raisers.raised_by.get(event)
+        if module is not None:
+            self.of_module(module, who, above)
+        elif needs_module(event):
+            raise ModuleMissing(f"no installed stack module raises {event!r}", subscription=who)
+
+    def of_module(self, name: str, who: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise NeedCycle(f"modules need each other: {' → '.join([*above, name])}")
+        is_new = name not in self.found
+        self.found.setdefault(name, {})[who] = None
+        if not is_new:
+            return
+        raisers = self.raisers
+        for need in raisers.modules[name].needs:
+            if need not in raisers.catalogue:
+                raise ModuleMissing(f"module {name!r} needs event {need!r}, which nobody declares")
+            for event in raisers.catalogue.subtree(need):
+                raiser = raisers.raised_by.get(event.name)
+                if raiser != name and (event.bit is not None or raiser is not None):
+                    self.of_event(event.name, name, (*above, name))
+
+
+def check_raised(raisers: Raisers, planned: Sequence[PlannedNF]) -> None:
+    """Refuses events that nobody in the plan raises."""
+    publishers = {event for nf in planned for event in nf.publishes}
+    for nf in planned:
+        for sub in nf.subscriptions:
+            for event in sub.events:
+                if not raisers.is_raised(event, publishers):
+                    text = f"nobody in this plan raises {event!r}"
+                    raise UnraisedEvent(text, nf=nf.name, subscription=sub.name)
+
+
+def edges_of(planned: Sequence[PlannedNF]) -> tuple[Edge, ...]:
+    """Returns which NF hears which other's events."""
+    return tuple(
+        Edge(publisher.name, event, nf.name, sub.name)
+        for publisher in planned
+        for event in publisher.publishes
+        for nf in planned
+        for sub in nf.subscriptions
+        if event in sub.published
+    )
+
+
+def in_order(planned: Sequence[PlannedNF], edges: Sequence[Edge]) -> list[PlannedNF]:
+    """Puts publishers before their subscribers, else keeps the user's order.
+
+    Raises:
+        NeedCycle: NFs wait for each other's events.
+    """
+    left = list(planned)
+    ordered: list[PlannedNF] = []
+    while left:
+        waiting = {nf.name for nf in left}
+        ready = next(
+            (
+                nf
+                for nf in left
+                if not any(e.subscriber == nf.name and e.publisher in waiting for e in edges)
+            ),
+            None,
+        )
+        if ready is None:
+            raise NeedCycle(f"NFs wait for each other's events: {_cycle(waiting, edges)}")
+        left.remove(ready)
+        ordered.append(ready)
+    return ordered
+
+
+def _cycle(names: set[str], edges: Sequence[Edge]) -> str:
+    """Walks back from a waiting NF until one comes again, and writes the circle."""
+    walk = [min(names)]
+    while walk[-1] not in walk[:-1]:
+        walk.append(
+            next(e.publisher for e in edges if e.subscriber == walk[-1] and e.publisher in names)
+        )
+    circle = walk[walk.index(walk[-1]) :]
+    return " → ".join(reversed(circle))
+
+
+def check_stages(planned: Sequence[PlannedNF]) -> None:
+    """Refuses two editors in one stage: neither would know what the other did."""
+    editors: dict[int, tuple[str, str]] = {}
+    for nf in planned:
+        for sub in nf.subscriptions:
+            if sub.mode != "inline" or not sub.edits:
+                continue
+            other = editors.setdefault(sub.stage, (nf.name, sub.name))
+            if other[0] != nf.name:
+                text = f"stage {sub.stage} already has the editor {other[0]!r}; use another stage"
+                raise StageConflict(text, nf=nf.name, subscription=sub.name)

@@ -17,6 +17,8 @@ PUBLIC = {
     "MeshError", "ModuleInfo", "NF", "NFError", "NFReport", "NativeCode", "Progress", "Registry",
     "Report", "catalogue", "make_plan", "on", "replay",
 }  # fmt: skip
+NATIVE = ("mesh._native", "mesh.libnfm")
+"""Shared libraries beside the modules."""
 
 
 def test_all_is_the_documented_list():
@@ -27,7 +29,7 @@ def test_all_is_the_documented_list():
 
 @pytest.mark.parametrize(
     "name",
-    [m.name for m in pkgutil.iter_modules(mesh.__path__, "mesh.") if m.name != "mesh._native"],
+    [m.name for m in pkgutil.iter_modules(mesh.__path__, "mesh.") if m.name not in NATIVE],
 )
 def test_every_module_offers_what_its_all_says(name: str):
     module = importlib.import_module(name)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The frame around a driver of another stack: it generates a workload into memory, lets the driver
- * process it from there, measures the processor time of that alone, and prints one JSON line with
- * what the driver counted beside what the workload holds. The driver defines |rival|.
+ * process it from there in one or more passes, measures the processor time of that alone, and
+ * prints one JSON line with what the driver counted beside what the workload holds. Between passes,
+ * untimed, the frames' addresses and times move on as those of a mem port do. The driver defines
+ * |rival|.
  */
 #ifndef NFM_BENCH_RIVAL_H
 #define NFM_BENCH_RIVAL_H

@@ -52,6 +52,13 @@ static int usage(void) {
     return 2;
 }
 
+static bool known(const char *name) {
+    for (const char *const *other = nfm_workload_names(); *other != NULL; other++)
+        if (strcmp(name, *other) == 0)
+            return true;
+    return false;
+}
+
 static bool parse(int argc, char **argv, nfm_workload_options *options) {
     for (int i = 3; i < argc; i += 2) {
         uint64_t *value = strcmp(argv[i], "--packets") == 0 ? &options->packets
@@ -65,7 +72,7 @@ static bool parse(int argc, char **argv, nfm_workload_options *options) {
         if (errno != 0 || *end != '\0' || end == argv[i + 1])
             return false;
     }
-    return argc >= 3;
+    return argc >= 3 && known(argv[1]);
 }
 
 int main(int argc, char **argv) {

@@ -52,7 +52,7 @@ static nfm__history *take(nfm__stream_call *call, nfm__stream_side *s) {
     if (++self->last_ticket == 0)
         self->last_ticket = 1;
     s->ticket = h->ticket = self->last_ticket;
-    h->key = call->flow->hash * 2654435761u | 1u;
+    h->key = (call->flow_index ^ call->flow->generation << 20) * 2654435761u | 1u;
     h->begin = h->end = s->off;
     return h;
 }

@@ -8,6 +8,7 @@ static nfm_table make(uint32_t max_flows) {
     config.max_flows = max_flows;
     nfm_table table;
     CHECK_EQ(nfm_table_init(&table, &config, NULL), NFM_OK);
+    CHECK_EQ(nfm_table_start(&table, 24, NULL), NFM_OK);
     return table;
 }
 
@@ -57,7 +58,7 @@ static void test_receiver_can_be_side_0(void) {
     uint8_t side;
     CHECK_EQ(nfm_table_find(&t, &key, hash, &side), index);
     CHECK_EQ(side, 1);
-    CHECK(memcmp(t.info[index].addr[0], key.addr[1], 16) == 0);
+    CHECK(memcmp(nfm_table_flow(&t, index)->key.addr[0], key.addr[1], 16) == 0);
     nfm_table_fini(&t);
 }
 

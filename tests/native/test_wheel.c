@@ -10,7 +10,7 @@ static nfm_flow flows[N];
 
 static void begin(int64_t now) {
     memset(flows, 0, sizeof(flows));
-    nfm_wheel_init(&wheel, flows, now);
+    nfm_wheel_init(&wheel, flows, sizeof(flows[0]), now);
 }
 
 static void test_comes_up_after_its_deadline_and_not_before(void) {

@@ -81,23 +81,25 @@ enum nfm_parse_status {
     NFM_PARSE_MALFORMED = 3 /* packet.malformed, no flow */
 };
 
-/* The worker's hot state of a flow: one cache line, private to the worker. */
+/* The worker's own state of a flow; the states of the tracking and stream modules follow it in the
+ * same block of memory, so that a packet's flow is one place to load. */
 typedef struct nfm_flow {
-    uint32_t subs[2];     /* interned subscription set by side of the sender */
-    int64_t last_ns;      /* event time of the last packet */
+    uint32_t subs[2]; /* interned subscription set by side of the sender */
+    int64_t last_ns;  /* event time of the last packet */
     uint32_t timer_next, timer_prev; /* wheel links, flow indices */
-    uint32_t hash;
     uint32_t packets[2];
     uint64_t payload_bytes[2];
+    uint16_t modules;   /* application modules still interested, bit per module */
+    uint8_t idle_class; /* enum nfm_idle_class, set by the tracking module */
+    uint8_t conn_state; /* enum nfm_conn_state */
+    uint8_t flags;      /* enum nfm_flow_flag */
+    uint8_t level;      /* max over both sides */
+    uint8_t end_reason; /* enum nfm_end_reason, set when the protocol closed */
     uint8_t proto;
-    uint8_t idle_class;   /* enum nfm_idle_class, set by the tracking module */
-    uint8_t conn_state;   /* enum nfm_conn_state */
-    uint8_t flags;        /* enum nfm_flow_flag */
-    uint16_t modules;     /* application modules still interested, bit per module */
-    uint8_t level;        /* max over both sides */
-    uint8_t end_reason;   /* enum nfm_end_reason, set when the protocol closed */
+    uint32_t generation; /* of this index: part of the flow id */
+    nfm_key key;         /* from side 0 to side 1 */
 } nfm_flow;
-static_assert(sizeof(nfm_flow) == 64, "hot flow state is one cache line");
+static_assert(sizeof(nfm_flow) == 104, "flow state and two TCP sides share a block of 232 bytes");
 
 enum nfm_flow_flag {
     NFM_FLOW_CLIENT_IS_1 = 1,

@@ -31,7 +31,7 @@ static bool evict_one(nfm_worker *w) {
     uint64_t lowest = UINT64_MAX;
     for (unsigned i = 0; i < EVICTION_SAMPLES; i++) {
         uint32_t index = (uint32_t)(next_random(w) % w->table.n_fresh);
-        const nfm_flow *flow = &w->table.flow[index];
+        const nfm_flow *flow = nfm_table_flow(&w->table, index);
         if ((flow->flags & NFM_FLOW_OPEN) && worth(flow) < lowest) {
             lowest = worth(flow);
             victim = index;
@@ -73,7 +73,7 @@ static uint8_t idle_class_of(uint8_t proto) {
 }
 
 void nfm__flow_set_level(nfm_worker *w, uint32_t index) {
-    nfm_flow *flow = &w->table.flow[index];
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
     const nfm_subset *a = &w->subs.sets[flow->subs[0]], *b = &w->subs.sets[flow->subs[1]];
     uint8_t level = a->level > b->level ? a->level : b->level;
     uint8_t modules = nfm_graph_level(&w->graph, flow->modules);
@@ -81,7 +81,7 @@ void nfm__flow_set_level(nfm_worker *w, uint32_t index) {
 }
 
 void nfm__flow_subscribe(nfm_worker *w, uint32_t index) {
-    nfm_flow *flow = &w->table.flow[index];
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
     const nfm_flow_info *info = &w->table.info[index];
     uint8_t client = flow->flags & NFM_FLOW_CLIENT_IS_1 ? 1 : 0;
     for (uint8_t side = 0; side < 2; side++)
@@ -102,16 +102,21 @@ static int64_t deadline_of(const nfm_worker *w, const nfm_flow *flow) {
     return w->wants_update && update < idle ? update : idle;
 }
 
+/* What NFs may know of the flow, in shared memory. */
 static void fill_info(nfm_worker *w, uint32_t index, const nfm_packet *p) {
     nfm_flow_info *info = &w->table.info[index];
-    uint64_t generation = ((info->id >> 32) + 1) & 0xffffff;
-    info->vlan[0] = w->config.key_vlan ? p->key.vlan : p->vlan[0];
+    const nfm_key *key = &nfm_table_flow(&w->table, index)->key;
+    memcpy(info->addr, key->addr, sizeof(info->addr));
+    memcpy(info->port, key->port, sizeof(info->port));
+    info->proto = key->proto;
+    info->ip_version = key->ip_version;
+    info->vlan[0] = p->vlan[0];
     info->vlan[1] = p->vlan[1];
     info->tunnel_kind = p->tunnel_kind;
     info->flags = 0;
-    info->tunnel_id = w->table.key_scope ? p->key.scope : p->tunnel_id;
+    info->tunnel_id = p->tunnel_id;
     info->start_ns = w->now_ns;
-    info->id = (uint64_t)w->config.id << 56 | (generation ? generation : 1) << 32 | index;
+    info->id = nfm__flow_id(w, index);
 }
 
 /* Whether instance |i| works on a flow with this level and these application modules. */
@@ -141,7 +146,7 @@ void nfm__flow_modules_changed(nfm_worker *w, const nfm_packet *p, nfm_work befo
             continue;
         void *state = nfm_instance_state(in, p->flow_index);
         if (does) {
-            if (state != NULL)
+            if (in->module->flow_size > 0)
                 memset(state, 0, in->module->flow_size);
             if (in->module->flow_open != NULL)
                 in->module->flow_open(&in->ctx, p->flow, p, state);
@@ -160,10 +165,10 @@ bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         w->core_counters[NFM_CC_FLOW_FULL]++;
         return false;
     }
-    nfm_flow *flow = &w->table.flow[index];
-    uint32_t hash_low = flow->hash;
-    memset(flow, 0, sizeof(*flow));
-    flow->hash = hash_low;
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    uint32_t generation = (flow->generation + 1) & 0xffffff;
+    memset(flow, 0, offsetof(nfm_flow, key));
+    flow->generation = generation != 0 ? generation : 1;
     flow->last_ns = w->now_ns;
     flow->proto = p->rec.proto;
     flow->idle_class = idle_class_of(p->rec.proto);
@@ -171,7 +176,7 @@ bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     fill_info(w, index, p);
     p->flow = flow;
     p->flow_index = index;
-    p->rec.flow = w->table.info[index].id;
+    p->rec.flow = nfm__flow_id(w, index);
     p->rec.side = sender;
     p->rec.events |= NFM_BIT(NFM_EV_FLOW_START);
     nfm__flow_subscribe(w, index);
@@ -183,11 +188,11 @@ bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
 
 /* A flow.end or flow.update record; both sides' receivers get it once. */
 static void emit_totals(nfm_worker *w, uint32_t index, uint8_t event, uint8_t reason) {
-    nfm_flow *flow = &w->table.flow[index];
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
     nfm_record rec;
     memset(&rec, 0, sizeof(rec));
     rec.ts_ns = w->now_ns;
-    rec.flow = w->table.info[index].id;
+    rec.flow = nfm__flow_id(w, index);
     rec.events = NFM_BIT(event);
     rec.packet = w->packets;
     rec.slot = NFM_NO_SLOT;
@@ -196,7 +201,7 @@ static void emit_totals(nfm_worker *w, uint32_t index, uint8_t event, uint8_t re
     rec.kind = NFM_REC_FLOW;
     rec.conn_state = flow->conn_state;
     rec.reason = reason;
-    rec.flags = (uint16_t)((w->table.info[index].ip_version == 6 ? NFM_F_IPV6 : 0) |
+    rec.flags = (uint16_t)((flow->key.ip_version == 6 ? NFM_F_IPV6 : 0) |
                            (flow->flags & NFM_FLOW_CLIENT_IS_1 ? NFM_F_CLIENT_IS_1 : 0) |
                            (flow->flags & NFM_FLOW_BASIS_SYN ? NFM_F_BASIS_SYN : 0) |
                            (flow->flags & NFM_FLOW_BASIS_SYNACK ? NFM_F_BASIS_SYNACK : 0) |
@@ -223,7 +228,7 @@ static void emit_totals(nfm_worker *w, uint32_t index, uint8_t event, uint8_t re
 }
 
 static void close_modules(nfm_worker *w, uint32_t index, uint32_t phase) {
-    nfm_flow *flow = &w->table.flow[index];
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
     for (uint32_t i = 0; i < w->graph.n; i++) {
         nfm_instance *in = &w->graph.instances[i];
         if (in->module->phase == phase && in->module->flow_close != NULL &&
@@ -233,7 +238,7 @@ static void close_modules(nfm_worker *w, uint32_t index, uint32_t phase) {
 }
 
 void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
-    nfm_flow *flow = &w->table.flow[index];
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
     if (flow->end_reason != NFM_END_NONE && reason == NFM_END_TIMEOUT)
         reason = flow->end_reason;
     close_modules(w, index, NFM_PHASE_STREAM); /* data still held comes before flow.end */
@@ -261,13 +266,13 @@ void nfm__flow_recycle(nfm_worker *w) {
 
 void nfm__flow_rearm(nfm_worker *w, uint32_t index) {
     nfm_wheel_remove(&w->wheel, index);
-    nfm_wheel_add(&w->wheel, index, deadline_of(w, &w->table.flow[index]));
+    nfm_wheel_add(&w->wheel, index, deadline_of(w, nfm_table_flow(&w->table, index)));
 }
 
 void nfm__flow_timers(nfm_worker *w) {
     uint32_t index;
     while ((index = nfm_wheel_pop(&w->wheel, w->now_ns)) != NFM_NO_FLOW) {
-        nfm_flow *flow = &w->table.flow[index];
+        nfm_flow *flow = nfm_table_flow(&w->table, index);
         if (w->now_ns - flow->last_ns >= w->idle_ns[flow->idle_class & 7]) {
             nfm__flow_close(w, index, NFM_END_TIMEOUT);
             continue;

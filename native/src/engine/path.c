@@ -5,7 +5,7 @@
 #include "engine/worker.h"
 
 void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *record) {
-    nfm_flow *flow = &w->table.flow[index];
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
     for (uint64_t left = flow->modules; left != 0; left &= left - 1) {
         nfm_instance *in = &w->graph.instances[__builtin_ctzll(left)];
         if ((in->needs & record->events) == 0 || !(flow->modules & (left & -left)))
@@ -24,7 +24,7 @@ void nfm__record_emit(nfm_worker *w, uint32_t index, const nfm_record *record) {
     const nfm_subset *set = nfm__set_of(w, index, record->side);
     if (set->events & record->events)
         nfm_deliver(&w->delivery, set, record, index == NFM_NO_FLOW ? NULL : &w->table.info[index]);
-    if (index != NFM_NO_FLOW && w->table.flow[index].modules != 0)
+    if (index != NFM_NO_FLOW && nfm_table_flow(&w->table, index)->modules != 0)
         nfm__record_dispatch(w, index, record);
 }
 
@@ -46,7 +46,7 @@ static void advance_time(nfm_worker *w, nfm_packet *p) {
     if (!w->time_known) {
         w->time_known = true;
         w->now_ns = p->rec.ts_ns;
-        nfm_wheel_init(&w->wheel, w->table.flow, w->now_ns);
+        nfm_wheel_init(&w->wheel, w->table.blocks, w->table.stride, w->now_ns);
         w->next_tick_ns = w->now_ns + NFM_TICK_NS;
     }
     if (p->rec.ts_ns < w->now_ns) {
@@ -69,7 +69,7 @@ static void advance_time(nfm_worker *w, nfm_packet *p) {
 static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     uint32_t index = p->flow_index;
     int side = -1;
-    if (index != NFM_NO_FLOW && (w->table.flow[index].flags & NFM_FLOW_OPEN))
+    if (index != NFM_NO_FLOW && (nfm_table_flow(&w->table, index)->flags & NFM_FLOW_OPEN))
         side = nfm_table_match(&w->table, &p->key, index);
     if (side >= 0)
         p->rec.side = (uint8_t)side;
@@ -78,8 +78,8 @@ static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     if (index == NFM_NO_FLOW)
         return nfm__flow_open(w, p, hash);
     p->flow_index = index;
-    p->flow = &w->table.flow[index];
-    p->rec.flow = w->table.info[index].id;
+    p->flow = nfm_table_flow(&w->table, index);
+    p->rec.flow = nfm__flow_id(w, index);
     return true;
 }
 

@@ -88,7 +88,7 @@ void nfm_raise_side(nfm_ctx *ctx, uint8_t side) {
 
 void nfm_detach(nfm_ctx *ctx) {
     nfm_worker *w = ctx->worker;
-    nfm_flow *flow = &w->table.flow[w->trigger_flow];
+    nfm_flow *flow = nfm_table_flow(&w->table, w->trigger_flow);
     flow->modules &= (uint16_t) ~(1u << ctx->index);
     nfm__flow_set_level(w, w->trigger_flow);
 }

@@ -216,7 +216,11 @@ int nfm_worker_start(nfm_worker *w, nfm_error *err) {
         return rc;
     const nfm_subset *all = &w->subs.sets[0];
     w->wants_update = (all->events & NFM_BIT(NFM_EV_FLOW_UPDATE)) != 0;
-    rc = nfm_graph_start(&w->graph, w, &w->mem, all->events, err);
+    rc = nfm_table_start(&w->table, nfm_graph_block_size(&w->graph), err);
+    nfm_graph_start_args args = {&w->mem, all->events, w->table.blocks + sizeof(nfm_flow),
+                                 w->table.stride};
+    if (rc == NFM_OK)
+        rc = nfm_graph_start(&w->graph, w, &args, err);
     w->started = rc == NFM_OK;
     return rc;
 }
@@ -227,14 +231,15 @@ const nfm_mem *nfm_worker_mem(const nfm_worker *w) {
 
 void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
     size_t mapped = w->packets_region.size + w->records_region.size + w->fields_region.size +
-                    w->table.info_region.size + w->table.flow_region.size +
+                    w->table.info_region.size + w->table.block_region.size +
                     w->table.bucket_region.size + w->table.free_region.size;
     uint64_t per_flow =
-        NFM_FLOW_INFO_SIZE + sizeof(nfm_flow) + sizeof(uint32_t) + sizeof(nfm_limbo) +
+        NFM_FLOW_INFO_SIZE + w->table.stride + sizeof(uint32_t) + sizeof(nfm_limbo) +
         sizeof(nfm_bucket) * 3 / 8; /* a bucket per 4 flows, and its overflow share */
     for (uint32_t i = 0; i < w->graph.n; i++) {
         mapped += w->graph.instances[i].region.size;
-        per_flow += w->graph.instances[i].module->flow_size;
+        if (w->graph.instances[i].module->phase == NFM_PHASE_APP)
+            per_flow += w->graph.instances[i].module->flow_size;
     }
     for (uint32_t i = 0; i < w->n_rings; i++)
         mapped += w->ring_regions[i].size;

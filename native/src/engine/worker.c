@@ -7,9 +7,10 @@
 enum {
     NATIVE_BATCH = 256, /* entries that make calling a native NF worth it */
     SPARE_FLOWS = 64,
+    AHEAD = 8, /* packets between the loads of a flow and its use: computing hides memory */
 };
 
-/* Parses the burst and starts the memory loads of its flow lookups before any is needed. */
+/* Parses the burst and starts the loads of the hash buckets that it will look into. */
 static void parse_burst(nfm_worker *w, uint32_t n, uint64_t *hash) {
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
@@ -35,30 +36,32 @@ static void parse_burst(nfm_worker *w, uint32_t n, uint64_t *hash) {
         hash[i] = nfm_hash_flow(&w->table.key, &p->key);
         __builtin_prefetch(nfm_table_bucket(&w->table, (uint32_t)hash[i]));
     }
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t index;
-        if (w->burst[i].status != NFM_PARSE_OK ||
-            (index = nfm_table_probe(&w->table, hash[i])) == NFM_NO_FLOW)
-            continue;
-        w->burst[i].flow_index = index; /* the candidate; path.c makes sure */
-        __builtin_prefetch(&w->table.info[index]);
-        __builtin_prefetch(&w->table.flow[index], 1);
-        const nfm_instance *track = w->graph.track[w->burst[i].rec.proto];
-        if (track != NULL) {
-            const uint8_t *state = nfm_instance_state(track, index);
-            __builtin_prefetch(state, 1);
-            __builtin_prefetch(state + 64, 1);
-        }
-        if (w->graph.stream != NULL)
-            __builtin_prefetch(nfm_instance_state(w->graph.stream, index), 1);
-    }
+}
+
+/* Starts the memory loads of a packet's flow. The candidate index may be wrong: path.c makes sure.
+ */
+static void prefetch_flow(nfm_worker *w, uint32_t i, const uint64_t *hash) {
+    nfm_packet *p = &w->burst[i];
+    if (p->status != NFM_PARSE_OK)
+        return;
+    uint32_t index = nfm_table_probe(&w->table, hash[i]);
+    if (index == NFM_NO_FLOW)
+        return;
+    p->flow_index = index;
+    const uint8_t *block = (const uint8_t *)nfm_table_flow(&w->table, index);
+    for (size_t line = 0; line < w->table.stride; line += 64)
+        __builtin_prefetch(block + line, 1);
 }
 
 static void process_burst(nfm_worker *w, uint32_t n) {
     uint64_t hash[NFM_BURST];
     parse_burst(w, n, hash);
+    for (uint32_t i = 0; i < n && i < AHEAD; i++)
+        prefetch_flow(w, i, hash);
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
+        if (i + AHEAD < n)
+            prefetch_flow(w, i + AHEAD, hash);
         nfm__packet_process(w, p, hash[i]);
         if (p->rec.slot != NFM_NO_SLOT)
             nfm_pool_put(&w->pool, p->rec.slot);
@@ -134,8 +137,8 @@ static bool finish_some(nfm_worker *w) {
         if (must_drain(w))
             return false;
         uint32_t index = w->finish_index++;
-        if (w->table.flow[index].flags & NFM_FLOW_OPEN) {
-            uint8_t reason = w->table.flow[index].end_reason;
+        if (nfm_table_flow(&w->table, index)->flags & NFM_FLOW_OPEN) {
+            uint8_t reason = nfm_table_flow(&w->table, index)->end_reason;
             nfm__flow_close(w, index, reason != NFM_END_NONE ? reason : NFM_END_EOF);
         }
     }

@@ -92,6 +92,11 @@ static inline nfm_work nfm__flow_work(const nfm_flow *flow) {
     return (nfm_work){flow->level, flow->modules};
 }
 
+static inline uint64_t nfm__flow_id(const nfm_worker *w, uint32_t index) {
+    return (uint64_t)w->config.id << 56 |
+           (uint64_t)nfm_table_flow(&w->table, index)->generation << 32 | index;
+}
+
 /* ---- flows.c: the life of flows ---- */
 
 /* Opens a flow for |packet| (whose hash is known); sets packet->flow, flow_index, rec.flow, side.
@@ -120,7 +125,7 @@ void nfm__record_emit(nfm_worker *w, uint32_t index, const nfm_record *record);
 void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *record);
 
 static inline const nfm_subset *nfm__set_of(const nfm_worker *w, uint32_t index, uint8_t side) {
-    return &w->subs.sets[index == NFM_NO_FLOW ? 0 : w->table.flow[index].subs[side]];
+    return &w->subs.sets[index == NFM_NO_FLOW ? 0 : nfm_table_flow(&w->table, index)->subs[side]];
 }
 
 #endif

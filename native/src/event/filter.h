@@ -10,9 +10,9 @@ enum nfm_truth { NFM_NO = 0, NFM_YES = 1, NFM_NOT_YET = 2 };
 
 typedef struct nfm_filter_input {
     const nfm_mem *mem;
-    const nfm_record *record;   /* the record to judge */
-    const nfm_flow_info *flow;  /* NULL: none */
-    const uint8_t *base;        /* slot start, NULL: none */
+    const nfm_record *record;  /* the record to judge */
+    const nfm_flow_info *flow; /* NULL: none */
+    const uint8_t *base;       /* slot start, NULL: none */
 } nfm_filter_input;
 
 /* What the flow's key alone decides for packets sent by |side|. Leaves that need more are NOT_YET;

@@ -8,6 +8,10 @@
 #define FIRST_BUCKETS 1024u
 #define FLOWS_PER_BUCKET 4u /* of seven ways: overflow buckets stay rare (< 2 %) */
 
+static uint64_t hash_of(const nfm_table *table, uint32_t index) {
+    return nfm_hash_flow(&table->key, &nfm_table_flow(table, index)->key);
+}
+
 static uint32_t signature(uint64_t hash) {
     return (uint32_t)(hash >> 32);
 }
@@ -21,15 +25,9 @@ int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error 
     table->max_overflow = table->max_buckets / 2;
     table->base = table->n_buckets = FIRST_BUCKETS;
     table->key = nfm_hash_key_make(config->hash_key);
-    table->port_mask = UINT64_C(0x0000ffffffffffff);
-    if (config->key_vlan)
-        table->port_mask = ~UINT64_C(0);
-    table->key_scope = config->key_tunnel || config->key_vlan;
     size_t n_lines = (size_t)table->max_buckets + table->max_overflow;
     bool shared = config->shared;
     int rc = nfm_region_init(&table->info_region, "flows", (size_t)max * 64, shared, err);
-    if (rc == NFM_OK)
-        rc = nfm_region_init(&table->flow_region, "flow-state", (size_t)max * 64, false, err);
     if (rc == NFM_OK)
         rc = nfm_region_init(&table->bucket_region, "flow-buckets", n_lines * 64, false, err);
     if (rc == NFM_OK)
@@ -39,15 +37,22 @@ int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error 
         return rc;
     }
     table->info = (nfm_flow_info *)(void *)table->info_region.base;
-    table->flow = (nfm_flow *)(void *)table->flow_region.base;
     table->buckets = (nfm_bucket *)(void *)table->bucket_region.base;
     table->free = (uint32_t *)(void *)table->free_region.base;
     return NFM_OK;
 }
 
+int nfm_table_start(nfm_table *table, size_t extra, nfm_error *err) {
+    table->stride = sizeof(nfm_flow) + extra;
+    int rc = nfm_region_init(&table->block_region, "flow-state", table->stride * table->max_flows,
+                             false, err);
+    table->blocks = table->block_region.base;
+    return rc;
+}
+
 void nfm_table_fini(nfm_table *table) {
     nfm_region_fini(&table->info_region);
-    nfm_region_fini(&table->flow_region);
+    nfm_region_fini(&table->block_region);
     nfm_region_fini(&table->bucket_region);
     nfm_region_fini(&table->free_region);
     memset(table, 0, sizeof(*table));
@@ -155,7 +160,7 @@ static void split_one(nfm_table *table) {
     if (++table->n_buckets == 2 * table->base)
         table->base *= 2;
     for (uint32_t i = 0; i < n; i++)
-        (void)bucket_add(table, nfm_table_bucket(table, table->flow[index[i]].hash), sig[i],
+        (void)bucket_add(table, nfm_table_bucket(table, (uint32_t)hash_of(table, index[i])), sig[i],
                          index[i]); /* what one chain held fits into two */
 }
 
@@ -174,14 +179,14 @@ uint32_t nfm_table_insert(nfm_table *table, const nfm_key *key, uint64_t hash,
         table->free[table->n_free++] = index;
         return NFM_NO_FLOW;
     }
-    nfm_flow_info *info = &table->info[index];
-    memcpy(info->addr[sender_side], key->addr[0], 16);
-    memcpy(info->addr[!sender_side], key->addr[1], 16);
-    info->port[sender_side] = key->port[0];
-    info->port[!sender_side] = key->port[1];
-    info->proto = key->proto;
-    info->ip_version = key->ip_version;
-    table->flow[index].hash = (uint32_t)hash;
+    nfm_key *own = &nfm_table_flow(table, index)->key;
+    *own = *key;
+    if (sender_side == 1) {
+        memcpy(own->addr[0], key->addr[1], 16);
+        memcpy(own->addr[1], key->addr[0], 16);
+        own->port[0] = key->port[1];
+        own->port[1] = key->port[0];
+    }
     table->n_flows++;
     if (table->n_flows > table->n_buckets * FLOWS_PER_BUCKET &&
         table->n_buckets < table->max_buckets)
@@ -190,7 +195,7 @@ uint32_t nfm_table_insert(nfm_table *table, const nfm_key *key, uint64_t hash,
 }
 
 void nfm_table_remove(nfm_table *table, uint32_t index) {
-    nfm_bucket *bucket = nfm_table_bucket(table, table->flow[index].hash);
+    nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash_of(table, index));
     for (; bucket != NULL; bucket = overflow_of(table, bucket)) {
         for (uint32_t ways = bucket->used; ways != 0; ways &= ways - 1) {
             unsigned way = (unsigned)__builtin_ctz(ways);

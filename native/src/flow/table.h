@@ -5,9 +5,10 @@
  * Theory of operation. Buckets are cache lines of seven (signature, index) pairs and a link to an
  * overflow bucket. The table grows by linear hashing: each insertion beyond the load factor splits
  * one bucket, so growth never pauses. All arrays are reserved at their maximum and faulted on use.
- * Keys are kept once, in the shared nfm_flow_info; both directions meet there because the hash is
- * symmetric. A closed flow leaves the table at once, but its index is reused only when the caller
- * says that no unreleased record names it (nfm_table_recycle).
+ * The key lies in the flow's block beside the state that the packet needs next (a random
+ * access costs a page walk more than the lines it loads); both directions meet there because the
+ * hash is symmetric. A closed flow leaves the table at once, but its index is reused only when the
+ * caller says that no unreleased record names it (nfm_table_recycle).
  */
 #ifndef NFM_FLOW_TABLE_H
 #define NFM_FLOW_TABLE_H
@@ -27,22 +28,27 @@ static_assert(sizeof(nfm_bucket) == 64, "a bucket is one cache line");
 
 typedef struct nfm_table {
     nfm_flow_info *info; /* shared, by flow index */
-    nfm_flow *flow;      /* worker's own, by flow index */
+    uint8_t *blocks;     /* worker's own: nfm_flow and what modules keep beside it */
+    size_t stride;       /* bytes per block */
     nfm_bucket *buckets; /* main buckets, then overflow buckets */
     nfm_hash_key key;
-    uint64_t port_mask; /* bits of the (ports, proto, version, vlan) word that the key covers */
-    bool key_scope;     /* nfm_key.scope counts: it holds tunnel ids and inner VLAN tags */
     uint32_t base, n_buckets; /* linear hashing: base <= n_buckets < 2 * base */
     uint32_t max_buckets, n_overflow, max_overflow, free_overflow;
     uint32_t n_flows, max_flows; /* in the table */
     uint32_t n_fresh;            /* indices never used so far */
     uint32_t n_free;
     uint32_t *free; /* recycled indices */
-    nfm_region info_region, flow_region, bucket_region, free_region;
+    nfm_region info_region, block_region, bucket_region, free_region;
 } nfm_table;
 
 int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error *err);
+/* Maps the flows' blocks: |extra| bytes beside each nfm_flow, a multiple of 8. Once, before use. */
+int nfm_table_start(nfm_table *table, size_t extra, nfm_error *err);
 void nfm_table_fini(nfm_table *table);
+
+static inline nfm_flow *nfm_table_flow(const nfm_table *table, uint32_t index) {
+    return (nfm_flow *)(void *)(table->blocks + (size_t)index * table->stride);
+}
 
 /* Main bucket of a hash, for prefetching and searching. */
 static inline nfm_bucket *nfm_table_bucket(const nfm_table *table, uint32_t hash) {
@@ -61,31 +67,29 @@ static inline bool nfm__same16(const uint8_t *a, const uint8_t *b) {
     return ((a0 ^ b0) | (a1 ^ b1)) == 0;
 }
 
-/* Ports, proto, version and vlan lie alike in nfm_key and nfm_flow_info: one word compares them. */
-static_assert(offsetof(nfm_key, port) == offsetof(nfm_flow_info, port), "same word");
-static_assert(offsetof(nfm_key, vlan) == offsetof(nfm_flow_info, vlan), "same word");
-
-static inline uint64_t nfm__port_word(const uint16_t *ports) {
+/* Ports, protocol, version and VLAN of a key as one word. */
+static inline uint64_t nfm__port_word(const nfm_key *key) {
     uint64_t word;
-    memcpy(&word, ports, 8);
+    memcpy(&word, key->port, 8);
     return word;
 }
 
 static inline uint64_t nfm__swap_ports(uint64_t word) {
     return (word & ~UINT64_C(0xffffffff)) | ((word >> 16) & 0xffff) | ((word & 0xffff) << 16);
 }
+static_assert(offsetof(nfm_key, port) + 8 == offsetof(nfm_key, scope), "one word of ports");
 
 /* 0 or 1: the sender's side when |key| is that of flow |index|; -1 otherwise. */
 static inline int nfm_table_match(const nfm_table *table, const nfm_key *key, uint32_t index) {
-    const nfm_flow_info *info = &table->info[index];
-    uint64_t want = nfm__port_word(key->port), have = nfm__port_word(info->port);
-    if (table->key_scope && key->scope != info->tunnel_id)
+    const nfm_key *have = &nfm_table_flow(table, index)->key;
+    uint64_t want = nfm__port_word(key), word = nfm__port_word(have);
+    if (key->scope != have->scope)
         return -1;
-    if (((want ^ have) & table->port_mask) == 0 && nfm__same16(key->addr[0], info->addr[0]) &&
-        nfm__same16(key->addr[1], info->addr[1]))
+    if (want == word && nfm__same16(key->addr[0], have->addr[0]) &&
+        nfm__same16(key->addr[1], have->addr[1]))
         return 0;
-    if (((nfm__swap_ports(want) ^ have) & table->port_mask) == 0 &&
-        nfm__same16(key->addr[0], info->addr[1]) && nfm__same16(key->addr[1], info->addr[0]))
+    if (nfm__swap_ports(want) == word && nfm__same16(key->addr[0], have->addr[1]) &&
+        nfm__same16(key->addr[1], have->addr[0]))
         return 1;
     return -1;
 }

@@ -7,9 +7,14 @@
 #define SLOT_MARK UINT32_C(0x80000000)
 #define UNARMED UINT32_C(0xffffffff)
 
-void nfm_wheel_init(nfm_wheel *wheel, nfm_flow *flows, int64_t now_ns) {
+static inline nfm_flow *flow_at(const nfm_wheel *wheel, uint32_t index) {
+    return (nfm_flow *)(void *)(wheel->blocks + (size_t)index * wheel->stride);
+}
+
+void nfm_wheel_init(nfm_wheel *wheel, void *blocks, size_t stride, int64_t now_ns) {
     memset(wheel, 0, sizeof(*wheel));
-    wheel->flows = flows;
+    wheel->blocks = blocks;
+    wheel->stride = stride;
     wheel->tick = now_ns >> NFM_WHEEL_SHIFT;
 }
 
@@ -20,24 +25,24 @@ void nfm_wheel_add(nfm_wheel *wheel, uint32_t index, int64_t deadline_ns) {
     if (tick >= wheel->tick + NFM_WHEEL_SLOTS)
         tick = wheel->tick + NFM_WHEEL_SLOTS - 1;
     uint32_t slot = (uint32_t)(tick & (NFM_WHEEL_SLOTS - 1)), first = wheel->head[slot];
-    nfm_flow *flow = &wheel->flows[index];
+    nfm_flow *flow = flow_at(wheel, index);
     flow->timer_next = first;
     flow->timer_prev = SLOT_MARK | slot;
     if (first != 0)
-        wheel->flows[first - 1].timer_prev = index;
+        flow_at(wheel, first - 1)->timer_prev = index;
     wheel->head[slot] = index + 1;
 }
 
 void nfm_wheel_remove(nfm_wheel *wheel, uint32_t index) {
-    nfm_flow *flow = &wheel->flows[index];
+    nfm_flow *flow = flow_at(wheel, index);
     if (flow->timer_prev == UNARMED)
         return;
     if (flow->timer_prev & SLOT_MARK)
         wheel->head[flow->timer_prev & ~SLOT_MARK] = flow->timer_next;
     else
-        wheel->flows[flow->timer_prev].timer_next = flow->timer_next;
+        flow_at(wheel, flow->timer_prev)->timer_next = flow->timer_next;
     if (flow->timer_next != 0)
-        wheel->flows[flow->timer_next - 1].timer_prev = flow->timer_prev;
+        flow_at(wheel, flow->timer_next - 1)->timer_prev = flow->timer_prev;
     flow->timer_next = 0;
     flow->timer_prev = UNARMED;
 }

@@ -16,13 +16,14 @@
 enum { NFM_WHEEL_SLOTS = 4096, NFM_WHEEL_SHIFT = 28 };
 
 typedef struct nfm_wheel {
-    nfm_flow *flows;                /* borrowed: the flow table's array */
+    uint8_t *blocks; /* borrowed: the flow table's blocks, each begins with an nfm_flow */
+    size_t stride;
     int64_t tick;                   /* ticks done; slots up to this one are empty */
     uint32_t head[NFM_WHEEL_SLOTS]; /* flow index + 1, 0 empty */
 } nfm_wheel;
 
 /* Starts the wheel at |now_ns|: nothing is armed before it. */
-void nfm_wheel_init(nfm_wheel *wheel, nfm_flow *flows, int64_t now_ns);
+void nfm_wheel_init(nfm_wheel *wheel, void *blocks, size_t stride, int64_t now_ns);
 /* Arms flow |index|, which must not be armed, to come up at or shortly after |deadline_ns|. */
 void nfm_wheel_add(nfm_wheel *wheel, uint32_t index, int64_t deadline_ns);
 /* Disarms flow |index|; harmless when it is not armed. */

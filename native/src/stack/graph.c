@@ -155,20 +155,54 @@ int nfm_graph_add(nfm_graph *graph, const nfm_module *module, const uint64_t *li
     return (int)graph->n++;
 }
 
-int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_mem *mem,
-                    uint64_t wanted, nfm_error *err) {
+static size_t padded_size(const nfm_module *m) {
+    return ((size_t)m->flow_size + 7) / 8 * 8;
+}
+
+/* Tracking modules of different protocols never work on one flow: they share their place. Stream
+ * modules come behind it. */
+static size_t track_size(const nfm_graph *graph) {
+    size_t most = 0;
+    for (uint32_t i = 0; i < graph->n; i++) {
+        const nfm_module *m = graph->instances[i].module;
+        if (m->phase == NFM_PHASE_TRACK && padded_size(m) > most)
+            most = padded_size(m);
+    }
+    return most;
+}
+
+size_t nfm_graph_block_size(const nfm_graph *graph) {
+    return track_size(graph) + (graph->stream == NULL ? 0 : padded_size(graph->stream->module));
+}
+
+static int find_state(nfm_graph *graph, nfm_instance *in, const nfm_graph_start_args *args,
+                      nfm_error *err) {
+    const nfm_module *m = in->module;
+    if (m->flow_size == 0)
+        return NFM_OK;
+    if (m->phase == NFM_PHASE_TRACK || m->phase == NFM_PHASE_STREAM) {
+        in->state = args->blocks + (m->phase == NFM_PHASE_STREAM ? track_size(graph) : 0);
+        in->stride = args->stride;
+        return NFM_OK;
+    }
+    in->stride = m->flow_size;
+    int rc = nfm_region_init(&in->region, m->name, in->stride * args->mem->n_flows, false, err);
+    in->state = in->region.base;
+    return rc;
+}
+
+int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_graph_start_args *args,
+                    nfm_error *err) {
+    uint64_t wanted = args->wanted;
     for (uint32_t i = 0; i < graph->n; i++)
         wanted |= graph->instances[i].needs;
     for (uint32_t i = 0; i < graph->n; i++) {
         nfm_instance *in = &graph->instances[i];
-        size_t size = (size_t)in->module->flow_size * mem->n_flows;
-        int rc =
-            size == 0 ? NFM_OK : nfm_region_init(&in->region, in->module->name, size, false, err);
+        int rc = find_state(graph, in, args, err);
         if (rc != NFM_OK)
             return rc;
-        in->state = in->region.base;
         in->ctx.worker = worker;
-        in->ctx.mem = mem;
+        in->ctx.mem = args->mem;
         in->ctx.wanted = wanted;
         rc = in->module->start == NULL ? NFM_OK : in->module->start(&in->ctx);
         if (rc != NFM_OK)

@@ -11,7 +11,8 @@ enum { NFM_MAX_EMITS = 32, NFM_MAX_LIMITS = 32, NFM_MAX_COUNTERS = 48, NFM_NAME_
 typedef struct nfm_instance {
     const nfm_module *module;
     nfm_ctx ctx;
-    uint8_t *state; /* flow_size bytes per flow index */
+    uint8_t *state; /* of flow 0: in the flow's block, or in an array of the module's own */
+    size_t stride;  /* bytes to the next flow's */
     uint64_t needs; /* built-in events it consumes */
     uint8_t level;  /* enum nfm_level those events need */
     bool started;
@@ -33,15 +34,25 @@ typedef struct nfm_graph {
     uint64_t app_mask;        /* bit per application module */
 } nfm_graph;
 
+typedef struct nfm_graph_start_args {
+    const nfm_mem *mem;
+    uint64_t wanted;
+    uint8_t *blocks;
+    size_t stride;
+} nfm_graph_start_args;
+
 int nfm_graph_init(nfm_graph *graph);
 void nfm_graph_fini(nfm_graph *graph); /* stops the modules */
 /* Adds |module|; see nfm_worker_add_module. Returns its index or a negative status. */
 int nfm_graph_add(nfm_graph *graph, const nfm_module *module, const uint64_t *limits,
                   const uint32_t *types, nfm_error *err);
-/* Maps flow states for |max_flows| flows and calls start(). |wanted|: built-in events that
- * subscribers want; the modules' own needs are added. */
-int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_mem *mem,
-                    uint64_t wanted, nfm_error *err);
+/* Bytes per flow that tracking and stream modules keep in the flow's block, a multiple of 8. */
+size_t nfm_graph_block_size(const nfm_graph *graph);
+/* Finds or maps the flow states (|blocks|: first byte behind the nfm_flow of flow 0, |stride| to
+ * the next) and calls start(). |wanted|: built-in events that subscribers want; the modules' own
+ * needs are added. */
+int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_graph_start_args *args,
+                    nfm_error *err);
 /* The level that the application modules in |modules| need. */
 uint8_t nfm_graph_level(const nfm_graph *graph, uint64_t modules);
 
@@ -49,7 +60,7 @@ uint8_t nfm_graph_level(const nfm_graph *graph, uint64_t modules);
 static inline void *nfm_instance_state(const nfm_instance *instance, uint32_t flow_index) {
     if (instance->state == NULL)
         return NULL;
-    return instance->state + (size_t)flow_index * instance->module->flow_size;
+    return instance->state + (size_t)flow_index * instance->stride;
 }
 
 #endif

@@ -93,10 +93,11 @@ int nfm_region_init(nfm_region *region, const char *name, size_t size, bool shar
 }
 
 void nfm_region_fini(nfm_region *region) {
-    if (region->base != NULL)
+    if (region->base != NULL) {
         munmap(region->base, region->size);
-    if (region->fd >= 0)
-        close(region->fd);
+        if (region->fd >= 0) /* of a region that was never mapped fd may be 0: not ours */
+            close(region->fd);
+    }
     memset(region, 0, sizeof(*region));
     region->fd = -1;
 }

@@ -30,7 +30,17 @@ class EventBatch:
     types the attributes are the fields that they share; `of` gives the others.
     """
 
-    __slots__ = ("_columns", "_desc", "_keep", "_lists", "_memory", "_n", "_native", "_parts", "_schema")
+    __slots__ = (
+        "_columns",
+        "_desc",
+        "_keep",
+        "_lists",
+        "_memory",
+        "_n",
+        "_native",
+        "_parts",
+        "_schema",
+    )
 
     def __init__(
         self, schema: Schema, memory: Memory, desc: Any, n: int, keep: object = None

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from mesh._ffi import check, native
 from mesh.events import Catalogue, FieldDef, Kind, Source, shared_fields
+from mesh.words import enumeration
 
 __all__ = ["BIT_MASK", "DESC", "Memory", "Schema", "address_text", "endpoint", "enumeration"]
 
@@ -187,29 +188,3 @@ def address_texts(schema: Schema, name: str, rows: Array, versions: list[int]) -
         return [address_text(row, 0) for row in raw]
     pairs = zip(raw, versions, strict=True)
     return [address_text(row, version) if version else "" for row, version in pairs]
-
-
-_ENUMERATIONS = {
-    "conn_state": ("enum nfm_conn_state", "NFM_CS_"),
-    "tcp_state": ("enum nfm_tcp_state", "NFM_TCP_"),
-    "end_reason": ("enum nfm_end_reason", "NFM_END_"),
-    "gap_reason": ("enum nfm_gap_reason", "NFM_GAP_"),
-    "tunnel": ("enum nfm_tunnel", "NFM_TUNNEL_"),
-}
-
-
-@functools.cache
-def enumeration(unit: str) -> tuple[str, ...] | None:
-    """Returns the words of an enumeration by number, None when `unit` is none.
-
-    Connection states are Zeek's words ("SF"), all others are in lower case ("fin").
-    """
-    if unit not in _ENUMERATIONS:
-        return None
-    ctype, prefix = _ENUMERATIONS[unit]
-    names: dict[int, str] = native().ffi.typeof(ctype).elements
-    words = [names[number].removeprefix(prefix) for number in range(len(names))]
-    if unit == "conn_state":
-        words[0] = ""
-        return tuple(words)
-    return tuple(word.lower() for word in words)

@@ -46,6 +46,7 @@ from mesh.filter_tree import (
     lower,
     negate,
 )
+from mesh.words import enumeration
 
 __all__ = [
     "And",
@@ -101,7 +102,7 @@ def parse(text: str, fields: Mapping[str, FieldDef], words: Words | None = None)
         FilterError: the text is no filter; `pointer` draws the place.
         UnknownFilterField: the events have no such field.
     """
-    parser = _Parser(text, fields, words or _native_words)
+    parser = _Parser(text, fields, words or enumeration)
     return parser.whole()
 
 
@@ -114,12 +115,6 @@ def pointer(error: FilterError | UnknownFilterField) -> str:
     """
     line = "".join(" " if char.isspace() else char for char in error.expression)
     return line if error.position is None else f"{line}\n{' ' * error.position}^"
-
-
-def _native_words(unit: str) -> Sequence[str] | None:
-    from mesh.columns import enumeration  # needs numpy and the C library: only when asked for
-
-    return enumeration(unit)
 
 
 # ---- words -------------------------------------------------------------------------------------

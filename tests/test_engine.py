@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from ipaddress import IPv4Address
@@ -476,6 +477,15 @@ def test_an_engine_runs_once_and_closes_twice():
     engine.close()
     with pytest.raises(StateError, match="closed"):
         engine.statistics()
+
+
+def test_a_run_closes_its_own_files_and_no_others(tmp_path: Path):
+    path = tmp_path / "a.pcap"
+    write_capture(path, web())
+    before = set(os.listdir("/proc/self/fd"))
+    mesh.replay(path, nfs=[Packets, "dns_log"])
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_report_is_json():

@@ -24,6 +24,7 @@ static void feed(payload_scan *scan, nfm_record record, uint64_t what, const voi
                  size_t len) {
     uint8_t *slot = calloc(1, NFM_SLOT_SMALL);
     record.slot = 0;
+    record.frame_len = 256 - NFM_HEADROOM + (uint32_t)len;
     record.tcp.data_off = 256;
     record.tcp.data_len = (uint32_t)len;
     if (len > 0)

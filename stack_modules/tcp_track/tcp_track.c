@@ -6,7 +6,8 @@
  * Theory of operation. Each packet passes three parts in this order: what its options and its ACK
  * say about the peer (track_seq.c), what its sequence numbers say about its sender (track_seq.c),
  * and what its flags do to the connection (track_state.c). In an established connection the third
- * is skipped; the conn_state is computed again only when a side did something for the first time.
+ * is skipped, and the usual segment takes a short cut through the first two (track_usual); the
+ * conn_state is computed again only when a side did something for the first time.
  * State is 128 bytes for both sides; nothing is allocated.
  */
 #include "track.h"
@@ -84,42 +85,79 @@ static void handle_flags(nfm__track_seg *seg) {
         seg->events |= NFM_BIT(NFM_EV_TCP_STATE);
 }
 
-static void fill_snapshot(const nfm__track_seg *seg, nfm_record *rec) {
-    const nfm__track_side *own = seg->own, *peer = seg->peer;
-    const nfm_flow *flow = seg->flow;
+static void fill_snapshot(const nfm__track *t, nfm_packet *packet) {
+    nfm_record *rec = &packet->rec;
+    const nfm_flow *flow = packet->flow;
+    unsigned side = rec->side;
+    const nfm__track_side *own = &t->side[side], *peer = &t->side[side ^ 1];
     nfm_tcp_view *v = &rec->tcp;
 
     v->stream_off = 0;
     v->data_off = v->data_len = 0;
-    v->seq = seg->packet->seq;
-    v->ack = seg->packet->ack;
+    v->seq = packet->seq;
+    v->ack = packet->ack;
     v->window = own->window;
     v->next = own->next;
     v->una = own->una;
     v->peer_next = peer->flags & SIDE_NEXT ? peer->next : peer->una;
     v->rtt_us = own->rtt_us;
-    v->packets = flow->packets[seg->side] + 1; /* the worker counts this one after tracking */
+    v->packets = flow->packets[side] + 1; /* the worker counts this one after tracking */
     v->retransmits = own->retransmits;
-    v->state[0] = seg->track->side[0].state;
-    v->state[1] = seg->track->side[1].state;
+    v->state[0] = t->side[0].state;
+    v->state[1] = t->side[1].state;
     v->mss = own->mss;
-    v->payload_bytes = flow->payload_bytes[seg->side] + seg->len;
+    v->payload_bytes = flow->payload_bytes[side] + packet->l4_len;
     rec->conn_state = flow->conn_state;
-    rec->events |= seg->events;
     static_assert(NFM_F_CLIENT_IS_1 == NFM_FLOW_CLIENT_IS_1 << 6 &&
                       NFM_F_BASIS_SYN == NFM_FLOW_BASIS_SYN << 7 &&
                       NFM_F_BASIS_SYNACK == NFM_FLOW_BASIS_SYNACK << 7 &&
                       NFM_F_MIDSTREAM == NFM_FLOW_MIDSTREAM << 7,
                   "flow flags are shifted into the record's");
-    enum { BASIS = NFM_F_CLIENT_IS_1 | NFM_F_BASIS_SYN | NFM_F_BASIS_SYNACK | NFM_F_MIDSTREAM };
     unsigned f = flow->flags;
-    unsigned bits = (f & NFM_FLOW_CLIENT_IS_1) << 6 |
-                    (f & (NFM_FLOW_BASIS_SYN | NFM_FLOW_BASIS_SYNACK | NFM_FLOW_MIDSTREAM)) << 7;
-    rec->flags = (uint16_t)((rec->flags & ~BASIS) | bits);
+    rec->flags |=
+        (uint16_t)((f & NFM_FLOW_CLIENT_IS_1) << 6 |
+                   (f & (NFM_FLOW_BASIS_SYN | NFM_FLOW_BASIS_SYNACK | NFM_FLOW_MIDSTREAM)) << 7);
 }
 
-static int on_packet(nfm_ctx *ctx, nfm_packet *packet, void *state) {
-    nfm__track *t = state;
+/*
+ * The usual segment of an established connection, in few instructions: it starts at next, its ACK
+ * is possible, it is not a duplicate ACK, windows are open, nothing is new about its sender. Does
+ * what the three parts would do; returns false, with nothing changed, when it is another kind.
+ */
+static bool track_usual(nfm__track *t, const nfm_packet *p) {
+    enum { PSH = 8, MUST = SIDE_ACK | SIDE_PACKET | SIDE_BASE | SIDE_NEXT };
+    nfm__track_side *own = &t->side[p->rec.side], *peer = &t->side[p->rec.side ^ 1];
+    unsigned must = MUST | (p->l4_len > 0 ? SIDE_DATA : 0) | (p->tcp.seen ? SIDE_TS : 0);
+    int32_t acked = nfm_seq_diff(p->ack, peer->una);
+
+    if (!(t->conn & CONN_STEADY) || (p->rec.tcp_flags & ~PSH) != TH_ACK || p->seq != own->next ||
+        (own->flags & (must | SIDE_PROBED)) != must || (peer->flags & MUST) != MUST ||
+        acked < (p->l4_len == 0) || nfm_seq_diff(p->ack, peer->next) > 0 || p->window == 0 ||
+        peer->window == 0 || (p->tcp.seen & ~NFM_OPT_TIMESTAMP) ||
+        (p->rec.flags & NFM_F_BAD_L4_CSUM) ||
+        (p->tcp.seen && nfm_seq_diff(p->tcp.tsval, own->ts_recent) < 0))
+        return false;
+    uint32_t now_us = (uint32_t)((uint64_t)p->rec.ts_ns / 1000);
+    if (p->tcp.seen)
+        own->ts_recent = p->tcp.tsval;
+    if (acked > 0) {
+        peer->una = p->ack;
+        own->dup_acks = 0;
+        if (peer->flags & SIDE_RTT)
+            nfm__track_end_sample(peer, p, now_us);
+    }
+    own->window = (uint32_t)p->window << own->wscale;
+    if (p->l4_len > 0) {
+        own->next = p->seq + p->l4_len;
+        own->sent_at = now_us;
+        if (!(own->flags & SIDE_RTT))
+            nfm__track_begin_sample(own, p, own->next, now_us);
+    }
+    return true;
+}
+
+/* Any other segment. Returns 1 when it opens another connection. */
+static int track_any(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet) {
     uint8_t side = packet->rec.side, flags = packet->rec.tcp_flags;
     nfm__track_seg seg = {
         .track = t,
@@ -145,18 +183,26 @@ static int on_packet(nfm_ctx *ctx, nfm_packet *packet, void *state) {
     if (!(flags & TH_RST)) {
         if (flags & TH_ACK)
             nfm__track_ack(&seg);
-        else if (!(flags &
-                   TH_SYN)) { /* RFC 9293 section 3.10.7.4, fifth: dropped by any receiver */
+        else if (flags & TH_SYN)
+            seg.own->window = packet->window;
+        else { /* RFC 9293 section 3.10.7.4, fifth: dropped by any receiver */
             ctx->counters[COUNT_NO_ACK_FLAG]++;
             seg.events |= NFM_BIT(NFM_EV_TCP_UNEXPECTED);
-        } else
-            seg.own->window = packet->window;
+        }
         nfm__track_sequence(&seg);
     }
     if (!(t->conn & CONN_STEADY) || (flags & (TH_SYN | TH_FIN | TH_RST)) ||
         (shown(&seg) & ~seg.own->flags))
         handle_flags(&seg);
-    fill_snapshot(&seg, &packet->rec);
+    packet->rec.events |= seg.events;
+    return 0;
+}
+
+static int on_packet(nfm_ctx *ctx, nfm_packet *packet, void *state) {
+    nfm__track *t = state;
+    if (!track_usual(t, packet) && track_any(ctx, t, packet) == 1)
+        return 1;
+    fill_snapshot(t, packet);
     return 0;
 }
 

@@ -105,6 +105,9 @@ typedef struct nfm__track_seg {
 void nfm__track_options(nfm__track_seg *seg);
 void nfm__track_ack(nfm__track_seg *seg);
 void nfm__track_sequence(nfm__track_seg *seg);
+void nfm__track_end_sample(nfm__track_side *sender, const nfm_packet *p, uint32_t now_us);
+void nfm__track_begin_sample(nfm__track_side *own, const nfm_packet *p, uint32_t end,
+                             uint32_t now_us);
 
 /* track_state.c: the state machine, the client, Zeek's word for the connection. */
 bool nfm__track_is_new(const nfm__track_seg *seg);

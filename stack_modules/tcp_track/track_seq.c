@@ -90,18 +90,32 @@ static uint32_t ack_reach(const nfm__track_side *side) {
     return reach > TRACK_FAR ? TRACK_FAR : reach;
 }
 
-/* Ends the round-trip sample under way when |ack| covers it. Karn: a segment that was sent again
- * counts only when the echoed timestamp says which copy was acknowledged. */
-static void finish_sample(nfm__track_seg *seg, nfm__track_side *sender) {
-    const nfm_packet *p = seg->packet;
+/*
+ * nfm__track_end_sample ends the round-trip sample of |sender| when |p|, which came at |now_us|,
+ * acknowledges it. Karn: a segment that was sent again counts only when the echoed timestamp says
+ * which copy was acknowledged.
+ */
+void nfm__track_end_sample(nfm__track_side *sender, const nfm_packet *p, uint32_t now_us) {
     if (nfm_seq_diff(p->ack, sender->rtt_seq) < 0)
         return;
     bool echoed = (p->tcp.seen & NFM_OPT_TIMESTAMP) && p->tcp.tsecr == sender->rtt_ts;
     if (!has(sender, SIDE_RTT_AGAIN) || echoed) {
-        uint32_t sample = seg->now_us - sender->rtt_at;
+        uint32_t sample = now_us - sender->rtt_at;
         sender->rtt_us = sample == 0 ? 1 : sample;
     }
     sender->flags &= (uint16_t) ~(SIDE_RTT | SIDE_RTT_AGAIN);
+}
+
+/*
+ * nfm__track_begin_sample starts a round-trip sample of |own| with |p|, sent at |now_us|: it ends
+ * when |end| is acknowledged.
+ */
+void nfm__track_begin_sample(nfm__track_side *own, const nfm_packet *p, uint32_t end,
+                             uint32_t now_us) {
+    own->rtt_seq = end;
+    own->rtt_at = now_us;
+    own->rtt_ts = p->tcp.seen & NFM_OPT_TIMESTAMP ? p->tcp.tsval : 0;
+    own->flags |= SIDE_RTT;
 }
 
 /* RFC 5681 section 2, and not the answer to a keep-alive or probe. */
@@ -136,7 +150,7 @@ void nfm__track_ack(nfm__track_seg *seg) {
                 peer->una = p->ack;
                 own->dup_acks = 0;
                 if (has(peer, SIDE_RTT))
-                    finish_sample(seg, peer);
+                    nfm__track_end_sample(peer, p, seg->now_us);
             }
         } else if (ahead == 0 && is_duplicate_ack(seg, window)) {
             own->dup_acks += own->dup_acks < 255;
@@ -148,13 +162,8 @@ void nfm__track_ack(nfm__track_seg *seg) {
         seg->events |= NFM_BIT(NFM_EV_TCP_ZERO_WINDOW);
 }
 
-static void start_sample(nfm__track_seg *seg, bool again) {
-    nfm__track_side *own = seg->own;
-    bool ts = (seg->packet->tcp.seen & NFM_OPT_TIMESTAMP) != 0;
-    own->rtt_seq = seg->end;
-    own->rtt_at = seg->now_us;
-    own->rtt_ts = ts ? seg->packet->tcp.tsval : 0;
-    own->flags |= again ? SIDE_RTT | SIDE_RTT_AGAIN : SIDE_RTT;
+static void start_sample(nfm__track_seg *seg) {
+    nfm__track_begin_sample(seg->own, seg->packet, seg->end, seg->now_us);
 }
 
 /* Counts a segment that was sent before. */
@@ -167,8 +176,10 @@ static void sent_again(nfm__track_seg *seg, uint64_t events) {
     if (!has(own, SIDE_RTT) || nfm_seq_diff(seg->packet->seq, own->rtt_seq) >= 0)
         return;
     own->flags &= (uint16_t) ~(SIDE_RTT | SIDE_RTT_AGAIN);
-    if (seg->packet->tcp.seen & NFM_OPT_TIMESTAMP)
-        start_sample(seg, true);
+    if (seg->packet->tcp.seen & NFM_OPT_TIMESTAMP) {
+        start_sample(seg);
+        own->flags |= SIDE_RTT_AGAIN;
+    }
 }
 
 /* A segment with data, SYN or FIN that starts before next: which of the three is it? */
@@ -206,7 +217,7 @@ static void begin_side(nfm__track_seg *seg) {
     own->sent_at = seg->now_us;
     own->flags |= SIDE_BASE | SIDE_NEXT;
     if (seg->end != seq)
-        start_sample(seg, false);
+        start_sample(seg);
 }
 
 /* A segment of at most one byte that asks rather than sends. True when it was one. */
@@ -263,6 +274,6 @@ void nfm__track_sequence(nfm__track_seg *seg) {
         own->next = seg->end;
         own->sent_at = seg->now_us;
         if (!has(own, SIDE_RTT) && seg->end != seq)
-            start_sample(seg, false);
+            start_sample(seg);
     }
 }

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.rule import Rule
 
 from mesh.cli.output import AsJson, cell, complain, dump, explain, progress_bar, stdout, table, warn
 from mesh.compose import NFUse
@@ -129,9 +131,14 @@ def limits_from(limits: Sequence[str]) -> dict[str, dict[str, int | str]]:
     return found
 
 
+def heading(console: Console, text: str) -> None:
+    """Prints a line with a title, not longer than lines of text are."""
+    console.print(Rule(f"[bold]{escape(text)}", align="left", style="dim"), width=79)
+
+
 def print_results(console: Console, found: NFReport) -> None:
     """Prints what one NF found: tables for lists of records, lines for the rest."""
-    console.rule(f"[bold]{found.name}", align="left", style="dim")
+    heading(console, found.name)
     single = {}
     for key, value in (found.results or {}).items():
         rows = value if isinstance(value, list) else []
@@ -141,16 +148,17 @@ def print_results(console: Console, found: NFReport) -> None:
                 console.print(f"... {len(rows) - SHOWN} more rows of {key}: use --json")
         else:
             single[key] = value
-    single |= found.published
     if single:
         console.print("  ".join(f"{key.replace('_', ' ')} {cell(v)}" for key, v in single.items()))
+    for name, count in found.published.items():
+        console.print(f"published {count} × {name}", markup=False)
 
 
 def print_summary(console: Console, report: Report) -> None:
     """Prints the last table: what was read, how fast, what was counted."""
     stats = report.statistics
     rate = report.packets / report.seconds if report.seconds > 0 else 0.0
-    console.rule("[bold]summary", align="left", style="dim")
+    heading(console, "summary")
     rows = [
         ("capture", report.source + (" (interrupted)" if report.interrupted else "")),
         ("packets", f"{report.packets:,} ({stats.bytes:,} bytes)"),
@@ -158,8 +166,9 @@ def print_summary(console: Console, report: Report) -> None:
         ("time", f"{report.seconds:.3f} s, {rate:,.0f} packets/s"),
     ]
     rows += [(name, f"{value:,}") for name, value in sorted(report.counters.items())]
+    width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        console.print(f"{name:<32} {value}", markup=False)
+        console.print(f"{name:<{width}}  {value}", markup=False)
 
 
 def finish(report: Report) -> None:

@@ -151,7 +151,7 @@ def print_results(console: Console, found: NFReport) -> None:
     if single:
         console.print("  ".join(f"{key.replace('_', ' ')} {cell(v)}" for key, v in single.items()))
     for name, count in found.published.items():
-        console.print(f"published {count} × {name}", markup=False)
+        console.print(f"published {name}: {count}", markup=False)
 
 
 def print_summary(console: Console, report: Report) -> None:

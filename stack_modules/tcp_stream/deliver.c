@@ -155,11 +155,12 @@ void nfm__deliver_gap(nfm__stream_call *call, uint8_t side, uint32_t upto, uint8
 }
 
 /*
- * nfm__deliver_held hands out held pieces as long as they follow on next without a hole.
+ * nfm__deliver_held hands out held pieces as long as they follow on next without a hole. Nothing
+ * while the begin of the stream is not known.
  */
 void nfm__deliver_held(nfm__stream_call *call, uint8_t side) {
     nfm__stream_side *s = &call->stream->side[side];
-    while (s->head != 0 && nfm__piece_at(call->self, s->head)->seq == s->next)
+    while (s->started && s->head != 0 && nfm__piece_at(call->self, s->head)->seq == s->next)
         deliver_piece(call, side);
 }
 

@@ -139,6 +139,10 @@ static void test_midstream_waits_for_what_is_on_its_way(void) {
     r = rig_told("< A 501 a 101\n> A 104 a 501 'def'\n> A 107 a 501 'g' + 2000\n");
     CHECK_TEXT(r, 0, "defg"); /* what was lost before the capture began is no gap */
     rig_free(r);
+    r = rig_told("< A 501 a 0xfffffff0\n> A 0 a 501 'cd'\n> A 0xfffffffe a 501 'ab'\n"
+                 "< A 501 a 2\n");
+    CHECK_TEXT(r, 0, "abcd"); /* sequence number 0 is like any other */
+    rig_free(r);
 }
 
 static void test_data_before_its_syn(void) {

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instructions per packet, by callgrind: repeatable on a noisy machine, so it guards the speed.
+
+`python -m bench.instructions` compares with bench/instructions.json and fails on a regression;
+`--update` writes the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.measure import ROOT, BenchError, Row, build, options, row, say
+
+BASELINE = ROOT / "bench" / "instructions.json"
+TOLERANCE = 0.08
+"""Another compiler of the same family moves the counts by a few per cent."""
+CASES = [(w, v) for v in ("header", "track", "data") for w in ("http", "short")]
+PACKETS = 20_000
+
+
+def count(workload: str, level: str, passes: int) -> int:
+    """Instructions that one run executes, generation of the workload included."""
+    if shutil.which("valgrind") is None:
+        raise BenchError("valgrind is not installed: apt-get install valgrind")
+    program = str(build() / "nfm-bench")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program]
+        command += options(workload=workload, level=level, packets=PACKETS, passes=passes)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.M)
+    if done.returncode or found is None:
+        raise BenchError(f"{' '.join(command)}: {done.stderr[-500:]}")
+    return int(found.group(1))
+
+
+def per_packet(workload: str, level: str) -> float:
+    """Instructions of one more pass, so that making the workload and the worker cancels out."""
+    return (count(workload, level, 3) - count(workload, level, 2)) / PACKETS
+
+
+def instructions(n: int) -> Iterator[Row]:
+    """Instructions per packet against the recorded ones; `n` is not needed, they repeat."""
+    baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    for workload, level in CASES:
+        case = f"{workload}-{level}"
+        found = per_packet(workload, level)
+        before = baseline.get(case)
+        ratio = before / found if before else None
+        against = "recorded" if before else None
+        yield row("instructions", case, [found], "per packet", against, ratio)
+
+
+def main() -> int:
+    rows = list(instructions(1))
+    for one in rows:
+        say(f"{one.case:14} {one.value:7.1f} instructions per packet, {one.ratio or 1:.3f}x")
+    if "--update" in sys.argv:
+        BASELINE.write_text(json.dumps({one.case: one.value for one in rows}, indent=1) + "\n")
+        return 0
+    worse = [one.case for one in rows if one.ratio is not None and one.ratio < 1 - TOLERANCE]
+    if worse:
+        say(
+            f"more instructions than recorded: {', '.join(worse)}; mend it, or --update and say why"
+        )
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,14 +19,15 @@ from types import FrameType
 from typing import Any
 
 from mesh._ffi import check, check_pointer, native
+from mesh.capacity import check_capacity
 from mesh.columns import Memory
-from mesh.errors import SpecError, StateError, did_you_mean
+from mesh.errors import NFError, SpecError, StateError, did_you_mean
 from mesh.events import shared_fields
 from mesh.module import ModuleInfo
 from mesh.native_filter import NativeFilter
 from mesh.native_nf import load
 from mesh.nf import NF, Context
-from mesh.plan import Part, Plan, PlannedNF, PlannedSubscription
+from mesh.plan import HeardPart, Part, Plan, PlannedNF, PlannedSubscription
 from mesh.ports import Port
 from mesh.publish import Published
 from mesh.report import NFReport, Progress, Report, Statistics
@@ -56,8 +57,9 @@ class Engine:
 
     Raises:
         SpecError: `config` names what a worker does not have.
-        CapacityError: the worker does not fit into memory.
-        PlanError: a native NF cannot be loaded, or a mode that a capture cannot serve.
+        CapacityError: the plan does not fit the worker, or the worker not into memory.
+        NFError: an NF's constructor failed.
+        PlanError: a native NF cannot be loaded.
     """
 
     def __init__(
@@ -74,15 +76,29 @@ class Engine:
         self._out, self._max_failures = out or Path(), max_failures
         self._filters: dict[tuple[str, tuple[str, ...]], NativeFilter] = {}
         self._cleanups: list[Callable[[], None]] = []
-        self._worker = _new_worker(config or {})
-        self._memory = Memory(native().lib.nfm_worker_mem(self._worker), self._worker)
+        row = _worker_config(config or {})
+        sizes = {"n_records": int(row.n_records)}
+        check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes)
+        self._worker = _new_worker(row)
+        self._memory: Memory | None = Memory(
+            native().lib.nfm_worker_mem(self._worker), self._worker
+        )
         self._interrupted = False
         self._has_run = False
-        check(native().lib.nfm_worker_add_port(self._worker, port.pointer), port.source)
+        self._seats: list[Seat] = []
+        try:
+            self._set_up(modules)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, modules: Mapping[str, ModuleInfo]) -> None:
+        ffi, lib = native()
+        check(lib.nfm_worker_add_port(self._worker, self.port.pointer), self.port.source)
         self._indices = self._add_modules(modules)
-        self._seats = [self._seat(nf) for nf in plan.nfs]
-        error = native().ffi.new("nfm_error *")
-        check(native().lib.nfm_worker_start(self._worker, error), "worker", error)
+        self._seats = [self._seat(nf) for nf in self.plan.nfs]
+        error = ffi.new("nfm_error *")
+        check(lib.nfm_worker_start(self._worker, error), "worker", error)
 
     def __enter__(self) -> Engine:
         return self
@@ -95,7 +111,7 @@ class Engine:
         while self._cleanups:
             self._cleanups.pop()()
         self._seats = []
-        self._worker = None
+        self._worker = self._memory = None
         self.port.close()
 
     def run(
@@ -119,6 +135,7 @@ class Engine:
             StateError: it has run before.
             NativeError: the port failed.
         """
+        self._live()
         if self._has_run:
             raise StateError("an engine runs once: make another")
         self._has_run = True
@@ -178,8 +195,11 @@ class Engine:
     def _round(self) -> None:
         """Serves every NF once, in the order of the plan."""
         blocks: list[Published] = []
+        memory = self._memory
+        if memory is None:
+            raise StateError("the engine was closed while it ran")
         for seat in self._seats:
-            seat.drain(self._memory, self._now_ns)
+            seat.drain(memory, self._now_ns)
             seat.hear(blocks, self._now_ns)
             seat.poll(self._now_ns)
             published = seat.take_published()
@@ -254,7 +274,7 @@ class Engine:
         return indices
 
     def _seat(self, planned: PlannedNF) -> Seat:
-        instance = planned.instance or planned.cls(**planned.options)
+        instance = _instance_of(planned)
         rings: dict[bool, Any] = {}
         heard: list[Heard] = []
         for sub in planned.subscriptions:
@@ -266,8 +286,7 @@ class Engine:
                 rings[is_native] = self._new_ring()
             for part in sub.parts:
                 self._subscribe(rings[is_native], sub, part)
-            if sub.published:
-                heard.append(self._heard(sub))
+            heard += [self._heard(sub, part) for part in sub.heard]
         if True in rings:
             self._attach_native(instance, planned, rings[True])
         return Seat(
@@ -301,10 +320,10 @@ class Engine:
             row.filter = self._filter(part.where, part.where_on)
         check(lib.nfm_worker_subscribe(self._worker, row), f"subscription {sub.name}")
 
-    def _heard(self, sub: PlannedSubscription) -> Heard:
-        types = tuple(self.plan.catalogue[name].id for name in sub.published)
-        made = None if sub.where is None else self._filter(sub.where, sub.events)
-        return Heard(sub.handler, types, made)
+    def _heard(self, sub: PlannedSubscription, part: HeardPart) -> Heard:
+        types = tuple(self.plan.catalogue[name].id for name in part.names)
+        made = None if part.where is None else self._filter(part.where, part.where_on)
+        return Heard(sub.handler, types, made, part.as_type)
 
     def _filter(self, text: str, events: tuple[str, ...]) -> Any:
         """Returns the `nfm_filter *`; filters live as long as the engine."""
@@ -315,8 +334,17 @@ class Engine:
         return found.pointer
 
 
-def _new_worker(config: Mapping[str, int]) -> Any:
-    """Makes a `nfm_worker *` that is freed when the last view of its memory is gone."""
+def _instance_of(planned: PlannedNF) -> NF:
+    if planned.instance is not None:
+        return planned.instance
+    try:
+        return planned.cls(**planned.options)
+    except Exception as error:
+        raise NFError(planned.name, "__init__", error) from error
+
+
+def _worker_config(config: Mapping[str, int]) -> Any:
+    """Makes a `nfm_worker_config *`: the defaults, and what `config` changes."""
     ffi, lib = native()
     row = ffi.new("nfm_worker_config *")
     lib.nfm_worker_config_init(row)
@@ -328,6 +356,12 @@ def _new_worker(config: Mapping[str, int]) -> Any:
             setattr(row, name, value)
         except OverflowError as cause:
             raise SpecError(f"worker.{name}", f"{value} is too large") from cause
+    return row
+
+
+def _new_worker(row: Any) -> Any:
+    """Makes a `nfm_worker *` that is freed when the last view of its memory is gone."""
+    ffi, lib = native()
     error = ffi.new("nfm_error *")
     worker = check_pointer(lib.nfm_worker_new(row, error), "", error)
     return ffi.gc(worker, lib.nfm_worker_free)

@@ -12,7 +12,16 @@ from mesh.events import Catalogue
 from mesh.module import Phase
 from mesh.nf import NF
 
-__all__ = ["Edge", "Level", "Part", "Plan", "PlannedModule", "PlannedNF", "PlannedSubscription"]
+__all__ = [
+    "Edge",
+    "HeardPart",
+    "Level",
+    "Part",
+    "Plan",
+    "PlannedModule",
+    "PlannedNF",
+    "PlannedSubscription",
+]
 
 
 class Level(IntEnum):
@@ -51,6 +60,22 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class HeardPart:
+    """Published events that a subscription hears.
+
+    Attributes:
+        names: their types.
+        where: the filter, or None; `where_on` as in Part.
+        as_type: id of the user event that they are delivered as; 0 as is.
+    """
+
+    names: tuple[str, ...]
+    where: str | None
+    where_on: tuple[str, ...]
+    as_type: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedSubscription:
     """What one handler hears.
 
@@ -61,7 +86,7 @@ class PlannedSubscription:
         events: as asked for.
         where: all filters together, or None.
         parts: native subscriptions.
-        published: published event types that it hears.
+        heard: published events that it hears.
         mode: "observe" or "inline"; stage and edits for the latter.
     """
 
@@ -71,10 +96,15 @@ class PlannedSubscription:
     events: tuple[str, ...]
     where: str | None
     parts: tuple[Part, ...]
-    published: tuple[str, ...]
+    heard: tuple[HeardPart, ...]
     mode: str
     stage: int
     edits: bool
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Names of the published event types that it hears."""
+        return tuple(dict.fromkeys(name for part in self.heard for name in part.names))
 
     @property
     def level(self) -> Level:

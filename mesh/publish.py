@@ -19,7 +19,7 @@ import numpy as np
 
 from mesh._ffi import native
 from mesh.batch import EventBatch, EventView
-from mesh.columns import APP, Memory, Schema
+from mesh.columns import APP, DESC, Memory, Schema
 from mesh.errors import StateError
 from mesh.events import CELL, Catalogue, Event, FieldDef, Kind, Source
 
@@ -166,19 +166,23 @@ class Published:
         mem.fields_size = fields_size
         return mem
 
-    def batch(self, schema: Schema, types: Sequence[int], native_filter: Any) -> EventBatch | None:
+    def batch(
+        self, schema: Schema, types: Sequence[int], native_filter: Any, as_type: int
+    ) -> EventBatch | None:
         """Returns the events of these types that pass the filter, None when there are none."""
         ffi, lib = native()
-        chosen = np.flatnonzero(np.isin(self.types, np.asarray(types, np.uint32)))
-        if native_filter is not None and len(chosen):
-            passed = ffi.new("uint8_t[]", len(self.types))
-            lib.nfm_filter_select(
-                native_filter, self._memory.mem, self._desc, len(self.types), passed
-            )
-            chosen = chosen[np.frombuffer(ffi.buffer(passed), np.uint8)[chosen] != 0]
-        if len(chosen) == 0:
+        n = len(self.types)
+        mask = np.isin(self.types, np.asarray(types, np.uint32))
+        if native_filter is not None and mask.any():
+            passed = np.empty(n, np.uint8)
+            out = ffi.from_buffer("uint8_t[]", passed)
+            lib.nfm_filter_select(native_filter, self._memory.mem, self._desc, n, out)
+            mask &= passed != 0
+        rows = np.frombuffer(ffi.buffer(self._desc), DESC)[mask]
+        if len(rows) == 0:
             return None
-        whole = EventBatch(schema, self._memory, self._desc, len(self.types), self)
-        mask = np.zeros(len(self.types), np.bool_)
-        mask[chosen] = True
-        return whole.where(mask)
+        if as_type:
+            rows["what"] = APP | as_type
+        return EventBatch(
+            schema, self._memory, ffi.from_buffer("nfm_desc[]", rows), len(rows), rows
+        )

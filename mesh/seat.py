@@ -35,11 +35,19 @@ _HANDLER_MASK = np.uint64(0xFF)
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A subscription's published half: which types, through which native filter."""
+    """A subscription's published half.
+
+    Attributes:
+        handler: its number.
+        types: ids of the event types.
+        filter: `nfm_filter *`, or None.
+        as_type: id of the user event that they are delivered as; 0 as is.
+    """
 
     handler: int
     types: tuple[int, ...]
     filter: Any
+    as_type: int
 
 
 class Seat:
@@ -123,7 +131,7 @@ class Seat:
         for block in blocks:
             for heard in self._heard:
                 schema, method, label = self._handlers[heard.handler]
-                batch = block.batch(schema, heard.types, heard.filter)
+                batch = block.batch(schema, heard.types, heard.filter, heard.as_type)
                 if batch is not None and not self.is_disabled:
                     self._call(method, label, batch, now_ns)
 

@@ -17,7 +17,7 @@ from mesh.errors import (
 )
 from mesh.events import FieldDef, shared_fields
 from mesh.nf import Subscription
-from mesh.plan import Level, Part, PlannedNF, PlannedSubscription
+from mesh.plan import HeardPart, Level, Part, PlannedNF, PlannedSubscription
 from mesh.raisers import Raisers, level_of
 from mesh.uses import NFUse, SubscriptionOverride, UserEvent
 
@@ -96,9 +96,9 @@ class Subscriber:
         filters = tuple(text for text, _ in wheres)
         for text, path in wheres:
             self._filter_fits(text, events, use.name, sub.name, f"{path}.where" if path else "")
-        published = self._published(events, use)
-        if published and not sub.handler:
-            text = f"native code cannot hear {published[0]!r}, which an NF publishes"
+        heard = self._heard(events, filters, use)
+        if heard and not sub.handler:
+            text = f"native code cannot hear {heard[0].names[0]!r}, which an NF publishes"
             raise PlanError(text, nf=use.name, subscription=sub.name, path=use.path)
         return PlannedSubscription(
             name=sub.name,
@@ -107,7 +107,7 @@ class Subscriber:
             events=events,
             where=_both(filters),
             parts=self._parts(events, filters),
-            published=published,
+            heard=heard,
             mode=use.mode or sub.mode,
             stage=sub.stage if use.stage is None else use.stage,
             edits=sub.edits,
@@ -128,25 +128,38 @@ class Subscriber:
         found = {t.id: t.name for e in events for t in self.catalogue.subtree(e) if t.is_published}
         return tuple(found[number] for number in sorted(found) if found[number] not in own)
 
+    def _heard(
+        self, events: tuple[str, ...], filters: tuple[str, ...], use: NFUse
+    ) -> tuple[HeardPart, ...]:
+        """The published events below `events`, and those that user events there stand for."""
+        parts = [HeardPart(self._published(events, use), _both(filters), events)]
+        for alias in self._all_aliases(events):
+            root, wheres = self._unfolded(alias, filters)
+            names = self._published((root,), use)
+            parts.append(HeardPart(names, _both(wheres), (root,), self.catalogue[alias].id))
+        return tuple(part for part in parts if part.names)
+
     def _parts(self, events: tuple[str, ...], filters: tuple[str, ...]) -> tuple[Part, ...]:
         """The native subscriptions: one for all stack events, one per interval, one per alias."""
         bits = 0
         intervals: list[tuple[int, int]] = []
-        aliases: dict[str, None] = {}
         for event in events:
             bits |= self.catalogue.bits(event)
             intervals.append(self.catalogue.interval(event))
-            for alias in self._aliases(event, events):
-                aliases[alias] = None
         parts: list[Part] = []
         spans = [span for span in _merged(intervals) if self.raisers.app_types(span)]
         if bits or spans:
             first = spans[0] if spans else None
             parts.append(self._part(bits, first, events, filters))
             parts += [self._part(0, span, events, filters) for span in spans[1:]]
-        for alias in aliases:
-            parts += self._alias_parts(alias, filters)
+        for alias in self._all_aliases(events):
+            root, wheres = self._unfolded(alias, filters)
+            number = self.catalogue[alias].id
+            parts += [replace(part, as_type=number) for part in self._parts((root,), wheres)]
         return tuple(parts)
+
+    def _all_aliases(self, events: tuple[str, ...]) -> list[str]:
+        return list(dict.fromkeys(a for event in events for a in self._aliases(event, events)))
 
     def _aliases(self, event: str, heard: tuple[str, ...]) -> list[str]:
         """User events below `event` whose base is not heard under its own name anyway."""
@@ -164,15 +177,15 @@ class Subscriber:
             found = self.catalogue[found.base]
         return first <= found.id <= last
 
-    def _alias_parts(self, alias: str, filters: tuple[str, ...]) -> list[Part]:
+    def _unfolded(self, alias: str, filters: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """The event at the bottom of a user event, and all filters on the way there."""
         event = self.catalogue[alias]
         wheres = list(filters)
-        number = event.id
         while event.base is not None:
             if event.where:
                 wheres.insert(0, event.where)
             event = self.catalogue[event.base]
-        return [replace(part, as_type=number) for part in self._parts((event.name,), tuple(wheres))]
+        return event.name, tuple(wheres)
 
     def _part(
         self,

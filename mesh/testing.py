@@ -287,6 +287,6 @@ def replay_frames(
 
     The worker is small unless `worker` says otherwise, so that a test starts in milliseconds.
     """
-    sizes = {"n_small": 4096, "n_records": 8192, "max_flows": 4096, "fields_size": 4 << 20}
+    sizes = {"n_small": 4096, "n_records": 32768, "max_flows": 4096, "fields_size": 4 << 20}
     port = Port.memory(frames, link_type)
     return replay(port, nfs, worker=sizes | dict(worker or {}), **options)

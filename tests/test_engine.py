@@ -228,6 +228,21 @@ def test_user_events_are_delivered_under_their_name():
     assert probe.seen == [("second", "/1")]
 
 
+def test_user_events_stand_for_published_events_too():
+    class Late(NF):
+        def __init__(self) -> None:
+            self.seen: list[tuple[str, str]] = []
+
+        @on("late")
+        def heard(self, batch: EventBatch) -> None:
+            self.seen += [(e.type, e.target) for e in batch]
+
+    probe = Late()
+    events = {"late": ("requests.seen", "number == 0"), "other": ("late", 'target == "/9"')}
+    replay_frames(web(3), [probe, Requests], events=events)
+    assert probe.seen == [("late", "/0")]
+
+
 def test_filters_reach_the_stack():
     class Some(Packets):
         @on("packet", where="udp and server port 53")
@@ -288,6 +303,15 @@ def test_an_exception_stays_with_its_nf(where: str, label: str, calls: int):
     assert (error.nf, error.event, str(error.cause)) == ("fragile", label, where)
     assert isinstance(error, NFError)
     assert error.cause.__traceback__ is not None
+
+
+def test_a_constructor_that_fails_is_an_error_of_its_nf():
+    class Picky(Packets):
+        def __init__(self) -> None:
+            raise OSError("no such pattern file")
+
+    with pytest.raises(NFError, match="NF 'picky' failed in __init__: OSError: no such pattern"):
+        replay_frames(web(), [Picky])
 
 
 def test_sys_exit_in_an_nf_does_not_end_the_run():

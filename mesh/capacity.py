@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a plan fits a worker of given sizes. Pure; asked before anything is mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mesh.errors import CapacityError
+from mesh.module import ModuleDescriptor
+from mesh.plan import Plan
+
+__all__ = ["check_capacity"]
+
+MAX_RINGS = 64
+MAX_SUBSCRIPTIONS = 256
+MAX_MODULES = 16
+"""What one worker holds (NFM_MAX_RINGS, NFM_MAX_SUBS, NFM_MAX_MODULES)."""
+BURST = 32
+
+
+def check_capacity(
+    plan: Plan, modules: Sequence[ModuleDescriptor], sizes: Mapping[str, int]
+) -> None:
+    """Checks a plan's worst cases against a worker's sizes.
+
+    The worker takes packets only while a quarter of its records is free; what one packet may set
+    free at once, the held pieces of its flow, has to fit in there.
+
+    Args:
+        plan: the plan.
+        modules: descriptors of its modules, in its order.
+        sizes: of the worker, by name in nfm_worker_config.
+
+    Raises:
+        CapacityError: names the quota, what it asks for and what there is.
+    """
+    rings = sum(len({bool(sub.method) for sub in nf.subscriptions if sub.parts}) for nf in plan.nfs)
+    parts = sum(len(sub.parts) for nf in plan.nfs for sub in nf.subscriptions)
+    _at_most("NFs with packets to hear", rings, MAX_RINGS)
+    _at_most("native subscriptions", parts, MAX_SUBSCRIPTIONS)
+    _at_most("stack modules", len(plan.modules), MAX_MODULES)
+    reserve = sizes["n_records"] // 4
+    for planned, module in zip(plan.modules, modules, strict=True):
+        for limit, value in zip(module.limits, planned.limits, strict=True):
+            if limit.name == "flow_slots" and value + BURST > reserve:
+                raise CapacityError(
+                    f"modules.{module.name}.{limit.name}: {value} pieces of a flow may come free "
+                    f"at once, the worker keeps {reserve} records for that; lower it, or raise "
+                    f"worker.n_records to {_power_of_two(4 * (value + BURST))}"
+                )
+
+
+def _at_most(what: str, asked: int, room: int) -> None:
+    if asked > room:
+        raise CapacityError(f"the plan has {asked} {what}, a worker has room for {room}")
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The harness: TEST(name) functions found by a list, TAP-like lines, "N passed, N failed" at the end. */
+/* The harness: a list of test functions, TAP-like lines, "N passed, N failed" at the end. */
 #ifndef NFM_TEST_H
 #define NFM_TEST_H
 
@@ -56,7 +56,8 @@ static inline int nfm_run_tests(const nfm_test *tests, size_t n, int argc, char 
 /* A copy of |len| bytes that ends at a guard page: one byte over crashes. Never freed (tests). */
 static inline uint8_t *nfm_guarded(const void *data, size_t len) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), body = (len + page - 1) / page * page + page;
-    uint8_t *m = mmap(NULL, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *m =
+        mmap(NULL, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (m == MAP_FAILED || mprotect(m + body, page, PROT_NONE) != 0)
         abort();
     if (len > 0)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The SDK for stack modules. A module is one nfm_module descriptor and a few functions; it includes
- * this header and nothing else of nfmesh. The worker allocates |flow_size| bytes per flow and zeroes
- * them when the flow opens; a module never owns a table of flows. Modules meet only through events.
- * All calls of one worker come from one thread; time comes in with the packet.
+ * this header and nothing else of nfmesh. The worker allocates |flow_size| bytes per flow and
+ * zeroes them when the flow opens; a module never owns a table of flows. Modules meet only through
+ * events. All calls of one worker come from one thread; time comes in with the packet.
  */
 #ifndef NFM_MODULE_H
 #define NFM_MODULE_H
@@ -12,7 +12,8 @@
 
 #define NFM_MODULE_ABI 1u
 
-typedef struct nfm_key { /* of one packet, from sender to receiver */
+/* of one packet, from sender to receiver */
+typedef struct nfm_key {
     uint8_t addr[2][16]; /* source, destination; IPv4 in the first four bytes, rest zero */
     uint16_t port[2];
     uint8_t proto;
@@ -22,7 +23,8 @@ typedef struct nfm_key { /* of one packet, from sender to receiver */
 } nfm_key;          /* 44 bytes, no padding */
 static_assert(sizeof(nfm_key) == 44, "keys are compared and hashed as bytes");
 
-enum nfm_tcp_opt { /* nfm_tcp_opts.seen */
+/* nfm_tcp_opts.seen */
+enum nfm_tcp_opt {
     NFM_OPT_MSS = 1,
     NFM_OPT_WSCALE = 2,
     NFM_OPT_SACK_OK = 4,
@@ -47,8 +49,8 @@ struct nfm_flow;
 
 /* One packet on its way through the worker. Lives until the end of its burst. */
 typedef struct nfm_packet {
-    nfm_record rec; /* the snapshot under construction: wire fills line 1, modules line 2 */
-    uint8_t *base;  /* the slot's start; rec's offsets count from here */
+    nfm_record rec;        /* the snapshot under construction: wire fills line 1, modules line 2 */
+    uint8_t *base;         /* the slot's start; rec's offsets count from here */
     struct nfm_flow *flow; /* NULL: none */
     uint32_t flow_index;
     uint32_t hash;
@@ -56,7 +58,7 @@ typedef struct nfm_packet {
     /* TCP header in host order, valid when rec.proto is TCP and status is NFM_PARSE_OK */
     uint32_t seq, ack;
     uint16_t window, urgent;
-    uint32_t l4_len;   /* bytes of the payload on the wire; rec.payload_len may be cut by snaplen */
+    uint32_t l4_len; /* bytes of the payload on the wire; rec.payload_len may be cut by snaplen */
     nfm_tcp_opts tcp;
     /* innermost IP */
     uint32_t frag_id;
@@ -65,13 +67,13 @@ typedef struct nfm_packet {
     uint8_t ttl;
     uint16_t vlan[2];
     uint8_t tunnel_kind;
-    uint8_t status;    /* enum nfm_parse_status */
+    uint8_t status; /* enum nfm_parse_status */
     uint32_t tunnel_id;
     uint16_t malformed; /* enum nfm_parse_drop when status is NFM_PARSE_MALFORMED */
-    uint8_t emitted;   /* the snapshot was matched and delivered */
-    uint8_t depth;     /* tunnel headers peeled */
+    uint8_t emitted;    /* the snapshot was matched and delivered */
+    uint8_t depth;      /* tunnel headers peeled */
     uint16_t link_type;
-    uint16_t ext_off;  /* IPv6: offset in the slot of the fragment header, 0 none */
+    uint16_t ext_off; /* IPv6: offset in the slot of the fragment header, 0 none */
 } nfm_packet;
 
 enum nfm_parse_status {
@@ -84,8 +86,8 @@ enum nfm_parse_status {
 /* The worker's own state of a flow; the states of the tracking and stream modules follow it in the
  * same block of memory, so that a packet's flow is one place to load. */
 typedef struct nfm_flow {
-    uint32_t subs[2]; /* interned subscription set by side of the sender */
-    int64_t last_ns;  /* event time of the last packet */
+    uint32_t subs[2];                /* interned subscription set by side of the sender */
+    int64_t last_ns;                 /* event time of the last packet */
     uint32_t timer_next, timer_prev; /* wheel links, flow indices */
     uint32_t packets[2];
     uint64_t payload_bytes[2];
@@ -116,25 +118,26 @@ typedef struct nfm_ctx {
     uint64_t *counters;     /* in the order of the descriptor */
     struct nfm_worker *worker;
     const nfm_mem *mem;
-    uint64_t wanted;        /* built-in event bits that some subscriber or module wants */
-    uint32_t index;         /* of this module in the worker */
+    uint64_t wanted; /* built-in event bits that some subscriber or module wants */
+    uint32_t index;  /* of this module in the worker */
     uint32_t is_shared;
 } nfm_ctx;
 
-typedef struct nfm_value { /* one field of a raised event */
+/* one field of a raised event */
+typedef struct nfm_value {
     uint64_t number; /* integers, BOOL, bit pattern of F64, low 64 bits of I64 */
     nfm_view bytes;  /* BYTES, STR, ADDR (16 bytes) */
 } nfm_value;
 
 struct nfm_module {
-    uint32_t abi; /* NFM_MODULE_ABI */
+    uint32_t abi;   /* NFM_MODULE_ABI */
     uint32_t phase; /* enum nfm_phase */
     const char *name;
     const char *summary;
-    const char *const *needs;      /* event names, NULL-terminated */
+    const char *const *needs; /* event names, NULL-terminated */
     const nfm_event_def *emits;
     const nfm_limit_def *limits;
-    const char *const *counters;   /* NULL-terminated */
+    const char *const *counters; /* NULL-terminated */
     uint32_t n_emits, n_limits;
     uint32_t flow_size;
     uint8_t proto; /* flows it works on: IPPROTO number, 0 any */
@@ -170,13 +173,13 @@ void nfm_emit_packet(nfm_ctx *ctx, nfm_packet *packet);
 void nfm_emit_record(nfm_ctx *ctx, nfm_flow *flow, uint32_t flow_index, const nfm_record *record);
 /* State of another module's (or the own) flow by index. NULL when that module does not run. */
 void *nfm_flow_state(nfm_ctx *ctx, uint32_t flow_index);
-/* True when somebody wants the own event number |event| on this flow: build its fields only then. */
+/* True when somebody wants own event number |event| on this flow: build its fields only then. */
 bool nfm_wanted(nfm_ctx *ctx, uint32_t flow_index, uint32_t event);
 /* Raises own event number |event| (index into emits) from within on_event: values has one entry
  * per field, inherited fields of own parents first; |data| lies in the triggering record's slot or
  * is empty. Returns NFM_OK or NFM_E_LIMIT (no room: dropped and counted by the worker). */
 int nfm_raise(nfm_ctx *ctx, uint32_t event, const nfm_value *values, nfm_view data);
-/* From within on_event: the side that events raised from now on are about; at first the record's. */
+/* From within on_event: the side that events raised from now on are about (first: the record's). */
 void nfm_raise_side(nfm_ctx *ctx, uint8_t side);
 /* From within on_event: this flow is not for this module; it gets no more events of it, and the
  * stack stops the work that only this module needed. */
@@ -196,7 +199,9 @@ void nfm_reparse(nfm_ctx *ctx, nfm_packet *packet);
 
 /* ---- small helpers ------------------------------------------------------------------------ */
 
-static inline uint16_t nfm_read16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
+static inline uint16_t nfm_read16(const uint8_t *p) {
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
 static inline uint32_t nfm_read24(const uint8_t *p) {
     return (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
 }
@@ -214,6 +219,8 @@ static inline void nfm_write32(uint8_t *p, uint32_t v) {
     p[3] = (uint8_t)v;
 }
 /* Serial arithmetic of sequence numbers (RFC 1982, RFC 9293 section 3.4): a - b as signed. */
-static inline int32_t nfm_seq_diff(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
+static inline int32_t nfm_seq_diff(uint32_t a, uint32_t b) {
+    return (int32_t)(a - b);
+}
 
 #endif

@@ -5,6 +5,9 @@
  * Units are in the names; len is bytes; times are nanoseconds since the epoch (event time).
  */
 
+/* Tables, laid out by hand: a value and its meaning share a line. */
+/* clang-format off */
+
 /* ---- status ------------------------------------------------------------------------------- */
 
 enum nfm_status {

@@ -13,7 +13,7 @@ BUILD_IN = pyproject.toml native/CMakeLists.txt $(wildcard nfs/native.cmake) \
 STAMP   := $(VENV)/.nfmesh-installed
 CMAKE    = cmake -G Ninja -S native
 
-.PHONY: all setup run check test pytest ctest fuzz-short fuzz bench docs clean
+.PHONY: all setup run check check-format check-python check-c format test pytest ctest fuzz-short fuzz bench docs clean
 all: setup
 
 setup: $(STAMP)
@@ -24,12 +24,19 @@ run: setup ## the main job: three NFs over a capture of this project
 	@$(BIN)/nfmesh run --pcap $(CAPTURE) --nf http_log --nf dns_log --nf syn_scan
 
 # ---- check --------------------------------------------------------------------------------------
-check: setup
-	clang-format-14 --dry-run --Werror $(C_FILES)
+check: check-format check-python check-c
+
+check-format: setup
+	@echo "clang-format-14: $(words $(C_FILES)) files"
+	@clang-format-14 --dry-run --Werror $(C_FILES)
 	$(BIN)/ruff format --check .
+
+check-python: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-c: setup
 	$(PY) tools/check_layers.py
 	$(PY) tools/check_headers.py
 	$(PY) tools/check_length.py

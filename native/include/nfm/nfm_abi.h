@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The ABI of nfmesh's data plane: declarations only, no preprocessor. C includes it through nfm.h,
- * cffi reads the very same file. Offsets, never pointers, are stored in memory that processes share.
- * Units are in the names; len is bytes; times are nanoseconds since the epoch (event time).
+ * cffi reads the very same file. Offsets, never pointers, are stored in memory that processes
+ * share. Units are in the names; len is bytes; times are nanoseconds since the epoch (event time).
  */
 
 /* Tables, laid out by hand: a value and its meaning share a line. */

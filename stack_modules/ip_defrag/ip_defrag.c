@@ -15,7 +15,7 @@ static const char *const counters[] = {
 
 static const nfm_limit_def limits[] = {
     {"datagrams", 1024, 1, 65536, "datagrams under reassembly; the oldest makes room"},
-    {"fragments", 128, 2, 8192, "fragments of one datagram"},
+    {"fragments", 1024, 2, 8192, "fragments of one datagram"},
     {"slots", 4096, 2, 1 << 20, "pieces of packets held; at most half of the pool is used"},
     {"timeout_v4_s", 30, 1, 3600, "time for an IPv4 datagram to complete, in seconds"},
     {"timeout_v6_s", 60, 1, 3600, "time for an IPv6 datagram to complete (RFC 8200), in seconds"},

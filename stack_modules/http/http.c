@@ -36,7 +36,7 @@ enum {
     C_GAPS
 };
 
-enum waiting_kind { WAIT_OTHER = 0, WAIT_HEAD, WAIT_CONNECT };
+enum waiting_kind { WAIT_OTHER = 0, WAIT_HEAD, WAIT_CONNECT, WAIT_SIMPLE /* HTTP/0.9 */ };
 
 struct request_block { /* a waiting request, in a block of REQUEST_BLOCK bytes */
     int64_t ts_ns;
@@ -51,8 +51,10 @@ struct http_flow {
     uint8_t kind[QUEUE];     /* enum waiting_kind */
     uint8_t first, count;
     uint8_t not_http;
-    uint8_t request_gap; /* requests may be missing: the queue is not to be trusted */
-    uint32_t overflow;   /* requests that found the queue full, answered after it */
+    uint8_t request_gap : 1; /* requests may be missing: the queue is not to be trusted */
+    uint8_t
+        doubtful : 1;  /* a first line looked like a request but was none: the other side tells */
+    uint32_t overflow; /* requests that found the queue full, answered after it */
 };
 static_assert(sizeof(struct http_flow) <= 256, "state of a flow stays small");
 
@@ -140,6 +142,8 @@ static void push_request(const struct call *call, const nfm__http_side *side,
         flow->kind[slot] = WAIT_HEAD;
     else if (head->method.len == 7 && memcmp(head->method.data, "CONNECT", 7) == 0)
         flow->kind[slot] = WAIT_CONNECT;
+    else if (head->major == 0)
+        flow->kind[slot] = WAIT_SIMPLE;
     flow->waiting[slot] = keep_request(call, head);
 }
 
@@ -235,15 +239,6 @@ static int on_response(const struct call *call, nfm__http_side *side, const nfm_
     return follow;
 }
 
-static int on_head(void *arg, nfm__http_side *side, const nfm__http_head *head) {
-    const struct call *call = arg;
-    nfm__http_side *other = other_side(call, side);
-    bool request = head->role == NFM__HTTP_REQUEST;
-    if (other->role == NFM__HTTP_UNKNOWN)
-        other->role = request ? NFM__HTTP_RESPONSE : NFM__HTTP_REQUEST;
-    return request ? on_request(call, side, head) : on_response(call, side, head);
-}
-
 static void on_body(void *arg, nfm__http_side *side, nfm_view data) {
     const struct call *call = arg;
     if (!wanted(call, NFM__HTTP_EV_BODY))
@@ -269,14 +264,7 @@ static bool seen(const nfm__http_side *side) {
     return (side->flags & NFM__HTTP_F_SEEN) != 0;
 }
 
-static void on_error(void *arg, nfm__http_side *side, int kind) {
-    const struct call *call = arg;
-    if (kind == NFM__HTTP_E_NO_BUFFER)
-        call->ctx->counters[C_NO_BUFFER]++;
-    if (!seen(side) && !seen(other_side(call, side))) {
-        call->flow->not_http = 1; /* nothing of this flow was HTTP: no error, no business */
-        return;
-    }
+static void raise_error(const struct call *call, const nfm__http_side *side, int kind) {
     call->ctx->counters[C_ERRORS]++;
     if (!wanted(call, NFM__HTTP_EV_ERROR))
         return;
@@ -285,6 +273,42 @@ static void on_error(void *arg, nfm__http_side *side, int kind) {
     nfm__http_fill_node(v, side);
     v[2] = (nfm_value){.bytes = {(const uint8_t *)name, (uint32_t)strlen(name)}};
     raise_event(call, NFM__HTTP_EV_ERROR, v, (nfm_view){NULL, 0});
+}
+
+static void on_error(void *arg, nfm__http_side *side, int kind) {
+    const struct call *call = arg;
+    const struct http_flow *flow = call->flow;
+    bool no_start = kind == NFM__HTTP_E_NOT_HTTP || kind == NFM__HTTP_E_START_LINE;
+    if (kind == NFM__HTTP_E_NO_BUFFER)
+        call->ctx->counters[C_NO_BUFFER]++;
+    if (!seen(side) && !seen(other_side(call, side))) { /* nothing of this flow was HTTP yet */
+        call->flow->doubtful = kind == NFM__HTTP_E_START_LINE;
+        call->flow->not_http = kind != NFM__HTTP_E_START_LINE;
+        return;
+    }
+    if (no_start && side->role == NFM__HTTP_RESPONSE && flow->count > 0 &&
+        flow->kind[flow->first] == WAIT_SIMPLE)
+        return; /* the answer to HTTP/0.9 has no head */
+    raise_error(call, side, kind);
+}
+
+/* A side that was in doubt turns out to have been a broken request. */
+static void settle_doubt(const struct call *call, const nfm__http_side *side) {
+    nfm__http_side first = *side;
+    call->flow->doubtful = 0;
+    first.message = 0;
+    raise_error(call, &first, NFM__HTTP_E_START_LINE);
+}
+
+static int on_head(void *arg, nfm__http_side *side, const nfm__http_head *head) {
+    const struct call *call = arg;
+    nfm__http_side *other = other_side(call, side);
+    bool request = head->role == NFM__HTTP_REQUEST;
+    if (other->role == NFM__HTTP_UNKNOWN)
+        other->role = request ? NFM__HTTP_RESPONSE : NFM__HTTP_REQUEST;
+    if (call->flow->doubtful)
+        settle_doubt(call, other);
+    return request ? on_request(call, side, head) : on_response(call, side, head);
 }
 
 static uint32_t *buffer_id(const struct call *call, const nfm__http_side *side) {
@@ -359,10 +383,10 @@ static bool is_over(const nfm__http_side *side) {
 /* Detaches from a flow of which nothing more is to be learnt. */
 static void detach_if_over(nfm_ctx *ctx, struct http_flow *flow) {
     const nfm__http_side *a = &flow->side[0], *b = &flow->side[1];
-    bool blind = !seen(a) && !seen(b) && (is_over(a) || is_over(b));
+    bool blind = !seen(a) && !seen(b) && !flow->doubtful && (is_over(a) || is_over(b));
     if (!flow->not_http && !blind && !(is_over(a) && is_over(b)))
         return;
-    if (flow->not_http || blind)
+    if (flow->not_http || (!seen(a) && !seen(b)))
         ctx->counters[C_NOT_HTTP]++;
     else if (a->state == NFM__HTTP_DEAD || b->state == NFM__HTTP_DEAD)
         ctx->counters[C_GAVE_UP]++;

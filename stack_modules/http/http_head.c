@@ -18,6 +18,7 @@ enum { METHOD_MAX = 24, VERSION_LEN = 8 };
 
 const char *nfm__http_error_name(int kind) {
     static const char *const names[NFM__HTTP_E_COUNT] = {
+        [NFM__HTTP_E_NOT_HTTP] = "not_http",
         [NFM__HTTP_E_START_LINE] = "start_line",
         [NFM__HTTP_E_VERSION] = "version",
         [NFM__HTTP_E_TARGET] = "target",
@@ -162,6 +163,18 @@ static void check_target(nfm__http_head *head) {
         head->errors |= BIT(NFM__HTTP_E_TARGET);
 }
 
+/* "GET target" alone, HTTP/0.9 (RFC 1945 section 5.1): still spoken by scanners. */
+static int check_simple_request(nfm_view rest, nfm__http_head *head) {
+    if (head->method.len != 3 || memcmp(head->method.data, "GET", 3) != 0 || rest.len == 0 ||
+        memchr(rest.data, ' ', rest.len) != NULL)
+        return -1;
+    head->minor = 9;
+    head->version = (nfm_view){(const uint8_t *)"0.9", 3};
+    head->target = rest;
+    check_target(head);
+    return 0;
+}
+
 static int check_request(nfm_view line, nfm__http_head *head) {
     head->role = NFM__HTTP_REQUEST;
     if (nfm__http_guess(line.data, line.len) != NFM__HTTP_REQUEST)
@@ -169,13 +182,14 @@ static int check_request(nfm_view line, nfm__http_head *head) {
     const uint8_t *space = memchr(line.data, ' ', line.len);
     head->method = (nfm_view){line.data, (uint32_t)(space - line.data)};
     nfm_view rest = {space + 1, line.len - head->method.len - 1};
-    while (rest.len > 0 && is_space(rest.data[rest.len - 1])) {
+    uint32_t len = rest.len;
+    while (rest.len > 0 && is_space(rest.data[rest.len - 1]))
         rest.len--;
-        head->errors |= BIT(NFM__HTTP_E_VERSION);
-    }
     if (rest.len < VERSION_LEN + 2 || rest.data[rest.len - VERSION_LEN - 1] != ' ' ||
         !parse_version((nfm_view){rest.data + rest.len - VERSION_LEN, VERSION_LEN}, head))
-        return -1;
+        return check_simple_request(rest, head);
+    if (rest.len < len)
+        head->errors |= BIT(NFM__HTTP_E_VERSION);
     head->target = (nfm_view){rest.data, rest.len - VERSION_LEN - 1};
     check_target(head);
     return 0;

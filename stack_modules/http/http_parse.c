@@ -65,15 +65,20 @@ static void abort_message(nfm__http_side *side, const nfm__http_sink *sink, int 
     side->state = (uint8_t)state;
 }
 
-/* No start line where one must be. */
-static void reject_start(nfm__http_side *side, const nfm__http_sink *sink) {
+/* No start line where one must be; |data| are the bytes there. Capitals may be meant as a method.
+ */
+static void reject_start(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data) {
+    int kind = NFM__HTTP_E_START_LINE;
+    for (uint32_t i = 0; i < 3; i++)
+        if (i >= data.len || data.data[i] < 'A' || data.data[i] > 'Z')
+            kind = NFM__HTTP_E_NOT_HTTP;
     if (side->flags & NFM__HTTP_F_LOOSE) {
         drop_buffer(side, sink);
         side->state = NFM__HTTP_RESYNC;
         side->left = 0;
         return;
     }
-    abort_message(side, sink, NFM__HTTP_E_START_LINE, NFM__HTTP_DEAD);
+    abort_message(side, sink, kind, NFM__HTTP_DEAD);
 }
 
 /* What stands between the head and the next message (RFC 9112 section 6.3, in its order). */
@@ -134,7 +139,7 @@ static void cut_head(nfm__http_side *side, const nfm__http_sink *sink, nfm_view 
     nfm__http_head head;
     if (nfm__http_parse_head(data, true, &head) > 0) {
         if (head.errors & BIT(NFM__HTTP_E_START_LINE)) {
-            reject_start(side, sink);
+            reject_start(side, sink, data);
             return;
         }
         deliver_head(side, sink, &head);
@@ -214,7 +219,7 @@ static uint32_t gather_head(nfm__http_side *side, const nfm__http_sink *sink, nf
         used = end;
     side->head_len += used;
     if (start_is_bad(side, buffer, from)) {
-        reject_start(side, sink);
+        reject_start(side, sink, (nfm_view){buffer, side->head_len});
     } else if (end > 0) {
         nfm__http_head head;
         nfm__http_parse_head((nfm_view){buffer, side->head_len}, false, &head);
@@ -231,7 +236,7 @@ static uint32_t on_start(nfm__http_side *side, const nfm__http_sink *sink, nfm_v
     if (data.data[0] == '\r' || data.data[0] == '\n')
         return 1;
     if (!plausible(side, data)) {
-        reject_start(side, sink);
+        reject_start(side, sink, data);
         return data.len;
     }
     nfm_view limited = {data.data, data.len < sink->head_limit ? data.len : sink->head_limit};
@@ -241,7 +246,7 @@ static uint32_t on_start(nfm__http_side *side, const nfm__http_sink *sink, nfm_v
     if (used == 0)
         cut_head(side, sink, limited, NFM__HTTP_E_TOO_LONG);
     else if (head.errors & BIT(NFM__HTTP_E_START_LINE))
-        reject_start(side, sink);
+        reject_start(side, sink, data);
     else
         deliver_head(side, sink, &head);
     return used > 0 ? used : limited.len;

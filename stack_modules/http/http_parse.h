@@ -10,7 +10,8 @@
 
 /* What was wrong, in nfm__http_head.errors as bits and in the sink's error() as a number. */
 enum nfm__http_error {
-    NFM__HTTP_E_START_LINE = 0, /* no request or status line: this side is given up */
+    NFM__HTTP_E_NOT_HTTP = 0, /* bytes that begin no message at all: this side is given up */
+    NFM__HTTP_E_START_LINE,   /* begins with capitals, but is no request or status line: given up */
     NFM__HTTP_E_VERSION,
     NFM__HTTP_E_TARGET,
     NFM__HTTP_E_HEADER_LINE,  /* no colon, or a line that begins with space after the start line */

@@ -121,8 +121,7 @@ static void http2_preface(void) {
 
 static void other_protocols_are_left_at_once(void) {
     static const char *const begins[] = {
-        "\x16\x03\x01\x02", "SSH-2.0-x y\r\n", "220 smtp ESMTP\r\n", "EHLO me\r\n",
-        "*1\r\n$4\r\nPING", "get k\r\n",       "USER a b\r\n",       "\x80"};
+        "\x16\x03\x01\x02", "220 smtp ESMTP\r\n", "*1\r\n$4\r\nPING", "get k\r\n", "\x80", "DE\n"};
     for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++)
         for (int side = 0; side < 2; side++) {
             start();
@@ -132,6 +131,39 @@ static void other_protocols_are_left_at_once(void) {
             CHECK_EQ(fake_counter(&w, "not_http"), 1);
             fake_stop(&w);
         }
+}
+
+static void broken_requests_wait_for_the_other_side(void) {
+    static const char *const begins[] = {"EHLO me\r\n", "GET\t/ HTTP/1.1\r\n", "HEAD /\r\n",
+                                         "SSH-2.0-x y\r\n"};
+    for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++) {
+        start();
+        say(CLIENT, begins[i]);
+        CHECK(!w.detached);
+        CHECK_EQ(w.len, 0);
+        say(SERVER, "HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n");
+        CHECK_HAS(&w, "http.error", "message=0 is_response=0 kind=start_line");
+        CHECK_HAS(&w, "http.response", "status=400");
+        CHECK_EQ(fake_counter(&w, "errors"), 1);
+        fake_close(&w);
+        fake_open(&w);
+        say(CLIENT, begins[i]);
+        say(SERVER, i == 3 ? begins[i] : "250 ok\r\n");
+        CHECK(w.detached);
+        CHECK_EQ(w.len, 0);
+        fake_stop(&w);
+    }
+}
+
+static void http_0_9(void) {
+    start();
+    say(CLIENT, "GET /old\r\n\r\n");
+    CHECK_HAS(&w, "http.request", "method=GET target=/old host= version=0.9");
+    say(SERVER, "<html>");
+    CHECK_EQ(fake_counter(&w, "errors"), 0);
+    fake_end(&w, NFM_END_FIN);
+    CHECK_EQ(fake_counter(&w, "errors"), 0);
+    fake_stop(&w);
 }
 
 static void slow_heads_cost_a_buffer_and_give_it_back(void) {
@@ -274,6 +306,8 @@ int main(int argc, char **argv) {
         T(websocket_upgrade),
         T(http2_preface),
         T(other_protocols_are_left_at_once),
+        T(broken_requests_wait_for_the_other_side),
+        T(http_0_9),
         T(slow_heads_cost_a_buffer_and_give_it_back),
         T(gap_inside_a_body_is_counted),
         T(gap_over_a_message_resynchronises),

@@ -137,6 +137,7 @@ static void framing_of_requests(void) {
     requests("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=\"y\\\"\"\r\nabc\r\n"
              "2\r\nde\r\n0\r\nA: b\r\nC: d\r\n\r\nGET / HTTP/1.1\r\n\r\n",
              "PUT / 0 n=1\nbody abcde\nend A: b\r\nC: d\r\n\nGET / 0 n=0\nend \n");
+    requests("GET /old\r\n\r\n", "GET /old 0 n=0\nend \n"); /* HTTP/0.9 */
     requests("CONNECT h:1 HTTP/1.1\r\nContent-Length: 9\r\n\r\nnonsense",
              "CONNECT h:1 0 n=1\nend \n");
 }
@@ -187,7 +188,9 @@ static void every_error_has_its_kind(void) {
     requests("GET / HTTP/1.0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
              "GET / 0 n=0\nend \nGET / 0 n=0\nerror after_close\nend \n");
     requests("GET / HTTP/1.1\r\n\r\nget / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-             "GET / 0 n=0\nend \nerror start_line\n");
+             "GET / 0 n=0\nend \nerror not_http\n");
+    requests("GET\t/ HTTP/1.1\r\n\r\n", "error start_line\n");
+    requests("POST /\r\n\r\n", "error start_line\n");
     requests("HTTP/1.1 200 OK\r\n\r\n", "error start_line\n"); /* a response of the client */
 }
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -255,3 +258,20 @@ def test_help_teaches_with_examples(nfmesh, command):
     result = nfmesh(command, "--help")
     assert result.status == 0
     assert f"nfmesh {command}" in result.out.split("Example")[1]
+
+
+def test_progress_is_shown_on_a_terminal(tmp_path):
+    capture = tmp_path / "x.pcapng"
+    write_capture(capture, [frame for _ in range(500) for frame in conversation()])
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "mesh.cli", "flows", str(capture), "--json"]
+    env = {**os.environ, "TERM": "xterm"}
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal's other end is gone
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    assert run.wait(timeout=60) == 0
+    assert b"3,000 packets" in shown

@@ -8,7 +8,7 @@ enum { MAX_L4_OFF = UINT16_MAX - 64 }; /* offsets in records are 16 bits wide */
 /* Begins a new innermost IP layer at the walk's position: only tunnel facts outlive the old one. */
 static nfm__layer *layer_begin(nfm__walk *w, uint8_t version) {
     nfm__layer *layer = &w->layer;
-    memset(&layer->key, 0, sizeof(layer->key));
+    nfm__key_clear(&layer->key);
     layer->key.ip_version = version;
     layer->flags &= NFM_F_FRAGMENT;
     if (version == 6)

@@ -78,6 +78,8 @@ enum nfm__ethertype {
     NFM__ET_QINQ_OLD = 0x9100
 };
 
+enum { NFM__WSCALE_MAX = 14 }; /* larger ones mean this one: RFC 7323 section 2.3 */
+
 typedef struct nfm__layer { /* what is known of the innermost understood headers */
     nfm_key key;
     uint32_t l3_off, l4_off, payload_off; /* from the slot's start */
@@ -127,6 +129,17 @@ static inline void nfm__narrow(nfm__walk *w, uint32_t len) {
         w->wire_end = limit;
     if (limit < w->end)
         w->end = limit;
+}
+
+/* Clears in pieces that compilers turn into plain stores: one memset becomes a slow string
+ * operation. */
+static inline void nfm__key_clear(nfm_key *key) {
+    memset(key->addr[0], 0, sizeof(key->addr[0]));
+    memset(key->addr[1], 0, sizeof(key->addr[1]));
+    key->port[0] = key->port[1] = 0;
+    key->proto = key->ip_version = 0;
+    key->vlan = 0;
+    key->scope = 0;
 }
 
 /* The first step of a frame of |link_type|; NFM__OTHER when the type is unknown. */

@@ -14,8 +14,7 @@ enum {
     TCPOPT_TIMESTAMP = 8,
     TCPOPT_MD5 = 19,
     TCPOPT_FASTOPEN = 34,
-    TCPOPT_EXPERIMENT = 254, /* with magic 0xf989: Fast Open before RFC 7413 */
-    WSCALE_MAX = 14          /* RFC 7323 section 2.3 */
+    TCPOPT_EXPERIMENT = 254 /* with magic 0xf989: Fast Open before RFC 7413 */
 };
 
 void nfm__payload_set(nfm__walk *w, uint32_t header) {
@@ -40,7 +39,7 @@ static void tcp_option(nfm_tcp_opts *opts, const uint8_t *p, uint32_t len) {
         break;
     case TCPOPT_WSCALE:
         if (len == 3) {
-            opts->wscale = p[2] < WSCALE_MAX ? p[2] : WSCALE_MAX;
+            opts->wscale = p[2] < NFM__WSCALE_MAX ? p[2] : NFM__WSCALE_MAX;
             opts->seen |= NFM_OPT_WSCALE;
         }
         break;

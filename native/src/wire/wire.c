@@ -181,6 +181,16 @@ static void publish(nfm__walk *w, enum nfm__step step) {
     packet->depth = layer->depth;
 }
 
+static void layer_clear(nfm__layer *layer) {
+    nfm__key_clear(&layer->key);
+    layer->l3_off = layer->l4_off = layer->payload_off = 0;
+    layer->payload_len = layer->l4_len = 0;
+    layer->frag_id = layer->tunnel_id = layer->scope = 0;
+    layer->frag_off = layer->ext_off = layer->flags = 0;
+    layer->frag_more = layer->ttl = layer->tcp_flags = 0;
+    layer->tunnel_kind = layer->depth = layer->via_routing = 0;
+}
+
 /* A walk over the captured bytes from |off| on; |wire| is how many there were from there. */
 static void walk_init(nfm__walk *w, const nfm_wire_config *config, nfm_packet *packet, uint32_t off,
                       uint32_t len, uint32_t wire) {
@@ -195,7 +205,7 @@ static void walk_init(nfm__walk *w, const nfm_wire_config *config, nfm_packet *p
     w->steps = MAX_STEPS;
     w->n_vlan = 0;
     w->has_outer = 0;
-    memset(&w->layer, 0, sizeof(w->layer));
+    layer_clear(&w->layer);
 }
 
 void nfm__wire_parse_general(const nfm_wire_config *config, nfm_packet *packet) {
@@ -205,14 +215,25 @@ void nfm__wire_parse_general(const nfm_wire_config *config, nfm_packet *packet) 
     publish(&w, walk(&w, nfm__link_begin(&w, packet->link_type)));
 }
 
-/* Options of almost every segment: none, or two NOPs and a timestamp (RFC 7323 appendix A). */
+/* Options of almost every segment: none, or two NOPs and a timestamp (RFC 7323 appendix A); and
+ * what Linux puts on a SYN: MSS, SACK permitted, timestamp, NOP, window scale. */
 static inline void fast_options(nfm_tcp_opts *opts, const uint8_t *p, uint32_t len) {
-    if (len == 12 && nfm_read32(p) == 0x0101080a) {
+    opts->mss = 0;
+    opts->wscale = opts->n_sack = 0;
+    if (len == 0) {
+        opts->tsval = opts->tsecr = 0;
+        opts->seen = 0;
+    } else if (len == 12 && nfm_read32(p) == 0x0101080a) {
         opts->tsval = nfm_read32(p + 4);
         opts->tsecr = nfm_read32(p + 8);
-        opts->mss = 0;
-        opts->wscale = opts->n_sack = 0;
         opts->seen = NFM_OPT_TIMESTAMP;
+    } else if (len == 20 && nfm_read16(p) == 0x0204 && nfm_read32(p + 4) == 0x0402080a &&
+               nfm_read24(p + 16) == 0x010303 && p[19] <= NFM__WSCALE_MAX) {
+        opts->mss = nfm_read16(p + 2);
+        opts->tsval = nfm_read32(p + 8);
+        opts->tsecr = nfm_read32(p + 12);
+        opts->wscale = p[19];
+        opts->seen = NFM_OPT_MSS | NFM_OPT_SACK_OK | NFM_OPT_TIMESTAMP | NFM_OPT_WSCALE;
     } else {
         nfm__tcp_options(opts, p, len, len);
     }
@@ -235,7 +256,7 @@ static inline void fast_fill(nfm_packet *packet, const uint8_t *ip, uint32_t tot
     rec->flags = 0;
     rec->tag = 0;
     rec->conn_state = rec->reason = 0;
-    memset(&packet->key, 0, sizeof(packet->key));
+    nfm__key_clear(&packet->key);
     memcpy(packet->key.addr[0], ip + 12, 4);
     memcpy(packet->key.addr[1], ip + 16, 4);
     packet->key.port[0] = nfm_read16(tcp);

@@ -57,8 +57,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     r->limits[4] = urgent;
     r->limits[5] = data[1] >> 3 & 3;
     r->n_small = 256;
-    if (!inconsistent)
-        r->events &= ~NFM_BIT(NFM_EV_TCP_INCONSISTENT_OVERLAP);
+    if (inconsistent)
+        r->events |= NFM_BIT(NFM_EV_TCP_INCONSISTENT_OVERLAP);
     for (size_t at = 2; at + 8 <= size; at += 8)
         push(r, data + at, isn);
     rig_start(r);

@@ -23,6 +23,8 @@ static void expect_text(const char *script, const char *client) {
 static tcp_rig *told_with(enum limit which, uint64_t value, const char *script) {
     tcp_rig *r = rig_new();
     r->limits[which] = value;
+    if (which == HISTORY)
+        r->events |= NFM_BIT(NFM_EV_TCP_INCONSISTENT_OVERLAP);
     rig_say(r, script);
     rig_run(r);
     return r;
@@ -85,6 +87,15 @@ static void test_only_the_acknowledged_part_is_given_up(void) {
     expect_text(OPEN "> A 107 a 501 'g'\n< A 501 a 104\n> A 108 a 501 'h' + 1500\n"
                      "> A 104 a 501 'def'\n",
                 "[3a]defgh");
+}
+
+static void test_wait_begins_with_each_hole_and_reaches_the_last_ack(void) {
+    expect_text(OPEN "> A 106 a 501 'f'\n< A 501 a 103\n< A 501 a 107 + 10\n"
+                     "> A 107 a 501 'g' + 1000\n> A 101 a 501 'abcde'\n",
+                "[5a]fg");
+    expect_text(OPEN "> A 106 a 501 'f'\n< A 501 a 107\n> A 101 a 501 'abcde' + 500\n"
+                     "> A 110 a 501 'j'\n> A 111 a 501 'k' + 600\n> A 107 a 501 'ghi'\n",
+                "abcdefghijk");
 }
 
 static void test_hole_without_ack_waits_for_the_end(void) {
@@ -292,17 +303,24 @@ static void test_other_bytes_are_noticed_after_delivery(void) {
                                       "> A 1500 a 501 * 2000\n" /* 6: the same, cut differently */
                                       "> A 200 a 501 'this#is#something#else'\n" /* 7 */
                                       "> A 4090 a 501 * 40\n";                   /* 8 */
-    tcp_rig *r = rig_told(script);
+    tcp_rig *r = told_with(HISTORY, 4, script);
     CHECK(!RAISED(r, 6, INCONSISTENT_OVERLAP) && RAISED(r, 7, INCONSISTENT_OVERLAP));
     CHECK(!RAISED(r, 8, INCONSISTENT_OVERLAP) && RAISED(r, 8, OVERLAP));
     CHECK_EQ(r->bytes[0], 4029);
     rig_free(r);
-    r = rig_new();
-    r->events &= ~NFM_BIT(NFM_EV_TCP_INCONSISTENT_OVERLAP);
-    rig_say(r, script);
-    rig_run(r);
+    r = rig_told(script);
     CHECK_EQ(rig_counter(r, "tcp_stream.inconsistent"), 0); /* nobody asked: nothing is kept */
     CHECK_EQ(r->bytes[0], 4029);
+    rig_free(r);
+}
+
+static void test_what_was_given_up_is_not_compared(void) {
+    tcp_rig *r = told_with(HISTORY, 4,
+                           OPEN "> A 101 a 501 'abc'\n> A 111 a 501 'xyz'\n"
+                                "< A 501 a 114\n> A 114 a 501 'z' + 1500\n"
+                                "> A 101 a 501 'abcdefghijxyzz'\n");
+    CHECK_TEXT(r, 0, "abc[7a]xyzz");
+    CHECK(!RAISED(r, 8, INCONSISTENT_OVERLAP));
     rig_free(r);
 }
 
@@ -330,10 +348,12 @@ static void test_flow_cap_gives_up_the_oldest_hole(void) {
     rig_free(r);
 }
 
-static void test_worker_cap_keeps_slots_free(void) {
+/* A thousand single bytes with a hole before each; 512 slots, |percent| of which may be held. */
+static uint64_t shed_with(uint64_t percent) {
     tcp_rig *r = rig_new();
     r->n_small = 512;
-    r->limits[WORKER_SLOTS] = 25;
+    r->events = NFM_BIT(NFM_EV_TCP_DATA) | NFM_BIT(NFM_EV_TCP_GAP) | NFM_BIT(NFM_EV_FLOW_END);
+    r->limits[WORKER_SLOTS] = percent;
     rig_say(r, OPEN);
     for (uint32_t i = 0; i < 1000; i++) {
         uint8_t byte = (uint8_t)('a' + i % 26);
@@ -342,10 +362,17 @@ static void test_worker_cap_keeps_slots_free(void) {
         rig_push(r, &seg);
     }
     rig_run(r);
+    uint64_t shed = rig_counter(r, "tcp_stream.worker_cap");
     CHECK_EQ(r->bytes[0], 1000);
     CHECK_EQ(r->gaps[0], 1001);
-    CHECK(rig_counter(r, "tcp_stream.worker_cap") >= 1000 - 128);
     rig_free(r);
+    return shed;
+}
+
+static void test_worker_cap_keeps_slots_free(void) {
+    CHECK(shed_with(25) >= 1000 - 128);
+    CHECK(shed_with(90) >= 1000 - (512 - 64)); /* an eighth of the pool stays free */
+    CHECK(shed_with(90) < shed_with(25));
 }
 
 /* ---- properties ---- */
@@ -412,6 +439,8 @@ static void test_any_segmentation_gives_the_same_bytes(void) {
         tcp_rig *r = rig_new();
         uint32_t isn = round % 3 ? next_random(&random) : 0u - STREAM / 2; /* wraps */
         r->limits[OVERLAP] = round % 7; /* no policy matters where copies agree */
+        if (round % 2)
+            r->events |= NFM_BIT(NFM_EV_TCP_INCONSISTENT_OVERLAP);
         push_open(r, isn);
         uint32_t n = pieces_of(&random, piece);
         for (uint32_t i = 0; i < n; i++)
@@ -473,6 +502,7 @@ int main(int argc, char **argv) {
         T(test_acknowledged_hole_becomes_a_gap_in_time),
         T(test_late_fill_after_the_ack_is_no_gap),
         T(test_only_the_acknowledged_part_is_given_up),
+        T(test_wait_begins_with_each_hole_and_reaches_the_last_ack),
         T(test_hole_without_ack_waits_for_the_end),
         T(test_one_direction_does_not_wait_for_acks),
         T(test_impossible_ack_gives_nothing_up),
@@ -489,6 +519,7 @@ int main(int argc, char **argv) {
         T(test_overlap_policies),
         T(test_overlap_events),
         T(test_other_bytes_are_noticed_after_delivery),
+        T(test_what_was_given_up_is_not_compared),
         T(test_history_is_bounded),
         T(test_flow_cap_gives_up_the_oldest_hole),
         T(test_worker_cap_keeps_slots_free),

@@ -241,6 +241,22 @@ static void test_keep_alive_and_window_probe(void) {
     rig_free(r);
 }
 
+static void test_window_probe_of_a_busy_sender(void) {
+    tcp_rig *r = rig_told(OPEN "> A 101 a 501 'abc'\n> A 104 a 501 'def'\n< A 501 a 107 w 0\n"
+                               "> A 107 a 501 'g' + 200\n"); /* 7 */
+    CHECK(RAISED(r, 7, WINDOW_PROBE));
+    rig_free(r);
+}
+
+static void test_answer_to_a_keep_alive_is_no_duplicate_ack(void) {
+    tcp_rig *r = rig_told(OPEN "> A 101 a 501 'abc'\n< A 501 a 102\n"
+                               "> A 103 a 501 + 9000\n< A 501 a 102\n" /* 7: its answer */
+                               "> A 104 a 501 'd'\n< A 501 a 102\n");  /* 9: a real one */
+    CHECK(RAISED(r, 6, KEEP_ALIVE) && !RAISED(r, 7, DUPLICATE_ACK));
+    CHECK(RAISED(r, 9, DUPLICATE_ACK));
+    rig_free(r);
+}
+
 static void test_sequence_numbers_wrap(void) {
     tcp_rig *r = rig_told("> S 0xfffffffe\n< SA 0xffffffff a 0xffffffff\n> A 0xffffffff a 0\n"
                           "> A 0xffffffff a 0 'abcd'\n< A 0 a 3 'wxyz'\n> FA 3 a 4\n"
@@ -286,6 +302,10 @@ static void test_window_is_scaled_when_both_offered_it(void) {
     r = rig_told("> S 100 w 1000 ws 7\n< SA 500 a 101 w 1000\n> A 101 a 501 w 1000\n");
     CHECK_EQ(r->snap[3].tcp.window, 1000);
     rig_free(r);
+    r = rig_told("> S 100 w 1000\n< SA 500 a 101 w 1000 ws 2\n> A 101 a 501 w 1000\n"
+                 "< A 501 a 101 w 1000\n");
+    CHECK_EQ(r->snap[4].tcp.window, 1000);
+    rig_free(r);
 }
 
 static void test_round_trips(void) {
@@ -306,6 +326,11 @@ static void test_karn_ignores_what_was_sent_twice(void) {
                  "> A 101 a 501 'abc' ts 3 50\n> A 101 a 501 'abc' ts 300 50 + 300\n"
                  "< A 501 a 104 ts 60 300 + 10\n> A 104 a 501 'd' ts 310 60\n");
     CHECK_EQ(r->snap[7].tcp.rtt_us, 10000); /* the echo names the second copy */
+    rig_free(r);
+    r = rig_told("> S 100 ts 1 0\n< SA 500 a 101 ts 50 1\n> A 101 a 501 ts 2 50\n"
+                 "> A 101 a 501 'abc' ts 3 50\n> A 101 a 501 'abc' ts 300 50 + 300\n"
+                 "< A 501 a 104 ts 60 3 + 10\n> A 104 a 501 'd' ts 310 60\n");
+    CHECK_EQ(r->snap[7].tcp.rtt_us, 1000); /* the first copy: when that was sent is forgotten */
     rig_free(r);
 }
 
@@ -354,6 +379,8 @@ int main(int argc, char **argv) {
         T(test_out_of_order_within_a_round_trip),
         T(test_fast_retransmission_follows_duplicate_acks),
         T(test_keep_alive_and_window_probe),
+        T(test_window_probe_of_a_busy_sender),
+        T(test_answer_to_a_keep_alive_is_no_duplicate_ack),
         T(test_sequence_numbers_wrap),
         T(test_impossible_ack_and_far_segment),
         T(test_segments_without_ack_flag_are_unexpected),

@@ -16,8 +16,10 @@ mesh.replay("capture.pcap", nfs=[Counter])
 from __future__ import annotations
 
 from mesh.batch import EventBatch, EventView
+from mesh.declare import Event
 from mesh.errors import MeshError, NFError
-from mesh.events import Catalogue, Event, EventType, FieldDef, Kind
+from mesh.event_types import EventType, FieldDef, Kind
+from mesh.events import Catalogue
 from mesh.module import ModuleInfo
 from mesh.nf import NF, Context, NativeCode, on
 from mesh.registry import Registry

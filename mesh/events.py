@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Event types: the catalogue, its hierarchy and fields, and events that NFs declare themselves.
+"""The catalogue of event types: hierarchy, inherited fields, numbering.
 
 A type's parent is everything before its last dot. A type inherits its ancestors' fields, and who
 subscribes to a node hears the whole subtree below it. Types are numbered in preorder, so that a
@@ -9,123 +9,18 @@ subtree is an interval of ids.
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address
-from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mesh._ffi import native
 from mesh.errors import PlanError, UnknownEvent, UnknownField, did_you_mean
+from mesh.event_types import EventType, FieldDef, Kind, Source
 
-__all__ = [
-    "Catalogue",
-    "Event",
-    "EventType",
-    "FieldDef",
-    "Kind",
-    "Source",
-    "core_events",
-    "shared_fields",
-]
-
+__all__ = ["CELL", "Catalogue", "EventType", "FieldDef", "Kind", "Source", "shared_fields"]
 
 MAX_BITS = 48
 """A descriptor has room for this many stack events (NFM_EV_MAX)."""
-
-
-class Kind(IntEnum):
-    """What a field's value is (enum nfm_kind)."""
-
-    U8 = 1
-    U16 = 2
-    U32 = 3
-    U64 = 4
-    I64 = 5
-    F64 = 6
-    BOOL = 7
-    BYTES = 8
-    STR = 9
-    ADDR = 10
-    TIME = 11
-
-
-class Source(IntEnum):
-    """Where a field's value is found (enum nfm_source)."""
-
-    RECORD = 1
-    FLOW = 2
-    FIELDS = 3
-    FLOW_SRC = 4
-    FLOW_DST = 5
-    FLOW_CLIENT = 6
-    FLOW_SERVER = 7
-    RECORD_CLIENT = 8
-    RECORD_SERVER = 9
-    FLAG = 10
-    SENDER = 11
-    PAYLOAD = 12
-    DATA = 13
-
-
-@dataclass(frozen=True, slots=True)
-class FieldDef:
-    """One field of an event type.
-
-    Attributes:
-        name: as filters and columns name it.
-        kind: type of the value.
-        source: snapshot, flow or field record.
-        offset: bytes from the start of that source.
-        unit: "ns", "bytes", "" or the enumeration that its number is of: "conn_state".
-        doc: one line.
-    """
-
-    name: str
-    kind: Kind
-    source: Source
-    offset: int
-    unit: str = ""
-    doc: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EventType:
-    """One node of the hierarchy.
-
-    Attributes:
-        name: dotted.
-        doc: one line.
-        fields: its own; `Catalogue.fields` adds the inherited ones.
-        bit: number of the built-in stack event, None for all others.
-        origin: who raises it: "core", a stack module, "nf:NAME", "user"; "" for a pure inner node.
-        base: a user event's base event: it is that event, where `where` holds.
-        where: a user event's filter.
-        id: number within its catalogue, from 1 in preorder; 0 outside of one.
-    """
-
-    name: str
-    doc: str = ""
-    fields: tuple[FieldDef, ...] = ()
-    bit: int | None = None
-    origin: str = ""
-    base: str | None = None
-    where: str | None = None
-    id: int = 0
-
-    @property
-    def parent(self) -> str | None:
-        """Name of the parent; "" is the root of all and has none."""
-        return self.name.rpartition(".")[0] if self.name else None
-
-    @property
-    def is_published(self) -> bool:
-        """True when a network function raises it."""
-        return self.origin.startswith("nf:")
 
 
 class Catalogue:
@@ -363,108 +258,3 @@ def _lay_out(event: EventType, inherited: Mapping[str, FieldDef]) -> tuple[Field
         placed.append(dataclasses.replace(own, source=Source.FIELDS, offset=end))
         end += CELL
     return tuple(placed)
-
-
-# ---- events that network functions declare ---------------------------------------------------
-
-_KINDS: dict[Any, Kind] = {
-    int: Kind.I64,
-    float: Kind.F64,
-    str: Kind.STR,
-    bytes: Kind.BYTES,
-    bool: Kind.BOOL,
-    IPv4Address: Kind.ADDR,
-    IPv6Address: Kind.ADDR,
-    IPv4Address | IPv6Address: Kind.ADDR,
-}
-
-
-@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
-class Event:
-    """Base of the events that network functions publish.
-
-    A subclass is a frozen, keyword-only dataclass; its annotations are the fields: int, float, str,
-    bytes, bool, IPv4Address, IPv6Address or a union of the two. The class keyword `name` is the
-    event's dotted name. An event below an application event (`http.request.sqli`) has the fields of
-    its ancestors as well, filled from the event that it is published about.
-
-    >>> class PortScan(Event, name="syn_scan.port_scan"):
-    ...     source: str
-    ...     ports: int
-    >>> PortScan(source="192.0.2.1", ports=40).ports
-    40
-    >>> PortScan.event_name
-    'syn_scan.port_scan'
-    """
-
-    event_name: ClassVar[str] = ""
-
-    def __init_subclass__(cls, *, name: str = "", **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        if not name or not all(part.isidentifier() for part in name.split(".")):
-            raise TypeError(f"{cls.__name__}: give the event a dotted name: class X(Event, name=…)")
-        cls.event_name = name
-        dataclass(frozen=True, kw_only=True)(cls)
-
-    @classmethod
-    def own_fields(cls) -> tuple[FieldDef, ...]:
-        """Returns the declared fields, not placed yet (`Catalogue` does).
-
-        Raises:
-            TypeError: an annotation is none of the types that events may have.
-        """
-        hints = typing.get_type_hints(cls)
-        found: list[FieldDef] = []
-        for own in dataclasses.fields(typing.cast(Any, cls)):
-            kind = _KINDS.get(hints[own.name])
-            if kind is None:
-                raise TypeError(
-                    f"{cls.__name__}.{own.name}: {hints[own.name]!r} is no event field type; use "
-                    "int, float, str, bytes, bool, IPv4Address or IPv6Address"
-                )
-            found.append(FieldDef(own.name, kind, Source.FIELDS, 0))
-        return tuple(found)
-
-    @classmethod
-    def event_type(cls, nf: str) -> EventType:
-        """Returns the catalogue entry of this class as published by the NF `nf`."""
-        doc = (cls.__doc__ or "").strip().partition("\n")[0]
-        return EventType(cls.event_name, doc, cls.own_fields(), origin=f"nf:{nf}")
-
-
-# ---- the native part of the catalogue --------------------------------------------------------
-
-
-def core_events() -> tuple[EventType, ...]:
-    """Reads the core's event types from the C library."""
-    ffi, lib = native()
-    count = ffi.new("uint32_t *")
-    table = lib.nfm_core_events(count)
-    return read_events(table, int(count[0]), "core")
-
-
-def read_events(table: Any, count: int, origin: str) -> tuple[EventType, ...]:
-    """Copies a C array of `nfm_event_def` into event types raised by `origin`."""
-    return tuple(_read_event(table[i], origin) for i in range(count))
-
-
-def _read_event(row: Any, origin: str) -> EventType:
-    fields = tuple(_read_field(row.fields[i]) for i in range(int(row.n_fields)))
-    bit = int(row.bit)
-    return EventType(_text(row.name), _text(row.doc), fields, bit if bit >= 0 else None, origin)
-
-
-def _read_field(row: Any) -> FieldDef:
-    return FieldDef(
-        _text(row.name),
-        Kind(int(row.kind)),
-        Source(int(row.source)),
-        int(row.offset),
-        _text(row.unit),
-        _text(row.doc),
-    )
-
-
-def _text(pointer: Any) -> str:
-    ffi = native().ffi
-    return "" if pointer == ffi.NULL else typing.cast(str, ffi.string(pointer).decode())

@@ -11,7 +11,8 @@ from typing import Any
 
 from mesh._ffi import check, check_pointer, native
 from mesh.errors import ModuleMissing, did_you_mean
-from mesh.events import EventType, read_events
+from mesh.event_types import EventType
+from mesh.native_events import read_events
 
 __all__ = ["LimitDef", "ModuleDescriptor", "ModuleInfo", "Phase"]
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from mesh.batch import EventBatch, EventView
+from mesh.declare import Event
 from mesh.errors import StateError
-from mesh.events import Event
 
 __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
 

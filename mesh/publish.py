@@ -20,8 +20,10 @@ import numpy as np
 from mesh._ffi import native
 from mesh.batch import EventBatch, EventView
 from mesh.columns import APP, DESC, Memory, Schema
+from mesh.declare import Event
 from mesh.errors import StateError
-from mesh.events import CELL, Catalogue, Event, FieldDef, Kind, Source
+from mesh.event_types import FieldDef, Kind, Source
+from mesh.events import CELL, Catalogue
 
 __all__ = ["Published", "Row", "encode"]
 

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 from mesh.compose import NFUse, UserEvent, build_catalogue, compose
 from mesh.engine import Engine
 from mesh.errors import NFMissing, PlanError, UnknownEvent, UnraisedEvent
-from mesh.events import Catalogue, core_events
+from mesh.events import Catalogue
+from mesh.native_events import core_events
 from mesh.native_filter import NativeFilter
 from mesh.nf import NF
 from mesh.plan import Plan

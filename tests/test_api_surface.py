@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import subprocess
 import sys
@@ -36,6 +37,11 @@ def test_every_module_offers_what_its_all_says(name: str):
     assert module.__doc__
     for public in getattr(module, "__all__", ()):
         assert hasattr(module, public), public
+
+
+@pytest.mark.parametrize("name", [f"mesh.{stem}" for stem in MODULES])
+def test_examples_in_docstrings_are_true(name: str):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 def test_importing_does_not_load_the_native_library():

@@ -7,6 +7,7 @@ import pytest
 
 from mesh.batch import EventBatch
 from mesh.compose import NFUse, SubscriptionOverride, UserEvent, compose
+from mesh.declare import Event
 from mesh.errors import (
     MeshError,
     ModuleMissing,
@@ -17,7 +18,7 @@ from mesh.errors import (
     UnknownEvent,
     UnraisedEvent,
 )
-from mesh.events import Event, EventType, FieldDef, Kind, Source
+from mesh.events import EventType, FieldDef, Kind, Source
 from mesh.filters import parse
 from mesh.module import LimitDef, ModuleDescriptor, Phase
 from mesh.nf import NF, NativeCode, on

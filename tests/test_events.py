@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.declare import Event
 from mesh.errors import PlanError, UnknownEvent, UnknownField
 from mesh.events import (
     Catalogue,
-    Event,
     EventType,
     FieldDef,
     Kind,
     Source,
-    core_events,
     shared_fields,
 )
+from mesh.native_events import core_events
 
 
 def field(name: str, kind: Kind = Kind.U32, offset: int = 0, source=Source.FIELDS) -> FieldDef:

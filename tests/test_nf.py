@@ -8,8 +8,8 @@ from typing import Literal
 import pytest
 
 from mesh.batch import EventBatch
+from mesh.declare import Event
 from mesh.errors import StateError
-from mesh.events import Event
 from mesh.nf import NF, NativeCode, Subscription, on
 
 

@@ -101,6 +101,24 @@ static void test_random_operations_agree_with_a_model(void) {
     nfm_table_fini(&t);
 }
 
+/* Overflow buckets come back: years of comings and goings do not use them up. */
+static void test_churn_does_not_exhaust_overflow_buckets(void) {
+    enum { LIVE = 3800 };
+    nfm_table t = make(4096);
+    uint32_t *ring = malloc(sizeof(uint32_t) * LIVE);
+    for (uint32_t i = 0; i < 300000 && !nfm_test_failed; i++) {
+        if (i >= LIVE) {
+            nfm_table_remove(&t, ring[i % LIVE]);
+            nfm_table_recycle(&t, ring[i % LIVE]);
+        }
+        nfm_key key = key_of(i);
+        ring[i % LIVE] = nfm_table_insert(&t, &key, nfm_hash_flow(&t.key, &key), 0);
+        CHECK(ring[i % LIVE] != NFM_NO_FLOW);
+    }
+    free(ring);
+    nfm_table_fini(&t);
+}
+
 static void test_full_table_refuses(void) {
     nfm_table t = make(1024);
     for (uint32_t i = 0; i < 1024; i++) {
@@ -127,9 +145,9 @@ static void test_hash_spreads_sequential_keys(void) {
 
 int main(int argc, char **argv) {
     static const nfm_test tests[] = {
-        T(test_both_directions_find_one_flow),        T(test_receiver_can_be_side_0),
-        T(test_random_operations_agree_with_a_model), T(test_full_table_refuses),
-        T(test_hash_spreads_sequential_keys),
+        T(test_both_directions_find_one_flow),           T(test_receiver_can_be_side_0),
+        T(test_random_operations_agree_with_a_model),    T(test_full_table_refuses),
+        T(test_churn_does_not_exhaust_overflow_buckets), T(test_hash_spreads_sequential_keys),
     };
     return nfm_run_tests(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);
 }

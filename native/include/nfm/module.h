@@ -160,7 +160,8 @@ struct nfm_module {
     void (*on_event)(nfm_ctx *ctx, const nfm_record *record, nfm_view data, void *state);
     /* Fills the module's part of a flow.end / flow.update record. */
     void (*totals)(nfm_ctx *ctx, const nfm_flow *flow, const void *state, nfm_record *record);
-    /* Called as event time advances, at most once per 100 ms of it. */
+    /* Called as event time advances, at most once per 100 ms of it; at the end of all ports with
+     * INT64_MAX: release what is held. */
     void (*on_tick)(nfm_ctx *ctx, int64_t now_ns);
 };
 

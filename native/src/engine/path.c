@@ -60,9 +60,7 @@ static void advance_time(nfm_worker *w, nfm_packet *p) {
     w->next_tick_ns = w->now_ns + NFM_TICK_NS;
     if (nfm_wheel_due(&w->wheel, w->now_ns))
         nfm__flow_timers(w);
-    for (uint32_t i = 0; i < w->graph.n; i++)
-        if (w->graph.instances[i].module->on_tick != NULL)
-            w->graph.instances[i].module->on_tick(&w->graph.instances[i].ctx, w->now_ns);
+    nfm_graph_tick(&w->graph, w->now_ns);
 }
 
 /* The flow of a packet: most often the candidate that parsing the burst found and prefetched. */

@@ -153,6 +153,7 @@ static void settle(nfm_worker *w, uint64_t native_at_least) {
 }
 
 static int run_end(nfm_worker *w) {
+    nfm_graph_tick(&w->graph, INT64_MAX); /* nothing will complete what they still hold */
     for (;;) {
         bool all = finish_some(w);
         settle(w, 1);
@@ -172,12 +173,12 @@ int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
     settle(w, 1);
     uint64_t left = max_packets;
     while (!w->finishing) {
+        if (left == 0 || must_drain(w))
+            settle(w, 1); /* native receivers may be all it takes */
         if (must_drain(w))
             return NFM_RUN_DRAIN;
-        if (left == 0) {
-            settle(w, 1);
+        if (left == 0)
             return NFM_RUN_BUDGET;
-        }
         int n = receive(w, left < NFM_BURST ? (uint32_t)left : NFM_BURST);
         if (n == NFM_E_EOF) {
             w->finishing = true;

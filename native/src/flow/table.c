@@ -194,16 +194,26 @@ uint32_t nfm_table_insert(nfm_table *table, const nfm_key *key, uint64_t hash,
     return index;
 }
 
+/* Gives an empty overflow bucket back; |before| is the one that links to it. */
+static void unlink_empty(nfm_table *table, nfm_bucket *before, nfm_bucket *bucket) {
+    uint32_t id = before->next;
+    before->next = bucket->next;
+    bucket->next = table->free_overflow;
+    table->free_overflow = id;
+}
+
 void nfm_table_remove(nfm_table *table, uint32_t index) {
-    nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash_of(table, index));
-    for (; bucket != NULL; bucket = overflow_of(table, bucket)) {
+    nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash_of(table, index)), *before = NULL;
+    for (; bucket != NULL; before = bucket, bucket = overflow_of(table, bucket)) {
         for (uint32_t ways = bucket->used; ways != 0; ways &= ways - 1) {
             unsigned way = (unsigned)__builtin_ctz(ways);
-            if (bucket->index[way] == index) {
-                bucket->used &= ~(1u << way);
-                table->n_flows--;
-                return;
-            }
+            if (bucket->index[way] != index)
+                continue;
+            bucket->used &= ~(1u << way);
+            table->n_flows--;
+            if (bucket->used == 0 && before != NULL)
+                unlink_empty(table, before, bucket);
+            return;
         }
     }
 }

@@ -212,6 +212,14 @@ int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_graph
     return NFM_OK;
 }
 
+void nfm_graph_tick(nfm_graph *graph, int64_t now_ns) {
+    for (uint32_t i = 0; i < graph->n; i++) {
+        nfm_instance *in = &graph->instances[i];
+        if (in->module->on_tick != NULL)
+            in->module->on_tick(&in->ctx, now_ns);
+    }
+}
+
 uint8_t nfm_graph_level(const nfm_graph *graph, uint64_t modules) {
     uint8_t level = NFM_LEVEL_PACKET;
     for (uint64_t left = modules & graph->app_mask; left != 0; left &= left - 1) {

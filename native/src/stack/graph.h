@@ -53,6 +53,8 @@ size_t nfm_graph_block_size(const nfm_graph *graph);
  * needs are added. */
 int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_graph_start_args *args,
                     nfm_error *err);
+/* Tells the modules that event time is |now_ns|; INT64_MAX: it ends. */
+void nfm_graph_tick(nfm_graph *graph, int64_t now_ns);
 /* The level that the application modules in |modules| need. */
 uint8_t nfm_graph_level(const nfm_graph *graph, uint64_t modules);
 

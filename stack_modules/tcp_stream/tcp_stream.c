@@ -135,9 +135,11 @@ static uint32_t deliverable(const nfm__stream_call *call, const nfm__stream_side
     return room < run->len ? room : run->len;
 }
 
-/* Delivers |run|, or holds it, or both in parts. */
+/* Delivers |run|, or holds it, or both in parts. When slots run low, one hole is given up for what
+ * is newly held: more would not help at once, since receivers still have the slots. */
 static void place(nfm__stream_call *call, uint8_t side, nfm__run run) {
     nfm__stream_side *s = &call->stream->side[side];
+    bool low = nfm_slots_free(call->ctx) <= call->self->keep_free;
     while (run.len > 0) {
         int32_t old = s->started ? nfm_seq_diff(s->next, run.seq) : 0;
         if (old > 0) {
@@ -147,7 +149,6 @@ static void place(nfm__stream_call *call, uint8_t side, nfm__run run) {
         }
         uint32_t now = deliverable(call, s, &run);
         bool in_order = s->started && run.seq == s->next;
-        bool low = nfm_slots_free(call->ctx) <= call->self->keep_free;
         if (now < run.len && (in_order || !low) && nfm__held_insert(call, side, run)) {
             nfm__deliver_held(call, side);
             return;
@@ -161,6 +162,7 @@ static void place(nfm__stream_call *call, uint8_t side, nfm__run run) {
             continue;
         }
         bool worker = low || call->self->n_used >= call->self->n_pieces;
+        low = low && s->head == 0;
         shed(call, side, &run, worker ? NFM_GAP_WORKER_CAP : NFM_GAP_FLOW_CAP);
     }
 }

@@ -22,6 +22,7 @@ typedef struct rig {
     nfm_ring *ring;
     int64_t now_ns;
     uint32_t n;
+    uint64_t peak_slots; /* in use between bursts */
     seen all[SEEN_MAX];
 } rig;
 
@@ -78,6 +79,12 @@ static inline void drain(rig *r) {
     }
 }
 
+static inline uint64_t slots_used(const rig *r) {
+    nfm_worker_stats stats;
+    nfm_worker_stats_get(r->worker, &stats);
+    return stats.slots_used;
+}
+
 static inline void run(rig *r) {
     nfm_error err;
     CHECK_EQ(nfm_worker_start(r->worker, &err), NFM_OK);
@@ -85,8 +92,11 @@ static inline void run(rig *r) {
     for (int i = 0; rc != NFM_RUN_EOF && rc >= 0 && i < 100000; i++) {
         rc = nfm_worker_run(r->worker, 8);
         drain(r);
+        r->peak_slots = slots_used(r) > r->peak_slots ? slots_used(r) : r->peak_slots;
     }
     CHECK_EQ(rc, NFM_RUN_EOF);
+    nfm_worker_run(r->worker, 0);
+    CHECK_EQ(slots_used(r), 0); /* the end of the port releases what waits in vain */
 }
 
 static inline uint64_t counter(const rig *r, const char *name) {
@@ -99,13 +109,6 @@ static inline uint64_t counter(const rig *r, const char *name) {
             return counters[i].value;
     CHECK(!"no such counter");
     return 0;
-}
-
-static inline uint64_t slots_used(const rig *r) {
-    nfm_worker_stats stats;
-    nfm_worker_run(r->worker, 0);
-    nfm_worker_stats_get(r->worker, &stats);
-    return stats.slots_used;
 }
 
 static inline void end(rig *r) {

@@ -219,6 +219,8 @@ static int follow_response(const struct call *call, nfm__http_side *side,
     }
     if (kind == WAIT_CONNECT && head->status >= 300)
         nfm__http_resume(other_side(call, side));
+    if (flow->count == 0)
+        return NFM__HTTP_UNSURE;
     return kind == WAIT_HEAD ? NFM__HTTP_NO_BODY : NFM__HTTP_BY_HEAD;
 }
 

@@ -54,6 +54,7 @@ static void end_message(nfm__http_side *side, const nfm__http_sink *sink, bool c
     side->body_len = 0;
     side->gap_len = 0;
     side->left = 0;
+    side->unsure = 0;
     side->state = NFM__HTTP_START;
 }
 
@@ -110,6 +111,7 @@ static void begin_body(nfm__http_side *side, const nfm__http_sink *sink, const n
         side->state = NFM__HTTP_BODY_CLOSE;
     } else if (head->content_length > 0) {
         side->left = (uint64_t)head->content_length;
+        side->unsure = follow == NFM__HTTP_UNSURE;
         side->state = NFM__HTTP_BODY_LENGTH;
     } else {
         end_message(side, sink, true, none);
@@ -253,6 +255,11 @@ static uint32_t on_start(nfm__http_side *side, const nfm__http_sink *sink, nfm_v
 }
 
 static uint32_t on_body(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data) {
+    if (side->unsure && nfm__http_may_start(data, NFM__HTTP_RESPONSE)) {
+        end_message(side, sink, true, (nfm_view){NULL, 0});
+        return 0;
+    }
+    side->unsure = 0;
     if (side->state != NFM__HTTP_BODY_CLOSE && side->left < data.len)
         data.len = (uint32_t)side->left;
     sink->body(sink->arg, side, data);

@@ -62,7 +62,9 @@ enum nfm__http_state {
 enum nfm__http_follow {
     NFM__HTTP_BY_HEAD = 0, /* as the head itself says */
     NFM__HTTP_NO_BODY,     /* response to HEAD */
-    NFM__HTTP_SWITCH       /* the connection is a tunnel from here on */
+    NFM__HTTP_SWITCH,      /* the connection is a tunnel from here on */
+    NFM__HTTP_UNSURE       /* by head, unless another response stands where the body should begin:
+                            * the request was not seen, it may have been HEAD */
 };
 
 enum nfm__http_known { /* header fields that events carry */
@@ -119,7 +121,8 @@ typedef struct nfm__http_side { /* zeroed: at the start of a connection */
     uint8_t state, role, flags;
     uint8_t digits;  /* of the chunk size */
     uint8_t newline; /* the buffer ends with: 0 other, 1 LF, 2 LF CR */
-    uint8_t pad[3];
+    uint8_t unsure;  /* the body may be absent */
+    uint8_t pad[2];
 } nfm__http_side;
 
 typedef struct nfm__http_end {

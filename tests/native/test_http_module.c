@@ -166,6 +166,19 @@ static void http_0_9(void) {
     fake_stop(&w);
 }
 
+static void one_sided_responses_to_head_have_no_body(void) {
+    static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 70\r\n\r\n";
+    start();
+    say(SERVER, head);
+    say(SERVER, head);
+    say(SERVER, "body");
+    say(SERVER, head); /* bytes of that body now */
+    CHECK_EQ(fake_counter(&w, "responses"), 2);
+    CHECK_HAS(&w, "http.message_end", "message=0 is_response=1 body_bytes=0 gap_bytes=0");
+    CHECK_HAS(&w, "http.body", "message=1 is_response=1 offset=4 length=39");
+    fake_stop(&w);
+}
+
 static void slow_heads_cost_a_buffer_and_give_it_back(void) {
     static const char head[] = "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok";
     start();
@@ -308,6 +321,7 @@ int main(int argc, char **argv) {
         T(other_protocols_are_left_at_once),
         T(broken_requests_wait_for_the_other_side),
         T(http_0_9),
+        T(one_sided_responses_to_head_have_no_body),
         T(slow_heads_cost_a_buffer_and_give_it_back),
         T(gap_inside_a_body_is_counted),
         T(gap_over_a_message_resynchronises),

@@ -81,10 +81,18 @@ class Heard(mesh.NF):
 
 
 HTTP_FIELDS = ("http.request.method", "http.request.uri", "http.response.code")
-DNS_FIELDS = (
-    "dns.id dns.flags.response dns.qry.name dns.qry.type dns.flags.rcode dns.count.queries"
-    " dns.count.answers dns.resp.type dns.a dns.aaaa"
-).split()
+DNS_FIELDS = [
+    "dns.id",
+    "dns.flags.response",
+    "dns.qry.name",
+    "dns.qry.type",
+    "dns.flags.rcode",
+    "dns.count.queries",
+    "dns.count.answers",
+    "dns.resp.type",
+    "dns.a",
+    "dns.aaaa",
+]
 PORTS = " || ".join(f"{p}.port in {{53, 5353, 5355}}" for p in ("udp", "tcp"))
 ONLY = f"!icmp && !icmpv6 && ((http && tcp) || ((dns || mdns || llmnr) && ({PORTS})))"
 
@@ -101,8 +109,8 @@ class Seen:
 def tshark(capture: Path, bodies: bool) -> Seen:
     """Returns what tshark says.
 
-    With |bodies| it tells a message when its body is whole, so it keeps silent about cut ones. Without,
-    it tells each head that begins in a segment of its own.
+    With |bodies| it tells a message when its body is whole, so it keeps silent about cut ones.
+    Without, it tells each head that begins in a segment of its own.
     """
     command = ["tshark", "-r", str(capture), "-n", "-T", "fields", "-Y", ONLY]
     command += ["-E", "occurrence=a", "-E", f"aggregator={BETWEEN}"]

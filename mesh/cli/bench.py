@@ -18,6 +18,7 @@ __all__ = ["bench"]
 
 def bench(
     name: Annotated[str, typer.Argument(help="A benchmark, or all.")] = "all",
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each program.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Measures: medians, spread, and ratios to other programs that are installed here.
@@ -28,7 +29,8 @@ def bench(
       nfmesh bench track
       nfmesh bench all --json > today.jsonl
     """
-    command = [sys.executable, "-m", "bench", name, *(["--json"] if as_json else [])]
+    command = [sys.executable, "-m", "bench", name, "--runs", str(runs)]
+    command += ["--json"] if as_json else []
     raise typer.Exit(subprocess.run(command, cwd=checkout(), check=False).returncode)
 
 

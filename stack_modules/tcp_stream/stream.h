@@ -36,14 +36,15 @@ enum stream_limit {
     LIMIT_HISTORY
 };
 
-enum stream_overlap { /* values of the limit "overlap" */
-                      OVERLAP_FIRST,
-                      OVERLAP_LAST,
-                      OVERLAP_BSD,
-                      OVERLAP_LINUX,
-                      OVERLAP_OLD_LINUX,
-                      OVERLAP_WINDOWS,
-                      OVERLAP_SOLARIS
+/* values of the limit "overlap" */
+enum stream_overlap {
+    OVERLAP_FIRST,
+    OVERLAP_LAST,
+    OVERLAP_BSD,
+    OVERLAP_LINUX,
+    OVERLAP_OLD_LINUX,
+    OVERLAP_WINDOWS,
+    OVERLAP_SOLARIS
 };
 
 enum stream_counter {
@@ -93,7 +94,8 @@ typedef struct nfm__stream_side {
     uint8_t pad[3];
 } nfm__stream_side;
 
-typedef struct nfm__stream { /* per flow */
+/* per flow */
+typedef struct nfm__stream {
     nfm__stream_side side[2];
 } nfm__stream;
 static_assert(sizeof(nfm__stream) == 128, "two cache lines per flow");
@@ -107,7 +109,8 @@ typedef struct nfm__history {
     uint8_t nibbles[HISTORY_BYTES / 2];
 } nfm__history;
 
-typedef struct nfm__stream_self { /* per worker */
+/* per worker */
+typedef struct nfm__stream_self {
     nfm__piece *pieces;
     uint32_t n_pieces, n_used, fresh, free; /* free: index + 1 of the first free piece */
     uint32_t keep_free;                     /* slots that the worker needs for going on */

@@ -34,8 +34,8 @@ static const nfm_event_def emits[] = {
 /* clang-format on */
 
 static const char *const needs[] = {"packet.tcp", NULL};
-static const char *const counters[] = {/* order: enum track_counter */
-                                       "reused",        "reused_open", "bad_ack",  "bad_rst",
+/* order: enum track_counter */
+static const char *const counters[] = {"reused",        "reused_open", "bad_ack",  "bad_rst",
                                        "rst_in_window", "far_segment", "paws_old", "no_ack_flag",
                                        "bad_option",    NULL};
 
@@ -59,6 +59,9 @@ static unsigned shown(const nfm__track_seg *seg) {
     return bits;
 }
 
+/* All that track_usual() relies on about a side. */
+enum { HEARD = SIDE_ACK | SIDE_PACKET | SIDE_BASE | SIDE_NEXT };
+
 /* The parts that only the begin, the end or an oddity of a connection needs. */
 static void handle_flags(nfm__track_seg *seg) {
     nfm__track *t = seg->track;
@@ -81,6 +84,8 @@ static void handle_flags(nfm__track_seg *seg) {
             seg->events |= NFM_BIT(NFM_EV_TCP_STATE);
         seg->flow->conn_state = word;
     }
+    bool usual = (t->conn & CONN_STEADY) && (seg->own->flags & seg->peer->flags & HEARD) == HEARD;
+    t->conn = (uint8_t)(usual ? t->conn | CONN_USUAL : t->conn & ~CONN_USUAL);
     if ((t->side[0].state << 8 | t->side[1].state) != before)
         seg->events |= NFM_BIT(NFM_EV_TCP_STATE);
 }
@@ -124,22 +129,25 @@ static void fill_snapshot(const nfm__track *t, nfm_packet *packet) {
  * is possible, it is not a duplicate ACK, windows are open, nothing is new about its sender. Does
  * what the three parts would do; returns false, with nothing changed, when it is another kind.
  */
-static bool track_usual(nfm__track *t, const nfm_packet *p) {
-    enum { PSH = 8, MUST = SIDE_ACK | SIDE_PACKET | SIDE_BASE | SIDE_NEXT };
-    nfm__track_side *own = &t->side[p->rec.side], *peer = &t->side[p->rec.side ^ 1];
-    unsigned must = MUST | (p->l4_len > 0 ? SIDE_DATA : 0) | (p->tcp.seen ? SIDE_TS : 0);
+static inline bool track_usual(nfm__track *t, const nfm_packet *p) {
+    enum { PSH = 8 };
+    unsigned side = p->rec.side;
+    nfm__track_side *own = t->side + side, *peer = t->side + (side ^ 1);
     int32_t acked = nfm_seq_diff(p->ack, peer->una);
+    uint32_t len = p->l4_len;
 
-    if (!(t->conn & CONN_STEADY) || (p->rec.tcp_flags & ~PSH) != TH_ACK || p->seq != own->next ||
-        (own->flags & (must | SIDE_PROBED)) != must || (peer->flags & MUST) != MUST ||
-        acked < (p->l4_len == 0) || nfm_seq_diff(p->ack, peer->next) > 0 || p->window == 0 ||
-        peer->window == 0 || (p->tcp.seen & ~NFM_OPT_TIMESTAMP) ||
-        (p->rec.flags & NFM_F_BAD_L4_CSUM) ||
-        (p->tcp.seen && nfm_seq_diff(p->tcp.tsval, own->ts_recent) < 0))
+    if (!(t->conn & CONN_USUAL) || (p->rec.tcp_flags & ~PSH) != TH_ACK || p->seq != own->next ||
+        acked < (len == 0) || nfm_seq_diff(p->ack, peer->next) > 0 || p->window == 0 ||
+        peer->window == 0 || (own->flags & SIDE_PROBED) || (p->rec.flags & NFM_F_BAD_L4_CSUM) ||
+        (len > 0 && !(own->flags & SIDE_DATA)))
         return false;
-    uint32_t now_us = (uint32_t)((uint64_t)p->rec.ts_ns / 1000);
-    if (p->tcp.seen)
+    if (p->tcp.seen) {
+        if (p->tcp.seen != NFM_OPT_TIMESTAMP || !(own->flags & SIDE_TS) ||
+            nfm_seq_diff(p->tcp.tsval, own->ts_recent) < 0)
+            return false;
         own->ts_recent = p->tcp.tsval;
+    }
+    uint32_t now_us = (uint32_t)((uint64_t)p->rec.ts_ns / 1000);
     if (acked > 0) {
         peer->una = p->ack;
         own->dup_acks = 0;
@@ -147,8 +155,8 @@ static bool track_usual(nfm__track *t, const nfm_packet *p) {
             nfm__track_end_sample(peer, p, now_us);
     }
     own->window = (uint32_t)p->window << own->wscale;
-    if (p->l4_len > 0) {
-        own->next = p->seq + p->l4_len;
+    if (len > 0) {
+        own->next = p->seq + len;
         own->sent_at = now_us;
         if (!(own->flags & SIDE_RTT))
             nfm__track_begin_sample(own, p, own->next, now_us);
@@ -157,7 +165,7 @@ static bool track_usual(nfm__track *t, const nfm_packet *p) {
 }
 
 /* Any other segment. Returns 1 when it opens another connection. */
-static int track_any(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet) {
+__attribute__((noinline)) static int track_any(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet) {
     uint8_t side = packet->rec.side, flags = packet->rec.tcp_flags;
     nfm__track_seg seg = {
         .track = t,

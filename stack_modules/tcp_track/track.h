@@ -5,40 +5,37 @@
 
 #include "nfm/module.h"
 
-enum { /* RFC 9293 section 3.1, as in nfm_record.tcp_flags */
-       TH_FIN = 1,
-       TH_SYN = 2,
-       TH_RST = 4,
-       TH_ACK = 16
+/* RFC 9293 section 3.1, as in nfm_record.tcp_flags */
+enum { TH_FIN = 1, TH_SYN = 2, TH_RST = 4, TH_ACK = 16 };
+
+/* nfm__track_side.flags; the first seven decide the conn_state */
+enum track_side_flag {
+    SIDE_SYN = 1, /* sent a SYN without ACK */
+    SIDE_SYNACK = 2,
+    SIDE_FIN = 4,
+    SIDE_RST = 8, /* sent a valid RST */
+    SIDE_DATA = 16,
+    SIDE_ACK = 32,     /* sent a segment with ACK and none of SYN, FIN, RST */
+    SIDE_PACKET = 64,  /* sent anything */
+    SIDE_BASE = 128,   /* isn and una are known, maybe from the peer's ACK alone */
+    SIDE_NEXT = 256,   /* next is known: a segment of this side was seen */
+    SIDE_WSCALE = 512, /* offered window scaling */
+    SIDE_TS = 1024,    /* sends timestamps: ts_recent is valid */
+    SIDE_SACK = 2048,  /* offered or used SACK */
+    SIDE_FIN_ACKED = 4096,
+    SIDE_RTT = 8192,        /* a sample is under way: rtt_seq, rtt_at, rtt_ts */
+    SIDE_RTT_AGAIN = 16384, /* ... of a segment sent more than once */
+    SIDE_PROBED = 32768     /* the last segment was a keep-alive or a window probe */
 };
 
-enum track_side_flag { /* nfm__track_side.flags; the first eight decide the conn_state */
-                       SIDE_SYN = 1, /* sent a SYN without ACK */
-                       SIDE_SYNACK = 2,
-                       SIDE_FIN = 4,
-                       SIDE_RST = 8, /* sent a valid RST */
-                       SIDE_DATA = 16,
-                       SIDE_ACK = 32,     /* sent a segment with ACK and none of SYN, FIN, RST */
-                       SIDE_PACKET = 64,  /* sent anything */
-                       SIDE_BASE = 128,   /* isn and una are known, from own segments or from the
-                                             peer's ACK */
-                       SIDE_NEXT = 256,   /* next is known: a segment of this side was seen */
-                       SIDE_WSCALE = 512, /* offered window scaling */
-                       SIDE_TS = 1024,    /* sends timestamps: ts_recent is valid */
-                       SIDE_SACK = 2048,  /* offered or used SACK */
-                       SIDE_FIN_ACKED = 4096,
-                       SIDE_RTT = 8192,        /* a sample is under way: rtt_seq, rtt_at, rtt_ts */
-                       SIDE_RTT_AGAIN = 16384, /* ... of a segment sent more than once */
-                       SIDE_PROBED = 32768 /* the last segment was a keep-alive or a window probe */
-};
-
-enum track_conn_flag {                      /* nfm__track.conn */
-                       CONN_RST = 1,        /* a valid RST was seen ... */
-                       CONN_RST_SIDE_1 = 2, /* ... and the first came from side 1 */
-                       CONN_FINS_FIRST = 4, /* both FINs came before any RST */
-                       CONN_ESTABLISHED = 8,
-                       CONN_STEADY =
-                           16 /* established, no FIN, no RST: nothing for the state machine to do */
+/* nfm__track.conn */
+enum track_conn_flag {
+    CONN_RST = 1,        /* a valid RST was seen ... */
+    CONN_RST_SIDE_1 = 2, /* ... and the first came from side 1 */
+    CONN_FINS_FIRST = 4, /* both FINs came before any RST */
+    CONN_ESTABLISHED = 8,
+    CONN_STEADY = 16, /* established, no FIN, no RST: the state machine rests */
+    CONN_USUAL = 32   /* steady, and both sides are known: see track_usual() */
 };
 
 typedef struct nfm__track_side {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares http and dns events with tshark over the captures of the shared corpus, end to end.
 
-Compared are multisets over each capture, because the two may tell a message at different frames when
+Compared are multisets over each capture, as the two may tell a message at different frames when
 segments come out of order: of requests (method, target), of responses (status), of DNS messages
 (id, response or not, name, type, code, answers announced, addresses). The known differences, each
 with its reason, are in ``DIFFERENT``; anything else fails the test.

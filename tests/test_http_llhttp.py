@@ -274,7 +274,8 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the tool that prints what the parser makes of inputs, built with sanitizers."""
     out = tmp_path_factory.mktemp("http") / "http_dump"
     module = ROOT / "stack_modules/http"
-    sources = [ROOT / "tests/native/http_dump.c", module / "http_head.c", module / "http_parse.c"]
+    names = ("http_head.c", "http_parse.c", "http_side.c", "http_chunk.c")
+    sources = [ROOT / "tests/native/http_dump.c", *(module / name for name in names)]
     include = f"-I{ROOT / 'native/include'}"
     subprocess.run(["cc", *FLAGS, include, *map(str, sources), "-o", str(out)], check=True)
     return out

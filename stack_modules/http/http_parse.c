@@ -17,54 +17,9 @@
  *   2. Each message that the sink's head() was told of gets exactly one end().
  *   3. An error kind is told once per message. Given up (DEAD) means that framing is lost.
  */
-#include "http_parse.h"
+#include "http_side.h"
 
 #include <string.h>
-
-#define BIT(kind) (1u << (kind))
-
-static void report(nfm__http_side *side, const nfm__http_sink *sink, int kind) {
-    if (side->reported & BIT(kind))
-        return;
-    side->reported |= BIT(kind);
-    sink->error(sink->arg, side, kind);
-}
-
-static void report_all(nfm__http_side *side, const nfm__http_sink *sink, uint32_t errors) {
-    for (; errors != 0; errors &= errors - 1)
-        report(side, sink, __builtin_ctz(errors));
-}
-
-static void drop_buffer(nfm__http_side *side, const nfm__http_sink *sink) {
-    sink->release(sink->arg, side);
-    side->head_len = 0;
-    side->newline = 0;
-    side->flags &= (uint8_t)~NFM__HTTP_F_LINE_OK;
-}
-
-static void end_message(nfm__http_side *side, const nfm__http_sink *sink, bool complete,
-                        nfm_view trailers) {
-    if (side->flags & NFM__HTTP_F_IN_MESSAGE) {
-        nfm__http_end end = {.trailers = trailers, .complete = complete};
-        sink->end(sink->arg, side, &end);
-    }
-    side->flags &= (uint8_t) ~(NFM__HTTP_F_IN_MESSAGE | NFM__HTTP_F_CHUNKED);
-    side->message++;
-    side->reported = 0;
-    side->body_len = 0;
-    side->gap_len = 0;
-    side->left = 0;
-    side->unsure = 0;
-    side->state = NFM__HTTP_START;
-}
-
-/* The message cannot be followed any further. */
-static void abort_message(nfm__http_side *side, const nfm__http_sink *sink, int kind, int state) {
-    report(side, sink, kind);
-    drop_buffer(side, sink);
-    end_message(side, sink, false, (nfm_view){NULL, 0});
-    side->state = (uint8_t)state;
-}
 
 /* No start line where one must be; |data| are the bytes there. Capitals may be meant as a method.
  */
@@ -74,12 +29,12 @@ static void reject_start(nfm__http_side *side, const nfm__http_sink *sink, nfm_v
         if (i >= data.len || data.data[i] < 'A' || data.data[i] > 'Z')
             kind = NFM__HTTP_E_NOT_HTTP;
     if (side->flags & NFM__HTTP_F_LOOSE) {
-        drop_buffer(side, sink);
+        nfm__http_drop_buffer(side, sink);
         side->state = NFM__HTTP_RESYNC;
         side->left = 0;
         return;
     }
-    abort_message(side, sink, kind, NFM__HTTP_DEAD);
+    nfm__http_abort_message(side, sink, kind, NFM__HTTP_DEAD);
 }
 
 /* What stands between the head and the next message (RFC 9112 section 6.3, in its order). */
@@ -87,20 +42,21 @@ static void begin_body(nfm__http_side *side, const nfm__http_sink *sink, const n
                        int follow) {
     static const nfm_view none = {NULL, 0};
     bool response = head->role == NFM__HTTP_RESPONSE;
-    uint32_t fatal = BIT(NFM__HTTP_E_TRANSFER_ENCODING);
+    uint32_t fatal = NFM__HTTP_BIT(NFM__HTTP_E_TRANSFER_ENCODING);
     if (!head->te_seen)
-        fatal |= BIT(NFM__HTTP_E_CONTENT_LENGTH) | BIT(NFM__HTTP_E_LENGTH_CONFLICT);
+        fatal |=
+            NFM__HTTP_BIT(NFM__HTTP_E_CONTENT_LENGTH) | NFM__HTTP_BIT(NFM__HTTP_E_LENGTH_CONFLICT);
     if (follow == NFM__HTTP_SWITCH) {
-        end_message(side, sink, true, none);
+        nfm__http_end_message(side, sink, true, none);
         side->state = NFM__HTTP_TUNNEL;
     } else if (!response && head->method.len == 7 && memcmp(head->method.data, "CONNECT", 7) == 0) {
-        end_message(side, sink, true, none);
+        nfm__http_end_message(side, sink, true, none);
         side->state = NFM__HTTP_WAIT;
     } else if (response && (follow == NFM__HTTP_NO_BODY || head->status / 100 == 1 ||
                             head->status == 204 || head->status == 304)) {
-        end_message(side, sink, true, none);
+        nfm__http_end_message(side, sink, true, none);
     } else if (head->errors & fatal) {
-        end_message(side, sink, false, none);
+        nfm__http_end_message(side, sink, false, none);
         side->state = NFM__HTTP_DEAD;
     } else if (head->chunked) {
         side->flags |= NFM__HTTP_F_CHUNKED;
@@ -114,7 +70,7 @@ static void begin_body(nfm__http_side *side, const nfm__http_sink *sink, const n
         side->unsure = follow == NFM__HTTP_UNSURE;
         side->state = NFM__HTTP_BODY_LENGTH;
     } else {
-        end_message(side, sink, true, none);
+        nfm__http_end_message(side, sink, true, none);
     }
 }
 
@@ -126,8 +82,8 @@ static void deliver_head(nfm__http_side *side, const nfm__http_sink *sink,
     int follow = sink->head(sink->arg, side, head);
     uint32_t errors = head->errors;
     if (side->flags & NFM__HTTP_F_CLOSED)
-        errors |= BIT(NFM__HTTP_E_AFTER_CLOSE);
-    report_all(side, sink, errors);
+        errors |= NFM__HTTP_BIT(NFM__HTTP_E_AFTER_CLOSE);
+    nfm__http_report_all(side, sink, errors);
     if (head->keep_alive || head->status / 100 == 1)
         side->flags &= (uint8_t)~NFM__HTTP_F_CLOSED;
     else
@@ -140,53 +96,19 @@ static void deliver_head(nfm__http_side *side, const nfm__http_sink *sink,
 static void cut_head(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data, int kind) {
     nfm__http_head head;
     if (nfm__http_parse_head(data, true, &head) > 0) {
-        if (head.errors & BIT(NFM__HTTP_E_START_LINE)) {
+        if (head.errors & NFM__HTTP_BIT(NFM__HTTP_E_START_LINE)) {
             reject_start(side, sink, data);
             return;
         }
         deliver_head(side, sink, &head);
     }
-    abort_message(side, sink, kind, NFM__HTTP_DEAD);
+    nfm__http_abort_message(side, sink, kind, NFM__HTTP_DEAD);
 }
 
 /* False: these first bytes cannot begin a message of this side. */
 static bool plausible(const nfm__http_side *side, nfm_view data) {
     int guess = nfm__http_guess(data.data, data.len);
     return guess == 0 || (guess > 0 && (side->role == NFM__HTTP_UNKNOWN || side->role == guess));
-}
-
-/* Finds the empty line that ends a head. Returns the bytes up to and with it, or 0; *newline is the
- * scan's state across calls. */
-static uint32_t find_end(nfm_view data, uint8_t *newline) {
-    uint32_t i = 0;
-    while (i < data.len) {
-        uint8_t c = data.data[i];
-        if (c == '\n') {
-            if (*newline != 0)
-                return i + 1;
-            *newline = 1;
-            i++;
-        } else if (c == '\r' && *newline == 1) {
-            *newline = 2;
-            i++;
-        } else {
-            const uint8_t *lf = memchr(data.data + i, '\n', data.len - i);
-            *newline = 0;
-            i = lf != NULL ? (uint32_t)(lf - data.data) : data.len;
-        }
-    }
-    return 0;
-}
-
-/* Appends up to the limit; NULL when there is no buffer. *used: bytes taken. */
-static uint8_t *append(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data,
-                       uint32_t *used) {
-    uint8_t *buffer = sink->buffer(sink->arg, side);
-    uint32_t room = sink->head_limit - side->head_len;
-    *used = data.len < room ? data.len : room;
-    if (buffer != NULL)
-        memcpy(buffer + side->head_len, data.data, *used);
-    return buffer;
 }
 
 /* The start line in a growing buffer is judged when it is there. */
@@ -210,13 +132,13 @@ static bool start_is_bad(nfm__http_side *side, const uint8_t *buffer, uint32_t f
 
 static uint32_t gather_head(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data) {
     uint32_t used, from = side->head_len;
-    uint8_t *buffer = append(side, sink, data, &used);
+    uint8_t *buffer = nfm__http_append(side, sink, data, &used);
     if (buffer == NULL) {
-        abort_message(side, sink, NFM__HTTP_E_NO_BUFFER, NFM__HTTP_DEAD);
+        nfm__http_abort_message(side, sink, NFM__HTTP_E_NO_BUFFER, NFM__HTTP_DEAD);
         return data.len;
     }
     side->state = NFM__HTTP_HEAD;
-    uint32_t end = find_end((nfm_view){data.data, used}, &side->newline);
+    uint32_t end = nfm__http_find_end((nfm_view){data.data, used}, &side->newline);
     if (end > 0)
         used = end;
     side->head_len += used;
@@ -226,7 +148,7 @@ static uint32_t gather_head(nfm__http_side *side, const nfm__http_sink *sink, nf
         nfm__http_head head;
         nfm__http_parse_head((nfm_view){buffer, side->head_len}, false, &head);
         deliver_head(side, sink, &head);
-        drop_buffer(side, sink);
+        nfm__http_drop_buffer(side, sink);
     } else if (side->head_len == sink->head_limit) {
         cut_head(side, sink, (nfm_view){buffer, side->head_len}, NFM__HTTP_E_TOO_LONG);
     }
@@ -247,7 +169,7 @@ static uint32_t on_start(nfm__http_side *side, const nfm__http_sink *sink, nfm_v
         return gather_head(side, sink, data);
     if (used == 0)
         cut_head(side, sink, limited, NFM__HTTP_E_TOO_LONG);
-    else if (head.errors & BIT(NFM__HTTP_E_START_LINE))
+    else if (head.errors & NFM__HTTP_BIT(NFM__HTTP_E_START_LINE))
         reject_start(side, sink, data);
     else
         deliver_head(side, sink, &head);
@@ -256,7 +178,7 @@ static uint32_t on_start(nfm__http_side *side, const nfm__http_sink *sink, nfm_v
 
 static uint32_t on_body(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data) {
     if (side->unsure && nfm__http_may_start(data, NFM__HTTP_RESPONSE)) {
-        end_message(side, sink, true, (nfm_view){NULL, 0});
+        nfm__http_end_message(side, sink, true, (nfm_view){NULL, 0});
         return 0;
     }
     side->unsure = 0;
@@ -270,139 +192,8 @@ static uint32_t on_body(nfm__http_side *side, const nfm__http_sink *sink, nfm_vi
     if (side->left == 0 && side->state == NFM__HTTP_CHUNK_DATA)
         side->state = NFM__HTTP_CHUNK_END_CR;
     else if (side->left == 0)
-        end_message(side, sink, true, (nfm_view){NULL, 0});
+        nfm__http_end_message(side, sink, true, (nfm_view){NULL, 0});
     return data.len;
-}
-
-static int hex_digit(uint8_t c) {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static void chunk_line_done(nfm__http_side *side) {
-    side->digits = 0;
-    if (side->left > 0) {
-        side->state = NFM__HTTP_CHUNK_DATA;
-        return;
-    }
-    side->state = NFM__HTTP_TRAILER;
-    side->newline = 1;
-}
-
-static void on_size_byte(nfm__http_side *side, const nfm__http_sink *sink, uint8_t c) {
-    int digit = hex_digit(c);
-    if (digit >= 0 && side->left >> 59 == 0) {
-        side->left = side->left << 4 | (uint64_t)digit;
-        side->digits = 1;
-    } else if (digit >= 0 || side->digits == 0) {
-        abort_message(side, sink, NFM__HTTP_E_CHUNK_SIZE, NFM__HTTP_DEAD);
-    } else if (c == ';') {
-        side->flags &= (uint8_t)~NFM__HTTP_F_EXT_NAME;
-        side->state = NFM__HTTP_CHUNK_EXT;
-    } else if (c == '\r') {
-        side->state = NFM__HTTP_CHUNK_LF;
-    } else if (c == '\n') {
-        report(side, sink, NFM__HTTP_E_BARE_LF);
-        chunk_line_done(side);
-    } else if (c == ' ' || c == '\t') {
-        /* Not in the grammar, accepted by many: told, and skipped to the line's end. */
-        report(side, sink, NFM__HTTP_E_CHUNK_EXTENSION);
-        side->flags |= NFM__HTTP_F_EXT_NAME;
-        side->state = NFM__HTTP_CHUNK_EXT;
-    } else {
-        abort_message(side, sink, NFM__HTTP_E_CHUNK_SIZE, NFM__HTTP_DEAD);
-    }
-}
-
-/* Extensions are skipped (RFC 9112 section 7.1.1); only their shape is judged. */
-static void on_extension_byte(nfm__http_side *side, const nfm__http_sink *sink, uint8_t c) {
-    bool quoted = side->state != NFM__HTTP_CHUNK_EXT;
-    bool named = (side->flags & NFM__HTTP_F_EXT_NAME) != 0;
-    if (c == '\r' || c == '\n') {
-        if (quoted || !named)
-            report(side, sink, NFM__HTTP_E_CHUNK_EXTENSION);
-        side->state = NFM__HTTP_CHUNK_LF;
-        if (c == '\n') {
-            report(side, sink, NFM__HTTP_E_BARE_LF);
-            chunk_line_done(side);
-        }
-    } else if (side->state == NFM__HTTP_CHUNK_ESCAPE) {
-        side->state = NFM__HTTP_CHUNK_QUOTED;
-    } else if (quoted) {
-        if (c == '"')
-            side->state = NFM__HTTP_CHUNK_EXT;
-        else if (c == '\\')
-            side->state = NFM__HTTP_CHUNK_ESCAPE;
-    } else if (c == ';') {
-        if (!named)
-            report(side, sink, NFM__HTTP_E_CHUNK_EXTENSION);
-        side->flags &= (uint8_t)~NFM__HTTP_F_EXT_NAME;
-    } else {
-        if (c < 0x20 && c != '\t')
-            report(side, sink, NFM__HTTP_E_CHUNK_EXTENSION);
-        side->flags |= NFM__HTTP_F_EXT_NAME;
-        if (c == '"')
-            side->state = NFM__HTTP_CHUNK_QUOTED;
-    }
-}
-
-static void on_chunk_end_byte(nfm__http_side *side, const nfm__http_sink *sink, uint8_t c) {
-    if (c == '\r' && side->state == NFM__HTTP_CHUNK_END_CR) {
-        side->state = NFM__HTTP_CHUNK_END_LF;
-    } else if (c == '\n') {
-        if (side->state == NFM__HTTP_CHUNK_END_CR)
-            report(side, sink, NFM__HTTP_E_BARE_LF);
-        side->state = NFM__HTTP_CHUNK_SIZE;
-    } else {
-        abort_message(side, sink, NFM__HTTP_E_CHUNK_END, NFM__HTTP_DEAD);
-    }
-}
-
-static void on_chunk_lf(nfm__http_side *side, const nfm__http_sink *sink, uint8_t c) {
-    if (c == '\n')
-        chunk_line_done(side);
-    else
-        abort_message(side, sink, NFM__HTTP_E_CHUNK_SIZE, NFM__HTTP_DEAD);
-}
-
-static void deliver_trailer(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data) {
-    nfm_view rest = data;
-    nfm__http_header header;
-    uint32_t errors = 0;
-    while (nfm__http_header_next(&rest, &header))
-        errors |= header.errors;
-    if (rest.len == 1)
-        errors |= BIT(NFM__HTTP_E_BARE_LF);
-    report_all(side, sink, errors);
-    end_message(side, sink, true, (nfm_view){data.data, (uint32_t)(rest.data - data.data)});
-    drop_buffer(side, sink);
-}
-
-static uint32_t on_trailer(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data) {
-    uint32_t room = sink->head_limit - side->head_len;
-    nfm_view limited = {data.data, data.len < room ? data.len : room};
-    uint32_t used = find_end(limited, &side->newline);
-    if (used > 0 && side->head_len == 0) {
-        deliver_trailer(side, sink, (nfm_view){data.data, used});
-        return used;
-    }
-    if (used == 0 && limited.len == room) {
-        abort_message(side, sink, NFM__HTTP_E_TOO_LONG, NFM__HTTP_DEAD);
-        return data.len;
-    }
-    if (used > 0)
-        limited.len = used;
-    uint8_t *buffer = append(side, sink, limited, &limited.len);
-    if (buffer == NULL) {
-        abort_message(side, sink, NFM__HTTP_E_NO_BUFFER, NFM__HTTP_DEAD);
-        return data.len;
-    }
-    side->head_len += limited.len;
-    if (used > 0)
-        deliver_trailer(side, sink, (nfm_view){buffer, side->head_len});
-    return limited.len;
 }
 
 static uint32_t on_resync(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data) {
@@ -428,22 +219,15 @@ static uint32_t step(nfm__http_side *side, const nfm__http_sink *sink, nfm_view 
     case NFM__HTTP_CHUNK_DATA:
         return on_body(side, sink, data);
     case NFM__HTTP_CHUNK_SIZE:
-        on_size_byte(side, sink, data.data[0]);
-        return 1;
     case NFM__HTTP_CHUNK_EXT:
     case NFM__HTTP_CHUNK_QUOTED:
     case NFM__HTTP_CHUNK_ESCAPE:
-        on_extension_byte(side, sink, data.data[0]);
-        return 1;
     case NFM__HTTP_CHUNK_LF:
-        on_chunk_lf(side, sink, data.data[0]);
-        return 1;
     case NFM__HTTP_CHUNK_END_CR:
     case NFM__HTTP_CHUNK_END_LF:
-        on_chunk_end_byte(side, sink, data.data[0]);
-        return 1;
+        return nfm__http_chunk_step(side, sink, data);
     case NFM__HTTP_TRAILER:
-        return on_trailer(side, sink, data);
+        return nfm__http_trailer_step(side, sink, data);
     case NFM__HTTP_RESYNC:
         return on_resync(side, sink, data);
     case NFM__HTTP_WAIT:
@@ -495,7 +279,7 @@ void nfm__http_gap(nfm__http_side *side, const nfm__http_sink *sink, uint64_t le
         add_gap(side, inside);
         side->left -= inside;
         if (side->left == 0)
-            end_message(side, sink, true, (nfm_view){NULL, 0});
+            nfm__http_end_message(side, sink, true, (nfm_view){NULL, 0});
         if (len > inside)
             side->state = NFM__HTTP_RESYNC;
         return;
@@ -522,7 +306,7 @@ void nfm__http_gap(nfm__http_side *side, const nfm__http_sink *sink, uint64_t le
     case NFM__HTTP_TRAILER:
         break;
     }
-    abort_message(side, sink, NFM__HTTP_E_GAP, NFM__HTTP_RESYNC);
+    nfm__http_abort_message(side, sink, NFM__HTTP_E_GAP, NFM__HTTP_RESYNC);
 }
 
 /*
@@ -539,7 +323,7 @@ void nfm__http_finish(nfm__http_side *side, const nfm__http_sink *sink, bool cle
         break;
     }
     case NFM__HTTP_BODY_CLOSE:
-        end_message(side, sink, clean, none);
+        nfm__http_end_message(side, sink, clean, none);
         break;
     case NFM__HTTP_BODY_LENGTH:
     case NFM__HTTP_CHUNK_SIZE:
@@ -551,7 +335,7 @@ void nfm__http_finish(nfm__http_side *side, const nfm__http_sink *sink, bool cle
     case NFM__HTTP_CHUNK_END_CR:
     case NFM__HTTP_CHUNK_END_LF:
     case NFM__HTTP_TRAILER:
-        abort_message(side, sink, NFM__HTTP_E_INCOMPLETE, NFM__HTTP_DEAD);
+        nfm__http_abort_message(side, sink, NFM__HTTP_E_INCOMPLETE, NFM__HTTP_DEAD);
         break;
     case NFM__HTTP_START:
     case NFM__HTTP_WAIT:
@@ -560,7 +344,7 @@ void nfm__http_finish(nfm__http_side *side, const nfm__http_sink *sink, bool cle
     case NFM__HTTP_TUNNEL:
         break;
     }
-    drop_buffer(side, sink);
+    nfm__http_drop_buffer(side, sink);
     side->state = NFM__HTTP_DEAD;
 }
 
@@ -568,9 +352,9 @@ void nfm__http_finish(nfm__http_side *side, const nfm__http_sink *sink, bool cle
  * nfm__http_tunnel tells that this side carries another protocol from here on.
  */
 void nfm__http_tunnel(nfm__http_side *side, const nfm__http_sink *sink) {
-    drop_buffer(side, sink);
+    nfm__http_drop_buffer(side, sink);
     if (side->flags & NFM__HTTP_F_IN_MESSAGE)
-        end_message(side, sink, false, (nfm_view){NULL, 0});
+        nfm__http_end_message(side, sink, false, (nfm_view){NULL, 0});
     side->state = NFM__HTTP_TUNNEL;
 }
 

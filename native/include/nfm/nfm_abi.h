@@ -437,10 +437,65 @@ int nfm_filter_is_key_only(const nfm_filter *filter);
 void nfm_filter_select(const nfm_filter *filter, const nfm_mem *mem, const nfm_desc *desc,
                        uint32_t n, uint8_t *out);
 
-/* ---- the worker --------------------------------------------------------------------------- */
+/* ---- shared objects ----------------------------------------------------------------------- */
+
+/* What a worker writes and NFs map read-only, as memfds. The header says what the others hold. */
+enum nfm_object { NFM_OBJ_HEADER = 0, NFM_OBJ_PACKETS, NFM_OBJ_RECORDS, NFM_OBJ_FIELDS,
+                  NFM_OBJ_FLOWS, NFM_OBJ_COUNT };
+
+enum nfm_backing { /* what memory an object lies on, best first */
+    NFM_BACKING_NONE = 0,
+    NFM_BACKING_HUGE_1G,
+    NFM_BACKING_HUGE_2M,
+    NFM_BACKING_ORDINARY, /* memfd of ordinary pages */
+    NFM_BACKING_PRIVATE   /* not shared: this process' own memory */
+};
+
+typedef struct nfm_object_info {
+    int32_t fd;       /* close-on-exec */
+    uint32_t backing; /* enum nfm_backing */
+    uint64_t size;    /* bytes */
+} nfm_object_info;
+
+/* Creates a memfd of at least |size| bytes, mode 0600, huge pages first, sealed against resizing.
+ * The caller closes out->fd. Returns NFM_OK, or a negative status with the reason in err. */
+int nfm_object_create(const char *name, uint64_t size, nfm_object_info *out, nfm_error *err);
+/* A descriptor of the same object that can only be read and mapped read-only; -1 with err set. */
+int nfm_object_read_only(int fd, nfm_error *err);
 
 typedef struct nfm_worker nfm_worker;
 typedef struct nfm_ring nfm_ring;
+
+/* An NF's view of a worker's objects. fds has NFM_OBJ_COUNT read-only descriptors, which stay the
+ * caller's. NULL when the header is of another ABI (err names both versions) or sizes lie. */
+typedef struct nfm_attachment nfm_attachment;
+nfm_attachment *nfm_attach(const int32_t *fds, nfm_error *err);
+const nfm_mem *nfm_attachment_mem(const nfm_attachment *attachment);
+void nfm_attachment_free(nfm_attachment *attachment);
+
+/* Bytes of a ring object for |entries| (a power of two). */
+uint64_t nfm_ring_object_size(uint32_t entries);
+/* The receiver's side of a ring object; goes on where the last receiver stopped. */
+nfm_ring *nfm_ring_attach(int fd, nfm_error *err);
+void nfm_ring_detach(nfm_ring *ring);
+
+enum nfm_ring_state { NFM_RING_READY = 1, NFM_RING_TIMEOUT = 2, NFM_RING_ENDED = 3 };
+/* Waits until an entry is there: spins for |spin_ns|, then sleeps at most |timeout_ns| (-1: for
+ * ever). NFM_RING_ENDED: the worker has said that nothing will follow, and the ring is empty. */
+int nfm_ring_wait(nfm_ring *ring, int64_t spin_ns, int64_t timeout_ns);
+/* Position (from 0) of the next entry that peek returns: same after a restart. */
+uint64_t nfm_ring_position(const nfm_ring *ring);
+
+typedef struct nfm_ring_stats {
+    uint64_t head, tail;  /* entries published and passed, ever */
+    uint64_t dropped;     /* lossy: not delivered because the ring was full */
+    uint64_t bad_tails;   /* positions outside the ring that the receiver claimed */
+    uint64_t wakeups;     /* of a sleeping receiver */
+    uint32_t entries, quarantined;
+} nfm_ring_stats;
+void nfm_ring_stats_get(const nfm_ring *ring, nfm_ring_stats *out);
+
+/* ---- the worker --------------------------------------------------------------------------- */
 
 typedef struct nfm_worker_config {
     uint32_t size; /* sizeof(nfm_worker_config), set by nfm_worker_config_init */
@@ -454,9 +509,10 @@ typedef struct nfm_worker_config {
     uint8_t verify_checksums;  /* 1: bad TCP/UDP checksums make the packet malformed */
     uint8_t key_vlan;   /* 1: VLAN ids are part of the flow key */
     uint8_t key_tunnel; /* 1: tunnel id is part of the flow key */
-    uint8_t shared;     /* 1: memfds that can be handed to other processes */
+    uint8_t reserved;
     uint32_t idle_s[8]; /* time-outs by enum nfm_idle_class; 0 default */
     uint32_t update_s;  /* period of flow.update, default 60 */
+    int32_t fds[5]; /* by enum nfm_object: writable objects to lie in; -1: private memory */
 } nfm_worker_config;
 
 enum nfm_idle_class {
@@ -494,6 +550,8 @@ enum nfm_run_reason {
 };
 
 void nfm_worker_config_init(nfm_worker_config *config);
+/* Bytes that each object must have for |config|: sizes[NFM_OBJ_COUNT]. */
+int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nfm_error *err);
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
 void nfm_worker_free(nfm_worker *worker);
 int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
@@ -504,10 +562,26 @@ int nfm_worker_add_module(nfm_worker *worker, const nfm_module *module, const ui
                           const uint32_t *types, nfm_error *err);
 /* A receiver's ring; entries is a power of two. Owned by the worker. NULL on failure. */
 nfm_ring *nfm_worker_add_ring(nfm_worker *worker, uint32_t entries, nfm_error *err);
+/* A receiver's ring in a ring object that another process reads; also while running. lossy: 1 counts
+ * what does not fit, 0 stops polling until there is room. An object with entries in it is adopted:
+ * they stay valid until passed. NULL on failure. fd stays the caller's. */
+nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_error *err);
+/* Ends a receiver: no entry of it holds memory any longer. Its subscriptions must be gone. */
+int nfm_worker_remove_ring(nfm_worker *worker, nfm_ring *ring);
+/* Says on all shared rings that nothing follows: waiting receivers see NFM_RING_ENDED. */
+void nfm_worker_end_rings(nfm_worker *worker);
+/* A worker begun again on a capture: the first |n| entries of each adopted ring are there already;
+ * they are counted, not pushed again. Before start. */
+int nfm_worker_resume(nfm_worker *worker);
 /* Drains the ring inside nfm_worker_run by calling a native NF. */
 int nfm_worker_attach_native(nfm_worker *worker, nfm_ring *ring, nfm_process_fn process,
                              void *state);
+/* Returns the subscription's number (0..) or a negative status. While running it takes effect at
+ * packet number stats.packets + 1; flows under way join as they are (midstream). */
 int nfm_worker_subscribe(nfm_worker *worker, const nfm_subscription *subscription);
+int nfm_worker_unsubscribe(nfm_worker *worker, uint32_t subscription);
+/* Switches a flow's subscription on or off for one receiver (flow.subscribe, flow.unsubscribe). */
+int nfm_worker_flow_subscribe(nfm_worker *worker, uint64_t flow, uint32_t subscription, int on);
 int nfm_worker_start(nfm_worker *worker, nfm_error *err);
 /* Works until a budget of packets is done, a ring must be drained, or the end. Releases what the
  * receivers have passed. Returns enum nfm_run_reason or a negative status. */

@@ -6,9 +6,10 @@
  * Theory of operation
  *   A datagram is a message. In TCP each message has its length before it (RFC 7766 section 8): one
  *   that lies whole in the new bytes is parsed in place, another gathers in a slot of the packet
- * pool, at most |assemblies| of them per worker. Lost bytes inside a message cost that message;
- * lost bytes around a length cost the side. The last queries of a flow wait in a small ring, as id
- * and a hash of the question, for their response; a query sent again replaces its first copy.
+ *   pool, at most |assemblies| of them per worker. Lost bytes inside a message cost that message;
+ *   lost bytes around a length cost the side.
+ *   The last queries of a flow wait in a small ring, as id and a hash of the question, for their
+ *   response; a query sent again replaces its first copy.
  */
 #include "dns_events.h"
 

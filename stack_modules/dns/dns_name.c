@@ -4,10 +4,10 @@
  *
  * Theory of operation
  *   A name is a chain of labels that may jump to an earlier place (RFC 1035 section 4.1.4). Each
- *   jump must land before where the chain it leaves began, so a name ends after finitely many steps
- *   whatever the bytes; a budget over the whole message bounds the work of many such names. Labels
- * may hold any byte: what is not plain ASCII becomes an escape (RFC 1035 section 5.1), so that a
- * name in a log is one word and cannot be mistaken for two.
+ *   jump must land before where the chain it leaves began, so a name ends after finitely many
+ *   steps whatever the bytes; a budget over the whole message bounds the work of many such names.
+ *   Labels may hold any byte: what is not plain ASCII becomes an escape (RFC 1035 section 5.1), so
+ *   a name in a log is one word and cannot be mistaken for two.
  */
 #include "dns_parse.h"
 

@@ -13,12 +13,9 @@
  *   A flow whose first bytes are no HTTP is detached; so is one that switched protocols.
  */
 #include "http_events.h"
-#include "http_pool.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { QUEUE = 16, REQUEST_BLOCK = 512 };
 
 enum { LIMIT_HEADER_BYTES, LIMIT_HEAD_BUFFERS, LIMIT_REQUEST_BLOCKS, LIMIT_RESYNC_BYTES, N_LIMITS };
 
@@ -36,25 +33,13 @@ enum {
     C_GAPS
 };
 
-enum waiting_kind { WAIT_OTHER = 0, WAIT_HEAD, WAIT_CONNECT, WAIT_SIMPLE /* HTTP/0.9 */ };
-
-struct request_block { /* a waiting request, in a block of REQUEST_BLOCK bytes */
-    int64_t ts_ns;
-    uint16_t method_len, target_len, host_len;
-    uint8_t text[];
-};
-
 struct http_flow {
     nfm__http_side side[2];
     uint32_t head_buffer[2]; /* pool ids, 0 none */
-    uint32_t waiting[QUEUE]; /* pool ids, 0: not kept */
-    uint8_t kind[QUEUE];     /* enum waiting_kind */
-    uint8_t first, count;
-    uint8_t not_http;
-    uint8_t request_gap : 1; /* requests may be missing: the queue is not to be trusted */
-    uint8_t
-        doubtful : 1;  /* a first line looked like a request but was none: the other side tells */
-    uint32_t overflow; /* requests that found the queue full, answered after it */
+    nfm__http_queue queue;
+    uint8_t not_http;    /* nothing of this flow is HTTP */
+    uint8_t doubtful;    /* a side began like a request but was none: the other side tells */
+    uint8_t request_gap; /* requests may be missing: the queue is not to be trusted */
 };
 static_assert(sizeof(struct http_flow) <= 256, "state of a flow stays small");
 
@@ -87,89 +72,19 @@ static nfm__http_side *other_side(const struct call *call, const nfm__http_side 
     return side == &call->flow->side[0] ? &call->flow->side[1] : &call->flow->side[0];
 }
 
-/* ---- the queue of requests ---------------------------------------------------------------- */
-
-static uint16_t put_text(struct request_block *block, uint32_t *used, nfm_view text) {
-    uint32_t room = REQUEST_BLOCK - (uint32_t)sizeof(*block) - *used;
-    uint32_t len = text.len < room ? text.len : room;
-    if (len > 0)
-        memcpy(block->text + *used, text.data, len);
-    *used += len;
-    return (uint16_t)len;
-}
-
-static uint32_t keep_request(const struct call *call, const nfm__http_head *head) {
-    struct http_worker *self = self_of(call);
-    uint32_t id = nfm__http_pool_get(&self->requests), used = 0;
-    if (id == 0) {
-        call->ctx->counters[C_NO_REQUEST_BLOCK]++;
-        return 0;
-    }
-    struct request_block *block = (void *)nfm__http_pool_block(&self->requests, id);
-    block->ts_ns = call->record->ts_ns;
-    block->method_len = put_text(block, &used, head->method);
-    nfm_view host = head->known[NFM__HTTP_HOST];
-    host.len = host.len < 128 ? host.len : 128;
-    block->host_len = put_text(block, &used, host);
-    block->target_len = put_text(block, &used, head->target);
-    return id;
-}
-
-static void drop_first(struct http_worker *self, struct http_flow *flow) {
-    nfm__http_pool_put(&self->requests, flow->waiting[flow->first]);
-    flow->waiting[flow->first] = 0;
-    flow->first = (uint8_t)((flow->first + 1) % QUEUE);
-    flow->count--;
-}
-
 static void push_request(const struct call *call, const nfm__http_side *side,
                          const nfm__http_head *head) {
     struct http_flow *flow = call->flow;
-    if (flow->request_gap) { /* an idle server owes nothing: what waits was lost on the way */
-        flow->request_gap = 0;
-        if (other_side(call, side)->state == NFM__HTTP_START)
-            while (flow->count > 0)
-                drop_first(self_of(call), flow);
-    }
-    if (flow->count == QUEUE) {
-        flow->overflow++;
+    nfm__http_pool *pool = &self_of(call)->requests;
+    /* After lost requests: an idle server owes nothing, so what waits was answered unseen. */
+    if (flow->request_gap && other_side(call, side)->state == NFM__HTTP_START)
+        nfm__http_queue_trim(&flow->queue, pool, 0);
+    flow->request_gap = 0;
+    int pushed = nfm__http_queue_push(&flow->queue, pool, head, call->record->ts_ns);
+    if (pushed == NFM__HTTP_NO_BLOCK)
+        call->ctx->counters[C_NO_REQUEST_BLOCK]++;
+    else if (pushed == NFM__HTTP_QUEUE_FULL)
         call->ctx->counters[C_QUEUE_FULL]++;
-        return;
-    }
-    uint32_t slot = (flow->first + flow->count++) % QUEUE;
-    flow->kind[slot] = WAIT_OTHER;
-    if (head->method.len == 4 && memcmp(head->method.data, "HEAD", 4) == 0)
-        flow->kind[slot] = WAIT_HEAD;
-    else if (head->method.len == 7 && memcmp(head->method.data, "CONNECT", 7) == 0)
-        flow->kind[slot] = WAIT_CONNECT;
-    else if (head->major == 0)
-        flow->kind[slot] = WAIT_SIMPLE;
-    flow->waiting[slot] = keep_request(call, head);
-}
-
-/* The oldest waiting request as views into its block, valid until it is dropped. */
-static nfm__http_asked asked_first(const struct call *call) {
-    const struct http_flow *flow = call->flow;
-    nfm__http_asked asked = {{NULL, 0}, {NULL, 0}, {NULL, 0}, 0};
-    uint32_t id = flow->count > 0 ? flow->waiting[flow->first] : 0;
-    if (id == 0)
-        return asked;
-    const struct request_block *block =
-        (const void *)nfm__http_pool_block(&self_of(call)->requests, id);
-    const uint8_t *text = block->text;
-    asked.ts_ns = block->ts_ns;
-    asked.method = (nfm_view){text, block->method_len};
-    asked.host = (nfm_view){text + block->method_len, block->host_len};
-    asked.target = (nfm_view){text + block->method_len + block->host_len, block->target_len};
-    return asked;
-}
-
-static void pop_request(const struct call *call) {
-    struct http_flow *flow = call->flow;
-    if (flow->count > 0)
-        drop_first(self_of(call), flow);
-    else if (flow->overflow > 0)
-        flow->overflow--;
 }
 
 /* ---- the parser's sink -------------------------------------------------------------------- */
@@ -205,28 +120,27 @@ static int on_request(const struct call *call, nfm__http_side *side, const nfm__
 
 static int follow_response(const struct call *call, nfm__http_side *side,
                            const nfm__http_head *head, const nfm__http_asked *asked) {
-    const struct http_flow *flow = call->flow;
-    uint8_t kind = flow->count > 0 ? flow->kind[flow->first] : WAIT_OTHER;
+    int kind = nfm__http_queue_next(&call->flow->queue);
     if (head->partial)
         return NFM__HTTP_BY_HEAD;
     if (head->status == 101) {
         raise_upgrade(call, side, head->known[NFM__HTTP_UPGRADE], asked->target);
         return NFM__HTTP_SWITCH;
     }
-    if (kind == WAIT_CONNECT && head->status / 100 == 2) {
+    if (kind == NFM__HTTP_WAITS_CONNECT && head->status / 100 == 2) {
         raise_upgrade(call, side, (nfm_view){(const uint8_t *)"connect", 7}, asked->target);
         return NFM__HTTP_SWITCH;
     }
-    if (kind == WAIT_CONNECT && head->status >= 300)
+    if (kind == NFM__HTTP_WAITS_CONNECT && head->status >= 300)
         nfm__http_resume(other_side(call, side));
-    if (flow->count == 0)
+    if (kind == NFM__HTTP_WAITS_NONE)
         return NFM__HTTP_UNSURE;
-    return kind == WAIT_HEAD ? NFM__HTTP_NO_BODY : NFM__HTTP_BY_HEAD;
+    return kind == NFM__HTTP_WAITS_HEAD ? NFM__HTTP_NO_BODY : NFM__HTTP_BY_HEAD;
 }
 
 static int on_response(const struct call *call, nfm__http_side *side, const nfm__http_head *head) {
     call->ctx->counters[C_RESPONSES]++;
-    nfm__http_asked asked = asked_first(call);
+    nfm__http_asked asked = nfm__http_queue_peek(&call->flow->queue, &self_of(call)->requests);
     if (asked.method.len == 0)
         call->ctx->counters[C_UNMATCHED]++;
     if (wanted(call, NFM__HTTP_EV_RESPONSE)) {
@@ -237,7 +151,7 @@ static int on_response(const struct call *call, nfm__http_side *side, const nfm_
     }
     int follow = follow_response(call, side, head, &asked);
     if (head->status >= 200 || head->status == 101)
-        pop_request(call);
+        nfm__http_queue_pop(&call->flow->queue, &self_of(call)->requests);
     return follow;
 }
 
@@ -288,8 +202,8 @@ static void on_error(void *arg, nfm__http_side *side, int kind) {
         call->flow->not_http = kind != NFM__HTTP_E_START_LINE;
         return;
     }
-    if (no_start && side->role == NFM__HTTP_RESPONSE && flow->count > 0 &&
-        flow->kind[flow->first] == WAIT_SIMPLE)
+    if (no_start && side->role == NFM__HTTP_RESPONSE &&
+        nfm__http_queue_next(&flow->queue) == NFM__HTTP_WAITS_SIMPLE)
         return; /* the answer to HTTP/0.9 has no head */
     raise_error(call, side, kind);
 }
@@ -363,7 +277,7 @@ static int http_start(nfm_ctx *ctx) {
                                  self->sink.head_limit);
     if (rc == NFM_OK)
         rc = nfm__http_pool_init(&self->requests, (uint32_t)ctx->limits[LIMIT_REQUEST_BLOCKS],
-                                 REQUEST_BLOCK);
+                                 NFM__HTTP_REQUEST_BLOCK);
     if (rc != NFM_OK)
         http_stop(ctx);
     return rc;
@@ -374,8 +288,7 @@ static void give_back(struct http_worker *self, struct http_flow *flow) {
         nfm__http_pool_put(&self->heads, flow->head_buffer[i]);
         flow->head_buffer[i] = 0;
     }
-    while (flow->count > 0)
-        drop_first(self, flow);
+    nfm__http_queue_trim(&flow->queue, &self->requests, 0);
 }
 
 static bool is_over(const nfm__http_side *side) {
@@ -406,8 +319,8 @@ static void on_gap(const struct call *call, nfm__http_side *side) {
         return;
     if (side->role == NFM__HTTP_REQUEST)
         call->flow->request_gap = 1;
-    while (side->role == NFM__HTTP_RESPONSE && call->flow->count > 1)
-        drop_first(self, call->flow);
+    else if (side->role == NFM__HTTP_RESPONSE)
+        nfm__http_queue_trim(&call->flow->queue, &self->requests, 1);
 }
 
 static void on_flow_end(const struct call *call) {

@@ -3,7 +3,7 @@
 #ifndef NFM_HTTP_EVENTS_H
 #define NFM_HTTP_EVENTS_H
 
-#include "http_parse.h"
+#include "http_queue.h"
 
 enum nfm__http_event { /* index into nfm__http_events */
                        NFM__HTTP_EV_NODE = 0,
@@ -17,11 +17,6 @@ enum nfm__http_event { /* index into nfm__http_events */
 };
 
 enum { NFM__HTTP_MAX_FIELDS = 16 };
-
-typedef struct nfm__http_asked { /* what a response answers; empty views: not known */
-    nfm_view method, target, host;
-    int64_t ts_ns;
-} nfm__http_asked;
 
 extern const nfm_event_def nfm__http_events[NFM__HTTP_EV_COUNT];
 

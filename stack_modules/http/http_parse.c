@@ -4,16 +4,16 @@
  *
  * Theory of operation
  *   nfm__http_feed takes the next bytes of a side. A head that lies whole in them is parsed in
- * place. Otherwise its bytes gather in a buffer borrowed from the sink until the empty line is
- * there; only new bytes are searched, so that a head that trickles in costs linear time. Bodies
- * pass through as views. Chunk-size lines are short and go byte by byte. A trailer section gathers
- * like a head.
+ *   place. Otherwise its bytes gather in a buffer borrowed from the sink until the empty line is
+ *   there; only new bytes are searched, so a head that trickles in costs linear time. Bodies pass
+ *   through as views. Chunk-size lines are short and go byte by byte. A trailer section gathers
+ *   like a head.
  *
  * Rules of this file
  *   1. The sink hears the same whatever the segmentation, up to how body bytes are cut into views.
- *      Hence both paths of a head apply one limit, and both judge the first bytes and the start
- * line as soon as they are known. The exceptions are lost bytes: a message is then looked for at
- * the begin of a view, since only segment borders hint at where one may start.
+ *      So both paths of a head apply one limit, and judge the first bytes and the start line as
+ *      soon as they are known. Exceptions are lost bytes and unseen requests: a message is then
+ *      looked for at the begin of a view, since only segment borders hint at where one may start.
  *   2. Each message that the sink's head() was told of gets exactly one end().
  *   3. An error kind is told once per message. Given up (DEAD) means that framing is lost.
  */
@@ -21,8 +21,7 @@
 
 #include <string.h>
 
-/* No start line where one must be; |data| are the bytes there. Capitals may be meant as a method.
- */
+/* No start line where one must be; |data|: the bytes there. Capitals may be meant as a method. */
 static void reject_start(nfm__http_side *side, const nfm__http_sink *sink, nfm_view data) {
     int kind = NFM__HTTP_E_START_LINE;
     for (uint32_t i = 0; i < 3; i++)

@@ -41,7 +41,7 @@ BUDGET = 65536
 """Packets between two looks at the clock and at Ctrl-C."""
 MAX_FAILURES = 10
 PROGRESS_S = 0.1
-_FIXED = frozenset({"size", "shared", "hash_key", "idle_s"})
+_FIXED = frozenset({"size", "reserved", "hash_key", "idle_s", "fds"})
 
 
 class Engine:

@@ -7,7 +7,7 @@ static nfm_table make(uint32_t max_flows) {
     nfm_worker_config_init(&config);
     config.max_flows = max_flows;
     nfm_table table;
-    CHECK_EQ(nfm_table_init(&table, &config, NULL), NFM_OK);
+    CHECK_EQ(nfm_table_init(&table, &config, NULL, NULL), NFM_OK);
     CHECK_EQ(nfm_table_start(&table, 24, NULL), NFM_OK);
     return table;
 }

@@ -495,6 +495,90 @@ typedef struct nfm_ring_stats {
 } nfm_ring_stats;
 void nfm_ring_stats_get(const nfm_ring *ring, nfm_ring_stats *out);
 
+/* ---- event logs of NFs -------------------------------------------------------------------- */
+
+/* One NF writes its log; its readers map it read-only. A reader's place is in a cursor object of
+ * its own, which it alone writes and the writer maps read-only. Entries are application events in
+ * the layout of records, flow facts and field records, so a read batch is gathered like any other.
+ *
+ * A writer's work comes in runs: |n| entries of a source from position |first| on. A source is the
+ * ring of a worker (its id) or a log that the NF reads (NFM_LOG_HEARD + its number). An event's
+ * name is (source, first, ordinal in the run). A writer begun again finds the run that its
+ * predecessor had not finished (nfm_log_pending) and does it again with the same bounds; events
+ * that the log has already are counted, not written again. */
+enum nfm_log_const {
+    NFM_LOG_SOURCES = 128,
+    NFM_LOG_HEARD = 64,        /* first source that is a log */
+    NFM_LOG_READERS = 64,
+    NFM_LOG_MIN = 65536,       /* bytes of capacity, a power of two */
+    NFM_LOG_BATCH = 1024       /* entries of a batch at most */
+};
+
+typedef struct nfm_log nfm_log;               /* the writer's side */
+typedef struct nfm_log_reader nfm_log_reader; /* a reader's side */
+
+/* Bytes of a log object for |capacity| bytes of entries (a power of two), 0 when out of range. */
+uint64_t nfm_log_object_size(uint64_t capacity);
+uint64_t nfm_log_cursor_size(void);
+/* The writer's side of a log object: lays out a new one, goes on with what a dead writer left.
+ * |deadline_ns|: how long a write waits for lossless readers. NULL with the reason in err. */
+nfm_log *nfm_log_open(int fd, int64_t deadline_ns, nfm_error *err);
+void nfm_log_close(nfm_log *log);
+/* Counts a reader in. lossless: writes wait for it, up to the deadline; after a deadline only when
+ * it has caught up. Returns its number (0..) or a negative status. The descriptor may be read-only
+ * and stays the caller's. */
+int nfm_log_add_reader(nfm_log *log, int cursor_fd, int lossless, nfm_error *err);
+int nfm_log_remove_reader(nfm_log *log, uint32_t reader);
+/* Begins a run. */
+int nfm_log_begin(nfm_log *log, uint32_t source, uint64_t first, uint32_t n);
+/* The last run begun of |source|, in this process or before: 1, or 0 when there was none. */
+int nfm_log_pending(const nfm_log *log, uint32_t source, uint64_t *first, uint32_t *n);
+/* Appends application events of the run in order, and wakes readers that sleep. Returns how many
+ * are in the log now: all but those larger than nfm_log_stats.max_entry, which are counted. */
+int nfm_log_write(nfm_log *log, const nfm_batch *batch);
+/* Says that nothing follows: waiting readers see NFM_RING_ENDED. */
+void nfm_log_end(nfm_log *log);
+
+typedef struct nfm_log_stats {
+    uint64_t head;      /* bytes written, ever */
+    uint64_t written;   /* entries, ever, by all writers that the log had */
+    uint64_t repeated;  /* not written again */
+    uint64_t too_large; /* not written */
+    uint64_t waits;     /* for lossless readers */
+    uint64_t missed_deadlines; /* of lossless readers, which lost entries then */
+    uint64_t bad_cursors;      /* positions behind the last one or past the head: ignored */
+    uint64_t wakeups;
+    uint64_t capacity;  /* bytes */
+    uint32_t max_entry; /* bytes */
+    uint32_t readers;
+} nfm_log_stats;
+void nfm_log_stats_get(const nfm_log *log, nfm_log_stats *out);
+
+/* A reader. A new cursor begins at the log's first entry ever, or with |from_now| behind the last;
+ * a cursor that was used before goes on where it was. NULL with the reason in err. */
+nfm_log_reader *nfm_log_attach(int log_fd, int cursor_fd, int from_now, nfm_error *err);
+void nfm_log_detach(nfm_log_reader *reader);
+/* The next entries, up to |max|, copied out and checked: valid until the next call. n is 0 when
+ * there are none. Reading on without nfm_log_advance returns the entries behind them. */
+const nfm_batch *nfm_log_read(nfm_log_reader *reader, uint32_t max);
+/* Passes everything read: the writer may overwrite it, and a restart goes on behind it. */
+void nfm_log_advance(nfm_log_reader *reader);
+/* Waits for an entry: spins for |spin_ns|, then sleeps at most |timeout_ns| (-1: for ever).
+ * Returns enum nfm_ring_state. Only a reader that the writer counts is woken when it sleeps. */
+int nfm_log_wait(nfm_log_reader *reader, int64_t spin_ns, int64_t timeout_ns);
+/* Position of the next entry that is not passed: same after a restart. */
+uint64_t nfm_log_position(const nfm_log_reader *reader);
+
+typedef struct nfm_log_reader_stats {
+    uint64_t position; /* passed */
+    uint64_t behind;   /* bytes in the log that are not read */
+    uint64_t read;     /* entries */
+    uint64_t lost;     /* entries overwritten before they were read */
+    uint64_t gaps;     /* runs of lost entries */
+    uint64_t bad;      /* times that the log made no sense and was skipped to its end */
+} nfm_log_reader_stats;
+void nfm_log_reader_stats_get(const nfm_log_reader *reader, nfm_log_reader_stats *out);
+
 /* ---- the worker --------------------------------------------------------------------------- */
 
 typedef struct nfm_worker_config {
@@ -580,8 +664,6 @@ int nfm_worker_attach_native(nfm_worker *worker, nfm_ring *ring, nfm_process_fn 
  * packet number stats.packets + 1; flows under way join as they are (midstream). */
 int nfm_worker_subscribe(nfm_worker *worker, const nfm_subscription *subscription);
 int nfm_worker_unsubscribe(nfm_worker *worker, uint32_t subscription);
-/* Switches a flow's subscription on or off for one receiver (flow.subscribe, flow.unsubscribe). */
-int nfm_worker_flow_subscribe(nfm_worker *worker, uint64_t flow, uint32_t subscription, int on);
 int nfm_worker_start(nfm_worker *worker, nfm_error *err);
 /* Works until a budget of packets is done, a ring must be drained, or the end. Releases what the
  * receivers have passed. Returns enum nfm_run_reason or a negative status. */

@@ -16,12 +16,21 @@ int nfm_pool_init(nfm_pool *pool, uint8_t *packets, uint32_t n_small, uint32_t n
         nfm_pool_fini(pool);
         return NFM_E_NOMEM;
     }
-    /* Lowest ids on top: a lightly loaded pool touches few pages. */
-    for (uint32_t i = n_small; i-- > 0;)
-        pool->free_small[pool->n_free_small++] = i;
-    for (uint32_t i = n_large; i-- > 0;)
-        pool->free_large[pool->n_free_large++] = n_small + i;
+    nfm_pool_rebuild(pool);
     return NFM_OK;
+}
+
+void nfm_pool_rebuild(nfm_pool *pool) {
+    pool->n_free_small = pool->n_free_large = 0;
+    /* Lowest ids on top: a lightly loaded pool touches few pages. */
+    for (uint32_t i = pool->n_slots; i-- > 0;) {
+        if (pool->refs[i] != 0)
+            continue;
+        if (i < pool->n_small)
+            pool->free_small[pool->n_free_small++] = i;
+        else
+            pool->free_large[pool->n_free_large++] = i;
+    }
 }
 
 void nfm_pool_fini(nfm_pool *pool) {

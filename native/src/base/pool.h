@@ -18,6 +18,8 @@ typedef struct nfm_pool {
 /* Borrows |packets| (n_small * 2 KiB + n_large * 68 KiB). Returns NFM_OK or NFM_E_NOMEM. */
 int nfm_pool_init(nfm_pool *pool, uint8_t *packets, uint32_t n_small, uint32_t n_large);
 void nfm_pool_fini(nfm_pool *pool);
+/* Builds the free lists from the reference counts: after those were set for adopted slots. */
+void nfm_pool_rebuild(nfm_pool *pool);
 
 static inline uint8_t *nfm_pool_addr(const nfm_pool *pool, uint32_t slot) {
     if (slot < pool->n_small)

@@ -2,57 +2,15 @@
 #include "base/region.h"
 
 #include <errno.h>
-#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #define PAGE_2M ((size_t)2 << 20)
-#define PAGE_1G ((size_t)1 << 30)
 
 static size_t round_up(size_t size, size_t page) {
     return (size + page - 1) / page * page;
-}
-
-/* One step of the ladder: a memfd of the given page size, mapped and reserved. */
-static int map_memfd(nfm_region *region, const char *name, size_t size, unsigned huge_flag) {
-    size_t page = huge_flag == MFD_HUGE_1GB ? PAGE_1G : huge_flag == MFD_HUGE_2MB ? PAGE_2M : 4096;
-    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge_flag ? MFD_HUGETLB | huge_flag : 0);
-    int fd = memfd_create(name, flags);
-    if (fd < 0)
-        return -errno;
-    region->size = round_up(size, page);
-    void *base = MAP_FAILED;
-    /* mmap of a hugetlb file reserves its pages: success here means they are ours. */
-    if (ftruncate(fd, (off_t)region->size) == 0)
-        base = mmap(NULL, region->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (base == MAP_FAILED) {
-        int saved = errno;
-        close(fd);
-        return -saved;
-    }
-    region->base = base;
-    region->fd = fd;
-    return 0;
-}
-
-static int map_shared(nfm_region *region, const char *name, size_t size) {
-    int rc = -1;
-    if (size >= PAGE_1G && (rc = map_memfd(region, name, size, MFD_HUGE_1GB)) == 0) {
-        region->backing = NFM_BACKING_HUGE_1G;
-        return 0;
-    }
-    if (size >= PAGE_2M && (rc = map_memfd(region, name, size, MFD_HUGE_2MB)) == 0) {
-        region->backing = NFM_BACKING_HUGE_2M;
-        return 0;
-    }
-    if ((rc = map_memfd(region, name, size, 0)) == 0) {
-        region->backing = NFM_BACKING_ORDINARY;
-        (void)madvise(region->base, region->size, MADV_HUGEPAGE);
-        return 0;
-    }
-    return rc;
 }
 
 /* Over-reserves by one huge page and trims, so that transparent huge pages can back all of it. */
@@ -69,17 +27,13 @@ static int map_private(nfm_region *region, size_t size) {
     munmap(base + want, (size_t)(raw + total - (base + want)));
     region->base = base;
     region->size = want;
-    region->fd = -1;
-    region->backing = NFM_BACKING_PRIVATE;
     (void)madvise(base, want, MADV_HUGEPAGE);
     return 0;
 }
 
-int nfm_region_init(nfm_region *region, const char *name, size_t size, bool shared,
-                    nfm_error *err) {
+int nfm_region_init(nfm_region *region, const char *name, size_t size, nfm_error *err) {
     memset(region, 0, sizeof(*region));
-    region->fd = -1;
-    int rc = shared ? map_shared(region, name, size) : map_private(region, size);
+    int rc = map_private(region, size);
     if (rc == 0)
         return NFM_OK;
     int code = rc == -ENOMEM ? NFM_E_NOMEM : NFM_E_IO;
@@ -92,12 +46,33 @@ int nfm_region_init(nfm_region *region, const char *name, size_t size, bool shar
     return code;
 }
 
-void nfm_region_fini(nfm_region *region) {
-    if (region->base != NULL) {
-        munmap(region->base, region->size);
-        if (region->fd >= 0) /* of a region that was never mapped fd may be 0: not ours */
-            close(region->fd);
-    }
+int nfm_region_adopt(nfm_region *region, int fd, size_t size, bool writable, nfm_error *err) {
+    struct stat st;
     memset(region, 0, sizeof(*region));
-    region->fd = -1;
+    const char *why = NULL;
+    void *base = MAP_FAILED;
+    if (fstat(fd, &st) != 0)
+        why = strerror(errno);
+    else if ((size_t)st.st_size < size || st.st_size == 0)
+        why = "it is smaller than its contents must be";
+    else if ((base = mmap(NULL, (size_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0),
+                          MAP_SHARED, fd, 0)) == MAP_FAILED)
+        why = strerror(errno);
+    if (why != NULL) {
+        if (err != NULL) {
+            err->code = NFM_E_IO;
+            snprintf(err->text, sizeof(err->text), "cannot map shared object (descriptor %d): %s",
+                     fd, why);
+        }
+        return NFM_E_IO;
+    }
+    region->base = base;
+    region->size = (size_t)st.st_size;
+    return NFM_OK;
+}
+
+void nfm_region_fini(nfm_region *region) {
+    if (region->base != NULL)
+        munmap(region->base, region->size);
+    memset(region, 0, sizeof(*region));
 }

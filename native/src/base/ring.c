@@ -1,26 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/ring.h"
 
+#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define SPILL_ENTRIES (1u << 16)
+
+static bool is_entries(uint64_t entries) {
+    return entries >= 64 && entries <= 1u << 24 && (entries & (entries - 1)) == 0;
+}
+
+uint64_t nfm_ring_object_size(uint32_t entries) {
+    return is_entries(entries) ? nfm_ring_shared_size(entries) : 0;
+}
 
 size_t nfm_ring_shared_size(uint32_t entries) {
     return sizeof(nfm_ring_shared) + (size_t)entries * sizeof(nfm_desc);
 }
 
-int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy) {
-    if (entries < 64 || (entries & (entries - 1)) != 0)
-        return NFM_E_INVAL;
-    memset(ring, 0, sizeof(*ring));
-    ring->shared = memory;
-    ring->shared->magic = NFM_RING_MAGIC;
-    ring->shared->abi = NFM_ABI_VERSION;
-    ring->shared->entries = entries;
-    ring->desc = ring->shared->desc;
-    ring->mask = entries - 1;
-    ring->limit = entries;
+/* Positions below the limit may be written without a second look. */
+static void set_limit(nfm_ring *ring) {
+    if (ring->suppress > 0 || ring->quarantined)
+        ring->limit = 0;
+    else if (ring->head == ring->in_ring)
+        ring->limit = ring->tail_seen + ring->mask + 1;
+    else
+        ring->limit = ring->in_ring; /* entries queue behind the spilled ones */
+}
+
+/* The worker's own half, over a laid out shared part. */
+static int init_worker_side(nfm_ring *ring, nfm_ring_shared *shared, bool lossy) {
+    ring->shared = shared;
+    ring->desc = shared->desc;
+    ring->mask = shared->entries - 1;
     ring->lossy = lossy;
     if (!lossy) {
         ring->spill = malloc(sizeof(nfm_desc) * SPILL_ENTRIES);
@@ -28,33 +43,119 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy) {
             return NFM_E_NOMEM;
         ring->n_spill = SPILL_ENTRIES;
     }
+    set_limit(ring);
     return NFM_OK;
+}
+
+static void lay_out(nfm_ring_shared *shared, uint32_t entries) {
+    shared->abi = NFM_ABI_VERSION;
+    shared->entries = entries;
+    atomic_thread_fence(memory_order_release);
+    shared->magic = NFM_RING_MAGIC;
+}
+
+int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy) {
+    if (!is_entries(entries))
+        return NFM_E_INVAL;
+    memset(ring, 0, sizeof(*ring));
+    lay_out(memory, entries);
+    return init_worker_side(ring, memory, lossy);
+}
+
+/* The largest power of two of entries that an object of |size| bytes has room for. */
+static uint32_t entries_of_size(size_t size) {
+    uint32_t entries = 64;
+    while (entries < 1u << 24 && nfm_ring_shared_size(entries * 2) <= size)
+        entries *= 2;
+    return entries;
+}
+
+int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
+    memset(ring, 0, sizeof(*ring));
+    int rc = nfm_region_adopt(&ring->region, fd, nfm_ring_shared_size(64), true, err);
+    if (rc != NFM_OK)
+        return rc;
+    nfm_ring_shared *shared = (nfm_ring_shared *)(void *)ring->region.base;
+    uint32_t entries = entries_of_size(ring->region.size);
+    uint64_t head = atomic_load(&shared->head), tail = atomic_load(&shared->tail);
+    bool fresh = shared->magic != NFM_RING_MAGIC || shared->entries != entries;
+    if (fresh || head - tail > entries) { /* new, or spoilt by its receiver: nothing to keep */
+        head = fresh ? 0 : tail;
+        atomic_store(&shared->head, head);
+        lay_out(shared, entries);
+    }
+    atomic_store(&shared->ended, 0);
+    ring->is_shared = true;
+    ring->adopted = head != tail;
+    ring->head = ring->in_ring = head;
+    ring->tail_seen = head == 0 ? 0 : tail;
+    return init_worker_side(ring, shared, lossy);
 }
 
 void nfm_ring_fini(nfm_ring *ring) {
     free(ring->spill);
+    nfm_region_fini(&ring->region);
     memset(ring, 0, sizeof(*ring));
 }
 
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what) {
-    if (ring->head - ring->in_ring >= ring->n_spill) {
+    if (ring->suppress > 0) {
+        if (--ring->suppress == 0)
+            set_limit(ring);
+        return false;
+    }
+    if (ring->quarantined || ring->head - ring->in_ring >= ring->n_spill) {
         ring->dropped++;
         return false;
     }
     ring->spill[ring->head++ % ring->n_spill] = (nfm_desc){record, flow, what};
-    ring->limit = ring->in_ring; /* later entries must queue behind this one */
+    set_limit(ring);
     return true;
 }
 
-void nfm_ring_flush(nfm_ring *ring) {
-    uint64_t room = ring->tail_seen + ring->mask + 1;
-    while (ring->in_ring < ring->head && ring->in_ring < room) {
-        ring->desc[ring->in_ring & ring->mask] = ring->spill[ring->in_ring % ring->n_spill];
-        ring->in_ring++;
+void nfm_ring_take_tail(nfm_ring *ring, uint64_t tail) {
+    if (tail < ring->tail_seen || tail > ring->in_ring) {
+        ring->bad_tails++;
+        ring->quarantined = true;
+        ring->tail_seen = ring->in_ring = ring->head; /* it holds nothing back any more */
+    } else {
+        ring->tail_seen = tail;
     }
-    if (ring->in_ring == ring->head)
-        ring->limit = room;
+    set_limit(ring);
+}
+
+void nfm_ring_flush(nfm_ring *ring) {
+    if (ring->quarantined)
+        return;
+    uint64_t room = ring->tail_seen + ring->mask + 1;
+    if (ring->in_ring != ring->head) {
+        while (ring->in_ring < ring->head && ring->in_ring < room) {
+            ring->desc[ring->in_ring & ring->mask] = ring->spill[ring->in_ring % ring->n_spill];
+            ring->in_ring++;
+        }
+        set_limit(ring);
+    }
     nfm_ring_publish(ring);
+}
+
+void nfm_ring_suppress(nfm_ring *ring, uint64_t n) {
+    ring->suppress = n;
+    set_limit(ring);
+}
+
+void nfm_ring_wake(nfm_ring *ring) {
+    atomic_thread_fence(memory_order_seq_cst);
+    uint32_t seq = atomic_load_explicit(&ring->shared->wake_seq, memory_order_relaxed);
+    if (atomic_load_explicit(&ring->shared->asleep, memory_order_relaxed) != seq + 1)
+        return;
+    atomic_store_explicit(&ring->shared->wake_seq, seq + 1, memory_order_release);
+    syscall(SYS_futex, &ring->shared->wake_seq, FUTEX_WAKE, 1, NULL, NULL, 0);
+    ring->wakeups++;
+}
+
+void nfm_ring_end(nfm_ring *ring) {
+    atomic_store_explicit(&ring->shared->ended, 1, memory_order_release);
+    nfm_ring_wake(ring);
 }
 
 uint32_t nfm_ring_peek(nfm_ring *ring, const nfm_desc **desc, uint32_t max) {

@@ -8,6 +8,15 @@
  * (release), which frees them: it writes nothing else. Entries that do not fit go to the worker's
  * own bounded spill queue (blocking rings) or are counted (lossy rings); while a spill is not empty
  * the worker polls no port.
+ *
+ * Sleeping. A receiver that finds nothing writes asleep = wake_seq + 1, fences, looks once more and
+ * waits on the futex wake_seq. The worker publishes, fences, reads asleep; if it names the current
+ * wake_seq, it counts that up and wakes. Each word has one writer, and one of the two always sees
+ * the other's store (ring.pml is this handshake for a model checker).
+ *
+ * Distrust. The receiver can write all of the shared part. The worker reads only tail and asleep
+ * from it; a tail outside (seen, published] quarantines the ring: it gets nothing more and holds
+ * nothing back.
  */
 #ifndef NFM_BASE_RING_H
 #define NFM_BASE_RING_H
@@ -15,14 +24,18 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 
-#include "nfm/nfm.h"
+#include "base/region.h"
 
 typedef struct nfm_ring_shared {
     uint64_t magic;
     uint32_t abi;
     uint32_t entries;
     alignas(64) _Atomic uint64_t head; /* worker */
+    _Atomic uint64_t dropped;          /* worker, for the receiver to see */
+    _Atomic uint32_t wake_seq;         /* worker; the futex */
+    _Atomic uint32_t ended;            /* worker: nothing follows */
     alignas(64) _Atomic uint64_t tail; /* NF */
+    _Atomic uint32_t asleep;           /* NF: wake_seq + 1 that it waits on, 0 awake */
     alignas(64) nfm_desc desc[];
 } nfm_ring_shared;
 
@@ -39,8 +52,13 @@ struct nfm_ring {
     uint64_t limit;   /* tail seen + entries: positions below fit */
     uint64_t tail_seen;
     uint64_t dropped;   /* lossy ring full, or spill full */
-    uint64_t bad_tails; /* tail moved back or past head: ignored */
-    nfm_desc *spill;    /* circular, n_spill entries, NULL for lossy rings */
+    uint64_t bad_tails; /* tail moved back or past head */
+    uint64_t wakeups;
+    uint64_t suppress; /* entries that were pushed before the worker began again */
+    bool quarantined;
+    bool is_shared;  /* another process receives */
+    bool adopted;    /* entries of an earlier worker were in it */
+    nfm_desc *spill; /* circular, n_spill entries, NULL for lossy rings */
     uint32_t n_spill;
     /* receiver's side */
     uint64_t tail;
@@ -48,6 +66,7 @@ struct nfm_ring {
     nfm_process_fn process;
     void *process_state;
     uint64_t process_errors;
+    nfm_region region; /* that |shared| lies in, when the ring mapped it itself */
 };
 
 size_t nfm_ring_shared_size(uint32_t entries);
@@ -59,6 +78,14 @@ void nfm_ring_fini(nfm_ring *ring);
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what);
 /* Moves spilled entries into the ring as far as they fit, and publishes head. */
 void nfm_ring_flush(nfm_ring *ring);
+/* Lays the worker's side over a shared object; goes on behind the entries that are in it. */
+int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err);
+/* The next |n| pushes are entries that an earlier worker pushed: they are counted only. */
+void nfm_ring_suppress(nfm_ring *ring, uint64_t n);
+/* Wakes the receiver if it sleeps. After nfm_ring_flush, once per burst. */
+void nfm_ring_wake(nfm_ring *ring);
+/* Says that nothing follows, and wakes. */
+void nfm_ring_end(nfm_ring *ring);
 
 /* Appends one entry; visible to the receiver after nfm_ring_publish. */
 static inline bool nfm_ring_push(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what) {
@@ -73,17 +100,13 @@ static inline void nfm_ring_publish(nfm_ring *ring) {
     atomic_store_explicit(&ring->shared->head, ring->in_ring, memory_order_release);
 }
 
-/* Reads the receiver's tail. A tail outside (seen, published] is counted and ignored. */
+/* Takes the receiver's tail in: see "Distrust". */
+void nfm_ring_take_tail(nfm_ring *ring, uint64_t tail);
+
 static inline void nfm_ring_collect(nfm_ring *ring) {
     uint64_t tail = atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
-    if (tail == ring->tail_seen)
-        return;
-    if (tail < ring->tail_seen || tail > ring->in_ring) {
-        ring->bad_tails++;
-        return;
-    }
-    ring->tail_seen = tail;
-    ring->limit = ring->head == ring->in_ring ? tail + ring->mask + 1 : ring->in_ring;
+    if (tail != ring->tail_seen && !ring->quarantined)
+        nfm_ring_take_tail(ring, tail);
 }
 
 /* Entries published or spilled and not yet passed. */

@@ -27,6 +27,8 @@ static const char *const core_names[NFM_CC_COUNT] = {
 static void add_delivery(const nfm_worker *w, nfm_counter_list *list) {
     uint64_t dropped = 0, bad_tails = 0, errors = 0;
     for (uint32_t i = 0; i < w->n_rings; i++) {
+        if (w->rings[i] == NULL)
+            continue;
         dropped += w->rings[i]->dropped;
         bad_tails += w->rings[i]->bad_tails;
         errors += w->rings[i]->process_errors;

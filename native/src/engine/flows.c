@@ -57,10 +57,11 @@ static uint8_t sender_side(const nfm_packet *p, uint8_t *basis) {
     return syn_ack == 0x12;
 }
 
-static uint8_t idle_class_of(uint8_t proto) {
+static uint8_t idle_class_of(uint8_t proto, bool tracked) {
     switch (proto) {
-    case IPPROTO_TCP:
-        return NFM_IDLE_TCP_EST; /* until the tracking module knows better */
+    case IPPROTO_TCP: /* a tracked flow's class is the tracker's business from its first packet on
+                       */
+        return tracked ? NFM_IDLE_TCP_SYN : NFM_IDLE_TCP_EST;
     case IPPROTO_UDP:
     case IPPROTO_UDPLITE:
         return NFM_IDLE_UDP;
@@ -84,8 +85,13 @@ void nfm__flow_subscribe(nfm_worker *w, uint32_t index) {
     nfm_flow *flow = nfm_table_flow(&w->table, index);
     const nfm_flow_info *info = &w->table.info[index];
     uint8_t client = flow->flags & NFM_FLOW_CLIENT_IS_1 ? 1 : 0;
-    for (uint8_t side = 0; side < 2; side++)
-        flow->subs[side] = nfm_subs_of_flow(&w->subs, info, side, client);
+    for (uint8_t side = 0; side < 2; side++) {
+        uint32_t set = nfm_subs_of_flow(&w->subs, info, side, client), old = flow->subs[side];
+        nfm_subs_hold(&w->subs, set);
+        flow->subs[side] = set;
+        if (old != NFM_NO_SET)
+            nfm_subs_release(&w->subs, old);
+    }
     uint64_t modules = w->subs.sets[flow->subs[0]].modules | w->subs.sets[flow->subs[1]].modules;
     flow->modules = 0;
     for (uint64_t left = modules & w->graph.app_mask; left != 0; left &= left - 1) {
@@ -169,9 +175,9 @@ bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     uint32_t generation = (flow->generation + 1) & 0xffffff;
     memset(flow, 0, offsetof(nfm_flow, key));
     flow->generation = generation != 0 ? generation : 1;
+    flow->subs[0] = flow->subs[1] = NFM_NO_SET;
     flow->last_ns = w->now_ns;
     flow->proto = p->rec.proto;
-    flow->idle_class = idle_class_of(p->rec.proto);
     flow->flags = NFM_FLOW_OPEN | basis;
     fill_info(w, index, p);
     p->flow = flow;
@@ -180,6 +186,7 @@ bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     p->rec.side = sender;
     p->rec.events |= NFM_BIT(NFM_EV_FLOW_START);
     nfm__flow_subscribe(w, index);
+    flow->idle_class = idle_class_of(p->rec.proto, flow->level >= NFM_LEVEL_TRACK);
     nfm__flow_modules_changed(w, p, (nfm_work){0, 0});
     nfm_wheel_add(&w->wheel, index, deadline_of(w, flow));
     w->flows_opened++;
@@ -247,21 +254,31 @@ void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
     close_modules(w, index, NFM_PHASE_APP);
     nfm_wheel_remove(&w->wheel, index);
     nfm_table_remove(&w->table, index);
+    nfm_subs_release(&w->subs, flow->subs[0]);
+    nfm_subs_release(&w->subs, flow->subs[1]);
+    flow->subs[0] = flow->subs[1] = NFM_NO_SET;
     flow->flags = 0;
     w->flows_closed++;
     w->limbo[w->limbo_head++ & (w->table.max_flows - 1)] =
         (nfm_limbo){.flow = index, .epoch = w->delivery.epoch_open + 1};
 }
 
+/* Flows that have closed wait in order, and always the same number of them, so that which index a
+ * flow gets depends on the packets alone: a capture read again gives the same flow ids. */
+static uint32_t limbo_excess(const nfm_worker *w) {
+    uint32_t waiting = w->limbo_head - w->limbo_tail, keep = w->table.max_flows / 32;
+    return waiting > keep ? waiting - keep : 0;
+}
+
+bool nfm__flow_must_wait(const nfm_worker *w) {
+    const nfm_limbo *first = &w->limbo[w->limbo_tail & (w->table.max_flows - 1)];
+    return limbo_excess(w) > 0 && first->epoch > w->delivery.epoch_retired &&
+           !nfm_delivery_is_idle(&w->delivery);
+}
+
 void nfm__flow_recycle(nfm_worker *w) {
-    bool idle = nfm_delivery_is_idle(&w->delivery);
-    while (w->limbo_tail != w->limbo_head) {
-        const nfm_limbo *first = &w->limbo[w->limbo_tail & (w->table.max_flows - 1)];
-        if (!idle && first->epoch > w->delivery.epoch_retired)
-            break;
-        nfm_table_recycle(&w->table, first->flow);
-        w->limbo_tail++;
-    }
+    for (uint32_t n = limbo_excess(w); n > 0 && !nfm__flow_must_wait(w); n--)
+        nfm_table_recycle(&w->table, w->limbo[w->limbo_tail++ & (w->table.max_flows - 1)].flow);
 }
 
 void nfm__flow_rearm(nfm_worker *w, uint32_t index) {

@@ -81,6 +81,13 @@ static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     return true;
 }
 
+/* The flow's subscriptions have changed since its last packet. */
+static void subscribe_again(nfm_worker *w, nfm_packet *p) {
+    nfm_work before = nfm__flow_work(p->flow);
+    nfm__flow_subscribe(w, p->flow_index);
+    nfm__flow_modules_changed(w, p, before);
+}
+
 /* Runs the tracking module; a new connection on an old 5-tuple gets a flow of its own. */
 static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     nfm_instance *in = w->graph.track[p->rec.proto];
@@ -97,20 +104,26 @@ static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         flags = p->flow->flags;
         (void)in->module->on_packet(&in->ctx, p, nfm_instance_state(in, p->flow_index));
     }
-    if (p->flow->idle_class != idle_class)
+    /* A deadline that moves out is found when the old one comes up; one that comes near is not. */
+    if (w->idle_ns[p->flow->idle_class & 7] < w->idle_ns[idle_class & 7] / 2)
         nfm__flow_rearm(w, p->flow_index);
     if ((p->flow->flags ^ flags) & NFM_FLOW_CLIENT_IS_1 && w->subs.any_filter) {
-        nfm_work before = nfm__flow_work(p->flow);
-        nfm__flow_subscribe(w, p->flow_index); /* "client" terms judge anew */
-        nfm__flow_modules_changed(w, p, before);
+        subscribe_again(w, p); /* "client" terms judge anew */
     }
     p->rec.flags |= (uint16_t)((p->flow->flags & NFM_FLOW_CLIENT_IS_1 ? NFM_F_CLIENT_IS_1 : 0) |
                                (p->flow->flags & NFM_FLOW_MIDSTREAM ? NFM_F_MIDSTREAM : 0));
     return true;
 }
 
+static bool is_stale(const nfm_worker *w, const nfm_flow *flow) {
+    return w->subs.sets[flow->subs[0]].stale || w->subs.sets[flow->subs[1]].stale;
+}
+
 static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
-    if (!find_flow(w, p, hash) || !track(w, p, hash)) {
+    bool found = find_flow(w, p, hash);
+    if (found && __builtin_expect(is_stale(w, p->flow), 0))
+        subscribe_again(w, p);
+    if (!found || !track(w, p, hash)) {
         nfm__record_emit(w, NFM_NO_FLOW, &p->rec); /* table full: seen, but without a flow */
         return;
     }

@@ -29,67 +29,34 @@ void nfm_worker_config_init(nfm_worker_config *config) {
     config->max_tunnel_depth = 4;
     config->update_s = 60;
     memcpy(config->idle_s, default_idle_s, sizeof(default_idle_s));
+    for (int i = 0; i < NFM_OBJ_COUNT; i++)
+        config->fds[i] = -1;
 }
 
-static int refuse(nfm_error *err, const char *what) {
-    if (err != NULL) {
-        err->code = NFM_E_INVAL;
-        snprintf(err->text, sizeof(err->text), "worker: %s", what);
-    }
-    return NFM_E_INVAL;
-}
-
-static bool is_power_of_two(uint64_t n) {
-    return n != 0 && (n & (n - 1)) == 0;
-}
-
-static int check_config(const nfm_worker_config *c, nfm_error *err) {
+int nfm__check_config(const nfm_worker_config *c, nfm_error *err) {
     if (c->size != sizeof(*c))
-        return refuse(err, "config size differs: use nfm_worker_config_init of this library");
+        return nfm__refuse(err, "config size differs: use nfm_worker_config_init of this library");
     if (c->id > 255)
-        return refuse(err, "id must be 0 to 255");
+        return nfm__refuse(err, "id must be 0 to 255");
     if (c->n_small < 256 || c->n_small > 1u << 26 || c->n_large > 1u << 20)
-        return refuse(err, "n_small must be 256 to 2^26, n_large at most 2^20");
-    if (!is_power_of_two(c->n_records) || c->n_records < 1024 || c->n_records > 1u << 26)
-        return refuse(err, "n_records must be a power of two, 1024 to 2^26");
-    if (!is_power_of_two(c->max_flows) || c->max_flows < 1024 || c->max_flows > 1u << 28)
-        return refuse(err, "max_flows must be a power of two, 1024 to 2^28");
+        return nfm__refuse(err, "n_small must be 256 to 2^26, n_large at most 2^20");
+    if (!nfm__is_power_of_two(c->n_records) || c->n_records < 1024 || c->n_records > 1u << 26)
+        return nfm__refuse(err, "n_records must be a power of two, 1024 to 2^26");
+    if (!nfm__is_power_of_two(c->max_flows) || c->max_flows < 1024 || c->max_flows > 1u << 28)
+        return nfm__refuse(err, "max_flows must be a power of two, 1024 to 2^28");
     if (c->fields_size < 1u << 20)
-        return refuse(err, "fields_size must be at least 1 MiB");
-    return NFM_OK;
-}
-
-static int map_regions(nfm_worker *w, nfm_error *err) {
-    const nfm_worker_config *c = &w->config;
-    size_t packets = (size_t)c->n_small * NFM_SLOT_SMALL + (size_t)c->n_large * NFM_SLOT_LARGE;
-    int rc = nfm_region_init(&w->packets_region, "packets", packets, c->shared, err);
-    if (rc == NFM_OK)
-        rc = nfm_region_init(&w->records_region, "records", (size_t)c->n_records * NFM_RECORD_SIZE,
-                             c->shared, err);
-    if (rc == NFM_OK)
-        rc = nfm_region_init(&w->fields_region, "fields", c->fields_size, c->shared, err);
-    if (rc == NFM_OK)
-        rc = nfm_table_init(&w->table, c, err);
-    if (rc != NFM_OK)
-        return rc;
-    w->mem = (nfm_mem){
-        .packets = w->packets_region.base,
-        .records = (const nfm_record *)(const void *)w->records_region.base,
-        .fields = w->fields_region.base,
-        .flows = w->table.info,
-        .n_small = c->n_small,
-        .n_slots = c->n_small + c->n_large,
-        .n_records = c->n_records,
-        .n_flows = c->max_flows,
-        .fields_size = c->fields_size,
-    };
+        return nfm__refuse(err, "fields_size must be at least 1 MiB");
     return NFM_OK;
 }
 
 static int make_parts(nfm_worker *w, nfm_error *err) {
-    int rc = map_regions(w, err);
+    int rc = nfm__objects_map(w, err);
     if (rc == NFM_OK)
-        rc = nfm_pool_init(&w->pool, w->packets_region.base, w->config.n_small, w->config.n_large);
+        rc = nfm_table_init(&w->table, &w->config,
+                            (nfm_flow_info *)(void *)w->objects[NFM_OBJ_FLOWS].base, err);
+    if (rc == NFM_OK)
+        rc = nfm_pool_init(&w->pool, w->objects[NFM_OBJ_PACKETS].base, w->config.n_small,
+                           w->config.n_large);
     if (rc == NFM_OK)
         rc = nfm_subs_init(&w->subs);
     if (rc == NFM_OK)
@@ -104,7 +71,7 @@ static int make_parts(nfm_worker *w, nfm_error *err) {
 }
 
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err) {
-    if (check_config(config, err) != NFM_OK)
+    if (nfm__check_config(config, err) != NFM_OK)
         return NULL;
     nfm_worker *w = calloc(1, sizeof(*w));
     if (w == NULL)
@@ -142,14 +109,7 @@ void nfm_worker_free(nfm_worker *w) {
     nfm_subs_fini(&w->subs);
     nfm_pool_fini(&w->pool);
     nfm_table_fini(&w->table);
-    for (uint32_t i = 0; i < w->n_rings; i++) {
-        nfm_ring_fini(w->rings[i]);
-        free(w->rings[i]);
-        nfm_region_fini(&w->ring_regions[i]);
-    }
-    nfm_region_fini(&w->packets_region);
-    nfm_region_fini(&w->records_region);
-    nfm_region_fini(&w->fields_region);
+    nfm__objects_unmap(w);
     free(w->limbo);
     free(w->burst);
     free(w);
@@ -164,35 +124,22 @@ int nfm_worker_add_port(nfm_worker *w, nfm_port *port) {
     return NFM_OK;
 }
 
-int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_t *limits,
-                          const uint32_t *types, nfm_error *err) {
-    if (w->started)
-        return NFM_E_STATE;
-    return nfm_graph_add(&w->graph, module, limits, types, err);
+/* What modules may rely on being asked for: what subscribers want, and what modules need. */
+static void tell_wanted(nfm_worker *w) {
+    uint64_t wanted = nfm__set_of(w, NFM_NO_FLOW, 0)->events;
+    w->wants_update = (wanted & NFM_BIT(NFM_EV_FLOW_UPDATE)) != 0;
+    nfm_graph_set_wanted(&w->graph, wanted);
 }
 
-nfm_ring *nfm_worker_add_ring(nfm_worker *w, uint32_t entries, nfm_error *err) {
-    if (w->started || w->n_rings == NFM_MAX_RINGS) {
-        (void)refuse(err, w->started ? "rings are added before start" : "at most 64 rings");
-        return NULL;
-    }
-    if (!is_power_of_two(entries) || entries < 64 || entries > 1u << 24) {
-        (void)refuse(err, "ring entries must be a power of two, 64 to 2^24");
-        return NULL;
-    }
-    nfm_region *region = &w->ring_regions[w->n_rings];
-    if (nfm_region_init(region, "ring", nfm_ring_shared_size(entries), w->config.shared, err) !=
-        NFM_OK)
-        return NULL;
-    nfm_ring *ring = calloc(1, sizeof(*ring));
-    if (ring == NULL || nfm_ring_init(ring, region->base, entries, false) != NFM_OK) {
-        free(ring);
-        nfm_region_fini(region);
-        return NULL;
-    }
-    w->rings[w->n_rings++] = ring;
-    w->delivery.rings[w->delivery.n_rings++] = ring;
-    return ring;
+int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_t *limits,
+                          const uint32_t *types, nfm_error *err) {
+    int index = nfm_graph_add(&w->graph, module, limits, types, err);
+    if (index < 0 || !w->started)
+        return index;
+    int rc = nfm_graph_start_late(&w->graph, (uint32_t)index, err);
+    if (rc == NFM_OK)
+        tell_wanted(w);
+    return rc == NFM_OK ? index : rc;
 }
 
 int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn process, void *state) {
@@ -205,22 +152,37 @@ int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn proce
 }
 
 int nfm_worker_subscribe(nfm_worker *w, const nfm_subscription *subscription) {
-    return w->started ? NFM_E_STATE : nfm_subs_add(&w->subs, subscription);
+    int number = nfm_subs_add(&w->subs, subscription);
+    if (number >= 0 && w->started) {
+        int rc = nfm_subs_changed(&w->subs);
+        tell_wanted(w);
+        return rc == NFM_OK ? number : rc;
+    }
+    return number;
+}
+
+int nfm_worker_unsubscribe(nfm_worker *w, uint32_t subscription) {
+    int rc = nfm_subs_remove(&w->subs, subscription);
+    if (rc == NFM_OK && w->started) {
+        rc = nfm_subs_changed(&w->subs);
+        tell_wanted(w);
+    }
+    return rc;
 }
 
 int nfm_worker_start(nfm_worker *w, nfm_error *err) {
     if (w->started)
         return NFM_E_STATE;
-    int rc = nfm_subs_start(&w->subs);
+    int rc = nfm_subs_changed(&w->subs);
+    if (rc == NFM_OK)
+        rc = nfm_delivery_adopt(&w->delivery);
+    if (rc == NFM_OK)
+        rc = nfm_table_start(&w->table, nfm_graph_block_size(&w->graph), err);
     if (rc != NFM_OK)
         return rc;
-    const nfm_subset *all = &w->subs.sets[0];
-    w->wants_update = (all->events & NFM_BIT(NFM_EV_FLOW_UPDATE)) != 0;
-    rc = nfm_table_start(&w->table, nfm_graph_block_size(&w->graph), err);
-    nfm_graph_start_args args = {&w->mem, all->events, w->table.blocks + sizeof(nfm_flow),
-                                 w->table.stride};
-    if (rc == NFM_OK)
-        rc = nfm_graph_start(&w->graph, w, &args, err);
+    tell_wanted(w);
+    nfm_graph_start_args args = {w, &w->mem, w->table.blocks + sizeof(nfm_flow), w->table.stride};
+    rc = nfm_graph_start(&w->graph, &args, err);
     w->started = rc == NFM_OK;
     return rc;
 }
@@ -230,8 +192,7 @@ const nfm_mem *nfm_worker_mem(const nfm_worker *w) {
 }
 
 void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
-    size_t mapped = w->packets_region.size + w->records_region.size + w->fields_region.size +
-                    w->table.info_region.size + w->table.block_region.size +
+    size_t mapped = nfm__objects_size(w) + w->table.block_region.size +
                     w->table.bucket_region.size + w->table.free_region.size;
     uint64_t per_flow =
         NFM_FLOW_INFO_SIZE + w->table.stride + sizeof(uint32_t) + sizeof(nfm_limbo) +
@@ -241,8 +202,6 @@ void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
         if (w->graph.instances[i].module->phase == NFM_PHASE_APP)
             per_flow += w->graph.instances[i].module->flow_size;
     }
-    for (uint32_t i = 0; i < w->n_rings; i++)
-        mapped += w->ring_regions[i].size;
     *out = (nfm_worker_stats){
         .packets = w->packets,
         .bytes = w->bytes,

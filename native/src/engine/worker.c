@@ -6,7 +6,6 @@
 
 enum {
     NATIVE_BATCH = 256, /* entries that make calling a native NF worth it */
-    SPARE_FLOWS = 64,
     AHEAD = 8, /* packets between the loads of a flow and its use: computing hides memory */
 };
 
@@ -72,6 +71,8 @@ static void process_burst(nfm_worker *w, uint32_t n) {
 static void serve_native(nfm_worker *w, uint64_t at_least) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         nfm_ring *ring = w->rings[i];
+        if (ring == NULL)
+            continue;
         uint64_t enough = at_least < ring->mask / 2 ? at_least : ring->mask / 2;
         if (ring->process == NULL || nfm_ring_used(ring) < enough)
             continue;
@@ -86,24 +87,26 @@ static void serve_native(nfm_worker *w, uint64_t at_least) {
     }
 }
 
+static bool anything_pending(const nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        if (w->rings[i] != NULL && nfm_ring_used(w->rings[i]) > 0)
+            return true;
+    return false;
+}
+
 /* Whether receivers must pass entries before more packets may come. */
 static bool must_drain(const nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         const nfm_ring *ring = w->rings[i];
-        if (nfm_ring_used(ring) > ring->mask - ring->mask / 4)
+        if (ring != NULL && !ring->lossy && nfm_ring_used(ring) > ring->mask - ring->mask / 4)
             return true;
     }
-    if (w->limbo_head != w->limbo_tail &&
-        w->table.n_free + (w->table.max_flows - w->table.n_fresh) < SPARE_FLOWS)
+    if (nfm__flow_must_wait(w) || w->delivery.n_free < w->delivery.n_records / 4)
         return true;
-    return w->delivery.n_free < w->delivery.n_records / 4;
-}
-
-static bool anything_pending(const nfm_worker *w) {
-    for (uint32_t i = 0; i < w->n_rings; i++)
-        if (nfm_ring_used(w->rings[i]) > 0)
-            return true;
-    return false;
+    /* Bursts are whole as long as there are slots: with the same packets, the same bursts. */
+    return anything_pending(w) &&
+           (w->pool.n_free_small < NFM_BURST ||
+            (w->pool.n_slots > w->pool.n_small + NFM_BURST && w->pool.n_free_large < NFM_BURST));
 }
 
 /* Takes the next burst from a port, round robin. 0: nothing now; NFM_E_EOF: all at their end. */

@@ -47,13 +47,12 @@ struct nfm_worker {
     nfm_subs subs;
     nfm_delivery delivery;
     nfm_graph graph;
-    nfm_region packets_region, records_region, fields_region;
+    nfm_region objects[NFM_OBJ_COUNT];
 
     nfm_port *ports[NFM_MAX_PORTS];
     bool port_done[NFM_MAX_PORTS];
     uint32_t n_ports, next_port;
-    nfm_ring *rings[NFM_MAX_RINGS];
-    nfm_region ring_regions[NFM_MAX_RINGS];
+    nfm_ring *rings[NFM_MAX_RINGS]; /* NULL: removed */
     uint32_t n_rings;
     int port_error; /* first failure of a port, reported by run */
 
@@ -97,6 +96,18 @@ static inline uint64_t nfm__flow_id(const nfm_worker *w, uint32_t index) {
            (uint64_t)nfm_table_flow(&w->table, index)->generation << 32 | index;
 }
 
+/* ---- objects.c, setup.c ---- */
+
+int nfm__objects_map(nfm_worker *w, nfm_error *err);
+void nfm__objects_unmap(nfm_worker *w);
+size_t nfm__objects_size(const nfm_worker *w);
+int nfm__check_config(const nfm_worker_config *config, nfm_error *err);
+int nfm__refuse(nfm_error *err, const char *what); /* NFM_E_INVAL */
+
+static inline bool nfm__is_power_of_two(uint64_t n) {
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
 /* ---- flows.c: the life of flows ---- */
 
 /* Opens a flow for |packet| (whose hash is known); sets packet->flow, flow_index, rec.flow, side.
@@ -108,8 +119,10 @@ void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason);
 void nfm__flow_rearm(nfm_worker *w, uint32_t index);
 /* Fires what is due at w->now_ns. */
 void nfm__flow_timers(nfm_worker *w);
-/* Gives indices of closed flows back when their records are released. */
+/* Gives indices of closed flows back when their records are released. Between bursts. */
 void nfm__flow_recycle(nfm_worker *w);
+/* Whether recycling waits for receivers: no more packets until they have passed. */
+bool nfm__flow_must_wait(const nfm_worker *w);
 /* Computes both sides' subscription sets, modules and level. */
 void nfm__flow_subscribe(nfm_worker *w, uint32_t index);
 void nfm__flow_set_level(nfm_worker *w, uint32_t index);
@@ -125,7 +138,8 @@ void nfm__record_emit(nfm_worker *w, uint32_t index, const nfm_record *record);
 void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *record);
 
 static inline const nfm_subset *nfm__set_of(const nfm_worker *w, uint32_t index, uint8_t side) {
-    return &w->subs.sets[index == NFM_NO_FLOW ? 0 : nfm_table_flow(&w->table, index)->subs[side]];
+    return &w->subs.sets[index == NFM_NO_FLOW ? w->subs.catch_all
+                                              : nfm_table_flow(&w->table, index)->subs[side]];
 }
 
 #endif

@@ -19,8 +19,7 @@ int nfm_delivery_init(nfm_delivery *d, const nfm_worker_config *config, nfm_pool
     d->free = malloc(sizeof(uint32_t) * d->n_records);
     d->inflight = malloc(sizeof(uint32_t) * d->n_records);
     d->epochs = malloc(sizeof(nfm_epoch) * NFM_EPOCHS);
-    d->rings = calloc(NFM_MAX_RINGS, sizeof(nfm_ring *));
-    if (d->free == NULL || d->inflight == NULL || d->epochs == NULL || d->rings == NULL) {
+    if (d->free == NULL || d->inflight == NULL || d->epochs == NULL) {
         nfm_delivery_fini(d);
         return NFM_E_NOMEM;
     }
@@ -33,7 +32,6 @@ void nfm_delivery_fini(nfm_delivery *d) {
     free(d->free);
     free(d->inflight);
     free(d->epochs);
-    free(d->rings);
     memset(d, 0, sizeof(*d));
 }
 
@@ -159,14 +157,20 @@ void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *r
 void nfm_delivery_publish(nfm_delivery *d) {
     const nfm_epoch *last = &d->epochs[(d->epoch_open - 1) % NFM_EPOCHS];
     uint32_t begin = d->epoch_open == d->epoch_retired ? d->inflight_tail : last->records_end;
-    for (uint32_t i = 0; i < d->n_rings; i++)
-        nfm_ring_flush(d->rings[i]);
+    for (uint32_t i = 0; i < d->n_rings; i++) {
+        nfm_ring *ring = d->rings[i];
+        if (ring == NULL)
+            continue;
+        nfm_ring_flush(ring);
+        if (ring->is_shared && d->inflight_head != begin)
+            nfm_ring_wake(ring);
+    }
     if (d->inflight_head == begin || d->epoch_open - d->epoch_retired == NFM_EPOCHS)
         return; /* nothing new, or no epoch free: the next burst's records share this epoch */
     nfm_epoch *epoch = &d->epochs[d->epoch_open % NFM_EPOCHS];
     epoch->records_end = d->inflight_head;
     for (uint32_t i = 0; i < d->n_rings; i++)
-        epoch->heads[i] = d->rings[i]->head;
+        epoch->heads[i] = d->rings[i] == NULL ? 0 : d->rings[i]->head;
     d->epoch_open++;
 }
 
@@ -181,7 +185,7 @@ static void release_record(nfm_delivery *d, uint32_t id) {
 
 static bool all_passed(const nfm_delivery *d, const nfm_epoch *epoch) {
     for (uint32_t i = 0; i < d->n_rings; i++)
-        if (d->rings[i]->tail_seen < epoch->heads[i])
+        if (d->rings[i] != NULL && d->rings[i]->tail_seen < epoch->heads[i])
             return false;
     return true;
 }
@@ -189,7 +193,8 @@ static bool all_passed(const nfm_delivery *d, const nfm_epoch *epoch) {
 uint32_t nfm_delivery_collect(nfm_delivery *d) {
     uint32_t released = 0;
     for (uint32_t i = 0; i < d->n_rings; i++)
-        nfm_ring_collect(d->rings[i]);
+        if (d->rings[i] != NULL)
+            nfm_ring_collect(d->rings[i]);
     while (d->epoch_retired < d->epoch_open) {
         const nfm_epoch *epoch = &d->epochs[d->epoch_retired % NFM_EPOCHS];
         if (!all_passed(d, epoch))
@@ -201,4 +206,58 @@ uint32_t nfm_delivery_collect(nfm_delivery *d) {
         d->epoch_retired++;
     }
     return released;
+}
+
+void nfm_delivery_forget(nfm_delivery *d, uint32_t ring) {
+    for (uint64_t e = d->epoch_retired; e < d->epoch_open; e++)
+        d->epochs[e % NFM_EPOCHS].heads[ring] = 0;
+}
+
+/* Marks what one unpassed entry names as in use. The entry lay where its receiver could write: what
+ * it says is checked, and the worst that a lie can do is to keep its own records busy. */
+static void pin(nfm_delivery *d, const nfm_desc *desc, uint8_t *pinned) {
+    if (desc->record >= d->n_records || pinned[desc->record])
+        return;
+    nfm_record *record = &d->records[desc->record];
+    bool fields_fit = record->app.fields < d->fields_size &&
+                      field_class(record->app.fields_len) < NFM_FIELD_CLASSES;
+    if (record->kind == NFM_REC_APP && !fields_fit)
+        return;
+    pinned[desc->record] = 1;
+    d->inflight[d->inflight_head++ & (d->n_records - 1)] = desc->record;
+    if (record->slot != NFM_NO_SLOT && record->slot < d->pool->n_slots)
+        d->pool->refs[record->slot]++;
+    if (record->kind != NFM_REC_APP)
+        return;
+    uint64_t end = record->app.fields + field_class_size[field_class(record->app.fields_len)];
+    d->fields_fresh = end > d->fields_fresh ? end : d->fields_fresh;
+}
+
+static void pin_all(nfm_delivery *d, uint8_t *pinned) {
+    for (uint32_t i = 0; i < d->n_rings; i++) {
+        const nfm_ring *ring = d->rings[i];
+        for (uint64_t at = ring == NULL ? 0 : ring->tail_seen; ring != NULL && at < ring->head;
+             at++)
+            pin(d, &ring->desc[at & ring->mask], pinned);
+    }
+}
+
+int nfm_delivery_adopt(nfm_delivery *d) {
+    bool any = false;
+    for (uint32_t i = 0; i < d->n_rings; i++)
+        any |= d->rings[i] != NULL && d->rings[i]->adopted;
+    if (!any)
+        return NFM_OK;
+    uint8_t *pinned = calloc(d->n_records, 1);
+    if (pinned == NULL)
+        return NFM_E_NOMEM;
+    pin_all(d, pinned);
+    d->n_free = 0;
+    for (uint32_t i = d->n_records; i-- > 0;)
+        if (!pinned[i])
+            d->free[d->n_free++] = i;
+    free(pinned);
+    nfm_pool_rebuild(d->pool);
+    nfm_delivery_publish(d);
+    return NFM_OK;
 }

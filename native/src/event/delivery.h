@@ -36,7 +36,7 @@ typedef struct nfm_delivery {
     uint8_t *fields;
     uint64_t fields_size, fields_fresh;
     uint64_t field_free[NFM_FIELD_CLASSES]; /* offset + 1 of the first free block */
-    nfm_ring **rings;
+    nfm_ring **rings;                       /* borrowed: the worker's, NULL where one was removed */
     uint32_t n_rings;
     nfm_epoch *epochs;
     uint64_t epoch_open;    /* number of the epoch being filled */
@@ -64,6 +64,12 @@ void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *r
 /* Space for a field record of |len| bytes; *offset in the fields region. NFM_E_LIMIT when full. */
 int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset);
 void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len);
+
+/* Takes what adopted rings still hold as the first epoch: their records and slots are in use until
+ * their receivers have passed them. Before the first record. */
+int nfm_delivery_adopt(nfm_delivery *d);
+/* Ring number |ring| holds nothing back any more. */
+void nfm_delivery_forget(nfm_delivery *d, uint32_t ring);
 
 /* Closes the epoch of a burst and publishes the rings. */
 void nfm_delivery_publish(nfm_delivery *d);

@@ -14,6 +14,7 @@
 #include "base/ring.h"
 #include "event/filter.h"
 
+#define NFM_NO_SET 0xffffffffu
 enum { NFM_MAX_SUBS = 256, NFM_MAX_SETS = 4096, NFM_MAX_MODULES = 16 };
 
 typedef struct nfm_receiver {
@@ -26,13 +27,16 @@ typedef struct nfm_receiver {
 } nfm_receiver;
 
 typedef struct nfm_subset {
-    uint64_t events;   /* union over receivers: what is worth a record */
-    uint64_t modules;  /* application modules that some receiver needs */
-    uint8_t level;     /* enum nfm_level that built-in events need; modules add theirs */
+    uint64_t events;  /* union over receivers: what is worth a record */
+    uint64_t modules; /* application modules that some receiver needs */
+    uint8_t level;    /* enum nfm_level that built-in events need; modules add theirs */
+    bool stale;       /* subscriptions have changed since */
+    bool in_use;
     uint16_t n, n_app; /* receivers with built-in events; with application types */
     nfm_receiver *receivers;
     nfm_receiver *app;
     uint64_t members[NFM_MAX_SUBS / 64];
+    uint32_t refs; /* sides of flows, and 1 for being the catch-all */
 } nfm_subset;
 
 static inline bool nfm_subset_has(const nfm_subset *set, uint32_t sub) {
@@ -40,22 +44,29 @@ static inline bool nfm_subset_has(const nfm_subset *set, uint32_t sub) {
 }
 
 typedef struct nfm_subs {
-    nfm_subscription sub[NFM_MAX_SUBS];
-    uint32_t n;
+    nfm_subscription sub[NFM_MAX_SUBS]; /* without a ring: free */
+    uint32_t n;                         /* numbers ever used */
     bool any_filter;
-    nfm_subset *sets; /* sets[0]: the catch-all; NFM_MAX_SETS entries reserved */
-    uint32_t n_sets;
+    nfm_subset *sets; /* NFM_MAX_SETS entries reserved */
+    uint32_t n_sets;  /* numbers ever used */
+    uint32_t catch_all;
     uint64_t overflows; /* flows that had to take set 0 */
 } nfm_subs;
 
 int nfm_subs_init(nfm_subs *subs);
 void nfm_subs_fini(nfm_subs *subs);
-/* Adds a copy of |sub|. Returns NFM_OK, NFM_E_LIMIT or NFM_E_INVAL. Before nfm_subs_start. */
+/* Adds a copy of |sub|. Returns its number, or NFM_E_LIMIT or NFM_E_INVAL. */
 int nfm_subs_add(nfm_subs *subs, const nfm_subscription *sub);
-/* Builds set 0. Returns NFM_OK or NFM_E_NOMEM. */
-int nfm_subs_start(nfm_subs *subs);
+int nfm_subs_remove(nfm_subs *subs, uint32_t number);
+bool nfm_subs_uses(const nfm_subs *subs, const nfm_ring *ring);
+/* Makes additions and removals effective. Returns NFM_OK, NFM_E_NOMEM, or NFM_E_LIMIT: too many
+ * sets are still referred to by flows. */
+int nfm_subs_changed(nfm_subs *subs);
 /* Index of the set for packets that |side| sends on a flow with this key. */
 uint32_t nfm_subs_of_flow(nfm_subs *subs, const nfm_flow_info *info, uint8_t side,
                           uint8_t client_side);
+/* A flow's side refers to set |index| / no longer does. */
+void nfm_subs_hold(nfm_subs *subs, uint32_t index);
+void nfm_subs_release(nfm_subs *subs, uint32_t index);
 
 #endif

@@ -16,7 +16,8 @@ static uint32_t signature(uint64_t hash) {
     return (uint32_t)(hash >> 32);
 }
 
-int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error *err) {
+int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_flow_info *info,
+                   nfm_error *err) {
     memset(table, 0, sizeof(*table));
     uint32_t max = config->max_flows;
     table->max_flows = max;
@@ -26,17 +27,14 @@ int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error 
     table->base = table->n_buckets = FIRST_BUCKETS;
     table->key = nfm_hash_key_make(config->hash_key);
     size_t n_lines = (size_t)table->max_buckets + table->max_overflow;
-    bool shared = config->shared;
-    int rc = nfm_region_init(&table->info_region, "flows", (size_t)max * 64, shared, err);
+    int rc = nfm_region_init(&table->bucket_region, "flow-buckets", n_lines * 64, err);
     if (rc == NFM_OK)
-        rc = nfm_region_init(&table->bucket_region, "flow-buckets", n_lines * 64, false, err);
-    if (rc == NFM_OK)
-        rc = nfm_region_init(&table->free_region, "flow-free", (size_t)max * 4, false, err);
+        rc = nfm_region_init(&table->free_region, "flow-free", (size_t)max * 4, err);
     if (rc != NFM_OK) {
         nfm_table_fini(table);
         return rc;
     }
-    table->info = (nfm_flow_info *)(void *)table->info_region.base;
+    table->info = info;
     table->buckets = (nfm_bucket *)(void *)table->bucket_region.base;
     table->free = (uint32_t *)(void *)table->free_region.base;
     return NFM_OK;
@@ -44,14 +42,13 @@ int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error 
 
 int nfm_table_start(nfm_table *table, size_t extra, nfm_error *err) {
     table->stride = sizeof(nfm_flow) + extra;
-    int rc = nfm_region_init(&table->block_region, "flow-state", table->stride * table->max_flows,
-                             false, err);
+    int rc =
+        nfm_region_init(&table->block_region, "flow-state", table->stride * table->max_flows, err);
     table->blocks = table->block_region.base;
     return rc;
 }
 
 void nfm_table_fini(nfm_table *table) {
-    nfm_region_fini(&table->info_region);
     nfm_region_fini(&table->block_region);
     nfm_region_fini(&table->bucket_region);
     nfm_region_fini(&table->free_region);

@@ -38,10 +38,12 @@ typedef struct nfm_table {
     uint32_t n_fresh;            /* indices never used so far */
     uint32_t n_free;
     uint32_t *free; /* recycled indices */
-    nfm_region info_region, block_region, bucket_region, free_region;
+    nfm_region block_region, bucket_region, free_region;
 } nfm_table;
 
-int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_error *err);
+/* Borrows |info|, room for config->max_flows. */
+int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_flow_info *info,
+                   nfm_error *err);
 /* Maps the flows' blocks: |extra| bytes beside each nfm_flow, a multiple of 8. Once, before use. */
 int nfm_table_start(nfm_table *table, size_t extra, nfm_error *err);
 void nfm_table_fini(nfm_table *table);

@@ -186,30 +186,47 @@ static int find_state(nfm_graph *graph, nfm_instance *in, const nfm_graph_start_
         return NFM_OK;
     }
     in->stride = m->flow_size;
-    int rc = nfm_region_init(&in->region, m->name, in->stride * args->mem->n_flows, false, err);
+    int rc = nfm_region_init(&in->region, m->name, in->stride * args->mem->n_flows, err);
     in->state = in->region.base;
     return rc;
 }
 
-int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_graph_start_args *args,
-                    nfm_error *err) {
-    uint64_t wanted = args->wanted;
-    for (uint32_t i = 0; i < graph->n; i++)
-        wanted |= graph->instances[i].needs;
+static int start_one(nfm_graph *graph, nfm_instance *in, nfm_error *err) {
+    int rc = find_state(graph, in, &graph->args, err);
+    if (rc != NFM_OK)
+        return rc;
+    in->ctx.worker = graph->args.worker;
+    in->ctx.mem = graph->args.mem;
+    rc = in->module->start == NULL ? NFM_OK : in->module->start(&in->ctx);
+    if (rc != NFM_OK)
+        return fail(err, rc, "module %s: cannot start: %s", in->module->name, nfm_strerror(rc));
+    in->started = true;
+    return NFM_OK;
+}
+
+int nfm_graph_start(nfm_graph *graph, const nfm_graph_start_args *args, nfm_error *err) {
+    graph->args = *args;
     for (uint32_t i = 0; i < graph->n; i++) {
-        nfm_instance *in = &graph->instances[i];
-        int rc = find_state(graph, in, args, err);
+        int rc = start_one(graph, &graph->instances[i], err);
         if (rc != NFM_OK)
             return rc;
-        in->ctx.worker = worker;
-        in->ctx.mem = args->mem;
-        in->ctx.wanted = wanted;
-        rc = in->module->start == NULL ? NFM_OK : in->module->start(&in->ctx);
-        if (rc != NFM_OK)
-            return fail(err, rc, "module %s: cannot start: %s", in->module->name, nfm_strerror(rc));
-        in->started = true;
     }
     return NFM_OK;
+}
+
+int nfm_graph_start_late(nfm_graph *graph, uint32_t index, nfm_error *err) {
+    nfm_instance *in = &graph->instances[index];
+    if (in->module->phase == NFM_PHASE_APP)
+        return start_one(graph, in, err);
+    return fail(err, NFM_E_STATE, "module %s: must be there when the worker starts",
+                in->module->name);
+}
+
+void nfm_graph_set_wanted(nfm_graph *graph, uint64_t wanted) {
+    for (uint32_t i = 0; i < graph->n; i++)
+        wanted |= graph->instances[i].needs;
+    for (uint32_t i = 0; i < graph->n; i++)
+        graph->instances[i].ctx.wanted = wanted;
 }
 
 void nfm_graph_tick(nfm_graph *graph, int64_t now_ns) {

@@ -25,21 +25,22 @@ typedef struct nfm_instance {
     nfm_region region;
 } nfm_instance;
 
+typedef struct nfm_graph_start_args {
+    struct nfm_worker *worker;
+    const nfm_mem *mem;
+    uint8_t *blocks; /* first byte behind the nfm_flow of flow 0 */
+    size_t stride;
+} nfm_graph_start_args;
+
 typedef struct nfm_graph {
     nfm_instance *instances; /* NFM_MAX_MODULES, in order of addition */
     uint32_t n;
-    nfm_instance *defrag;     /* phase IP, NULL none */
-    nfm_instance *stream;     /* phase STREAM, NULL none */
-    nfm_instance *track[256]; /* phase TRACK by IP protocol */
-    uint64_t app_mask;        /* bit per application module */
+    nfm_instance *defrag;      /* phase IP, NULL none */
+    nfm_instance *stream;      /* phase STREAM, NULL none */
+    nfm_instance *track[256];  /* phase TRACK by IP protocol */
+    uint64_t app_mask;         /* bit per application module */
+    nfm_graph_start_args args; /* of the start */
 } nfm_graph;
-
-typedef struct nfm_graph_start_args {
-    const nfm_mem *mem;
-    uint64_t wanted;
-    uint8_t *blocks;
-    size_t stride;
-} nfm_graph_start_args;
 
 int nfm_graph_init(nfm_graph *graph);
 void nfm_graph_fini(nfm_graph *graph); /* stops the modules */
@@ -48,11 +49,13 @@ int nfm_graph_add(nfm_graph *graph, const nfm_module *module, const uint64_t *li
                   const uint32_t *types, nfm_error *err);
 /* Bytes per flow that tracking and stream modules keep in the flow's block, a multiple of 8. */
 size_t nfm_graph_block_size(const nfm_graph *graph);
-/* Finds or maps the flow states (|blocks|: first byte behind the nfm_flow of flow 0, |stride| to
- * the next) and calls start(). |wanted|: built-in events that subscribers want; the modules' own
- * needs are added. */
-int nfm_graph_start(nfm_graph *graph, struct nfm_worker *worker, const nfm_graph_start_args *args,
-                    nfm_error *err);
+/* Finds or maps the flow states and calls start(). */
+int nfm_graph_start(nfm_graph *graph, const nfm_graph_start_args *args, nfm_error *err);
+/* The same for an application module that was added while the graph runs. Others must be there from
+ * the beginning, because their state lies in the flows' blocks: NFM_E_STATE. */
+int nfm_graph_start_late(nfm_graph *graph, uint32_t index, nfm_error *err);
+/* Tells the modules which built-in events subscribers want; the modules' own needs are added. */
+void nfm_graph_set_wanted(nfm_graph *graph, uint64_t wanted);
 /* Tells the modules that event time is |now_ns|; INT64_MAX: it ends. */
 void nfm_graph_tick(nfm_graph *graph, int64_t now_ns);
 /* The level that the application modules in |modules| need. */

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The receiver's side of a ring that another process writes: attaching, waiting. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/ring.h"
+
+enum { SPINS_PER_LOOK = 64 };
+
+static const char *wrong_with(const nfm_ring *ring) {
+    const nfm_ring_shared *shared = ring->shared;
+    if (shared->magic != NFM_RING_MAGIC)
+        return "not a ring, or its worker has not begun";
+    if (shared->entries < 64 || (shared->entries & (shared->entries - 1)) != 0 ||
+        nfm_ring_shared_size(shared->entries) > ring->region.size)
+        return "its size is damaged";
+    return NULL;
+}
+
+nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
+    nfm_ring *ring = calloc(1, sizeof(*ring));
+    if (ring == NULL || nfm_region_adopt(&ring->region, fd, sizeof(nfm_ring_shared), true, err)) {
+        free(ring);
+        return NULL;
+    }
+    ring->shared = (nfm_ring_shared *)(void *)ring->region.base;
+    const char *wrong = wrong_with(ring);
+    if (wrong != NULL || ring->shared->abi != NFM_ABI_VERSION) {
+        err->code = wrong != NULL ? NFM_E_FORMAT : NFM_E_ABI;
+        if (wrong != NULL)
+            snprintf(err->text, sizeof(err->text), "ring (descriptor %d): %s", fd, wrong);
+        else
+            snprintf(err->text, sizeof(err->text),
+                     "ring (descriptor %d): made for ABI %u, this library has ABI %u: run one "
+                     "version of nfmesh",
+                     fd, ring->shared->abi, NFM_ABI_VERSION);
+        nfm_ring_detach(ring);
+        return NULL;
+    }
+    ring->desc = ring->shared->desc;
+    ring->mask = ring->shared->entries - 1;
+    ring->is_shared = true;
+    ring->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
+    return ring;
+}
+
+void nfm_ring_detach(nfm_ring *ring) {
+    if (ring == NULL)
+        return;
+    nfm_region_fini(&ring->region);
+    free(ring);
+}
+
+uint64_t nfm_ring_position(const nfm_ring *ring) {
+    return ring->tail;
+}
+
+static int64_t monotonic_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static bool has_entry(const nfm_ring *ring) {
+    return atomic_load_explicit(&ring->shared->head, memory_order_acquire) != ring->tail;
+}
+
+/* Nothing follows, and nothing came between the two looks. */
+static bool has_ended(const nfm_ring *ring) {
+    return atomic_load_explicit(&ring->shared->ended, memory_order_acquire) != 0 &&
+           !has_entry(ring);
+}
+
+/* One sleep of at most |ns| (-1: for ever); see "Sleeping" in ring.h. */
+static void doze(nfm_ring *ring, int64_t ns) {
+    nfm_ring_shared *shared = ring->shared;
+    uint32_t seq = atomic_load_explicit(&shared->wake_seq, memory_order_acquire);
+    atomic_store_explicit(&shared->asleep, seq + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!has_entry(ring) && !has_ended(ring)) {
+        struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+        syscall(SYS_futex, &shared->wake_seq, FUTEX_WAIT, seq, ns < 0 ? NULL : &t, NULL, 0);
+    }
+    atomic_store_explicit(&shared->asleep, 0, memory_order_relaxed);
+}
+
+static inline void relax(void) {
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#endif
+}
+
+int nfm_ring_wait(nfm_ring *ring, int64_t spin_ns, int64_t timeout_ns) {
+    if (has_entry(ring))
+        return NFM_RING_READY;
+    int64_t begin = monotonic_ns(), now = begin;
+    for (;;) {
+        for (int i = 0; i < SPINS_PER_LOOK && now - begin < spin_ns; i++) {
+            if (has_entry(ring))
+                return NFM_RING_READY;
+            relax();
+        }
+        if (has_entry(ring))
+            return NFM_RING_READY;
+        if (has_ended(ring))
+            return NFM_RING_ENDED;
+        now = monotonic_ns();
+        if (timeout_ns >= 0 && now - begin >= timeout_ns)
+            return NFM_RING_TIMEOUT;
+        if (now - begin >= spin_ns)
+            doze(ring, timeout_ns < 0 ? -1 : timeout_ns - (now - begin));
+    }
+}
+
+void nfm_ring_stats_get(const nfm_ring *ring, nfm_ring_stats *out) {
+    *out = (nfm_ring_stats){
+        .head = atomic_load_explicit(&ring->shared->head, memory_order_relaxed),
+        .tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed),
+        .dropped = ring->dropped,
+        .bad_tails = ring->bad_tails,
+        .wakeups = ring->wakeups,
+        .entries = ring->mask + 1,
+        .quarantined = ring->quarantined,
+    };
+}

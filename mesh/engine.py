@@ -18,16 +18,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mesh._ffi import check, check_pointer, native
+from mesh._ffi import check, native
 from mesh.capacity import check_capacity
-from mesh.columns import Memory
-from mesh.errors import NFError, SpecError, StateError, did_you_mean
-from mesh.events import shared_fields
+from mesh.errors import NFError, SpecError, StateError
 from mesh.module import ModuleInfo
-from mesh.native_filter import NativeFilter
 from mesh.native_nf import load
+from mesh.native_worker import Filters, NativeWorker, counters_of, worker_config
 from mesh.nf import NF, Context
-from mesh.plan import HeardPart, Part, Plan, PlannedNF, PlannedSubscription
+from mesh.plan import HeardPart, Plan, PlannedNF, PlannedSubscription
 from mesh.ports import Port
 from mesh.publish import Published
 from mesh.report import NFReport, Progress, Report, Statistics
@@ -41,7 +39,6 @@ BUDGET = 65536
 """Packets between two looks at the clock and at Ctrl-C."""
 MAX_FAILURES = 10
 PROGRESS_S = 0.1
-_FIXED = frozenset({"size", "reserved", "hash_key", "idle_s", "fds"})
 
 
 class Engine:
@@ -74,15 +71,12 @@ class Engine:
     ) -> None:
         self.plan, self.port = plan, port
         self._out, self._max_failures = out or Path(), max_failures
-        self._filters: dict[tuple[str, tuple[str, ...]], NativeFilter] = {}
+        self._filters = Filters(plan.catalogue)
         self._cleanups: list[Callable[[], None]] = []
-        row = _worker_config(config or {})
+        row = worker_config(config or {})
         sizes = {"n_records": int(row.n_records)}
         check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes)
-        self._worker = _new_worker(row)
-        self._memory: Memory | None = Memory(
-            native().lib.nfm_worker_mem(self._worker), self._worker
-        )
+        self._worker: NativeWorker | None = NativeWorker(row)
         self._interrupted = False
         self._has_run = False
         self._seats: list[Seat] = []
@@ -93,12 +87,12 @@ class Engine:
             raise
 
     def _set_up(self, modules: Mapping[str, ModuleInfo]) -> None:
-        ffi, lib = native()
-        check(lib.nfm_worker_add_port(self._worker, self.port.pointer), self.port.source)
-        self._indices = self._add_modules(modules)
+        worker = self._live()
+        worker.add_port(self.port)
+        for planned in self.plan.modules:
+            worker.add_module(planned, modules[planned.name])
         self._seats = [self._seat(nf) for nf in self.plan.nfs]
-        error = ffi.new("nfm_error *")
-        check(lib.nfm_worker_start(self._worker, error), "worker", error)
+        worker.start()
 
     def __enter__(self) -> Engine:
         return self
@@ -111,7 +105,7 @@ class Engine:
         while self._cleanups:
             self._cleanups.pop()()
         self._seats = []
-        self._worker = self._memory = None
+        self._worker = None
         self.port.close()
 
     def run(
@@ -149,20 +143,13 @@ class Engine:
 
     def statistics(self) -> Statistics:
         """Returns a snapshot of the worker."""
-        ffi, lib = native()
-        out = ffi.new("nfm_worker_stats *")
-        lib.nfm_worker_stats_get(self._live(), out)
-        return Statistics(**{name: int(getattr(out, name)) for name in Statistics.__slots__})
+        return self._live().statistics()
 
     def counters(self) -> dict[str, int]:
         """Returns all counters by name, those that are zero too."""
-        ffi, lib = native()
-        n = int(lib.nfm_worker_counters(self._live(), ffi.NULL, 0))
-        rows = ffi.new("nfm_counter[]", n)
-        n = min(n, int(lib.nfm_worker_counters(self._live(), rows, n)))
-        return {ffi.string(rows[i].name).decode(): int(rows[i].value) for i in range(n)}
+        return self._live().counters()
 
-    def _live(self) -> Any:
+    def _live(self) -> NativeWorker:
         if self._worker is None:
             raise StateError("the engine is closed")
         return self._worker
@@ -172,22 +159,22 @@ class Engine:
     def _loop(
         self, progress: Callable[[Progress], None] | None, max_packets: int | None, began: float
     ) -> None:
-        lib = native().lib
+        worker, eof = self._live(), int(native().lib.NFM_RUN_EOF)
         told, finishing, left = began, False, max_packets
         while True:
             if not finishing and (self._interrupted or left == 0):
-                lib.nfm_worker_finish(self._worker)
+                worker.finish()
                 finishing = True
             budget = BUDGET if left is None else min(BUDGET, left)
             before = self.statistics().packets if left is not None else 0
-            reason = check(lib.nfm_worker_run(self._worker, budget), self.port.source)
+            reason = worker.run(budget, self.port.source)
             if left is not None:
                 left -= self.statistics().packets - before
             self._round()
             if progress is not None and time.monotonic() - told >= PROGRESS_S:
                 told = time.monotonic()
                 progress(self._progress(told - began))
-            if reason == lib.NFM_RUN_EOF:
+            if reason == eof:
                 break
         if progress is not None:
             progress(self._progress(time.monotonic() - began))
@@ -195,9 +182,7 @@ class Engine:
     def _round(self) -> None:
         """Serves every NF once, in the order of the plan."""
         blocks: list[Published] = []
-        memory = self._memory
-        if memory is None:
-            raise StateError("the engine was closed while it ran")
+        memory = self._live().memory
         for seat in self._seats:
             seat.drain(memory, self._now_ns)
             seat.hear(blocks, self._now_ns)
@@ -242,36 +227,18 @@ class Engine:
         )
 
     def _report(self, nfs: tuple[NFReport, ...], seconds: float) -> Report:
-        port = self.port.statistics()
-        counters = {name: value for name, value in self.counters().items() if value}
-        for name in ("truncated", "oversize", "bad_record", "unsupported_link"):
-            value = getattr(port, f"rx_{name}")
-            if value:
-                counters[f"port.{name}"] = value
         warning = self.port.warning
         return Report(
             source=self.port.source,
             seconds=seconds,
             statistics=self.statistics(),
             nfs=nfs,
-            counters=counters,
+            counters=counters_of(self._live(), [self.port]),
             warnings=(warning,) if warning else (),
             interrupted=self._interrupted,
         )
 
     # ---- setting up ----------------------------------------------------------------------
-
-    def _add_modules(self, modules: Mapping[str, ModuleInfo]) -> dict[str, int]:
-        ffi, lib = native()
-        indices: dict[str, int] = {}
-        for planned in self.plan.modules:
-            error = ffi.new("nfm_error *")
-            limits = ffi.new("uint64_t[]", [*planned.limits, 0])
-            types = ffi.new("uint32_t[]", [*planned.types, 0])
-            pointer = modules[planned.name].pointer
-            rc = lib.nfm_worker_add_module(self._worker, pointer, limits, types, error)
-            indices[planned.name] = check(rc, "", error)
-        return indices
 
     def _seat(self, planned: PlannedNF) -> Seat:
         instance = _instance_of(planned)
@@ -283,9 +250,10 @@ class Engine:
                 raise SpecError(f"{planned.name}.{sub.name}.mode", text)
             is_native = not sub.method
             if sub.parts and is_native not in rings:
-                rings[is_native] = self._new_ring()
+                rings[is_native] = self._live().add_ring(RING_ENTRIES)
             for part in sub.parts:
-                self._subscribe(rings[is_native], sub, part)
+                ring = rings[is_native]
+                self._live().subscribe(ring, sub.handler, part, self._filters, sub.name)
             heard += [self._heard(sub, part) for part in sub.heard]
         if True in rings:
             self._attach_native(instance, planned, rings[True])
@@ -293,45 +261,20 @@ class Engine:
             planned, instance, self.plan.catalogue, rings.get(False), heard, self._max_failures
         )
 
-    def _new_ring(self) -> Any:
-        ffi, lib = native()
-        error = ffi.new("nfm_error *")
-        ring = lib.nfm_worker_add_ring(self._worker, RING_ENTRIES, error)
-        return check_pointer(ring, "ring", error)
-
     def _attach_native(self, instance: NF, planned: PlannedNF, ring: Any) -> None:
         ffi, lib = native()
+        worker = self._live().pointer
         handle, process, free = load(planned.cls, planned.options)
         instance.native_handle = handle
         self._cleanups.append(free)
         state = ffi.cast("void *", handle.state)
-        rc = lib.nfm_worker_attach_native(self._worker, ring, process, state)
+        rc = lib.nfm_worker_attach_native(worker, ring, process, state)
         check(rc, f"NF {planned.name}")
-
-    def _subscribe(self, ring: Any, sub: PlannedSubscription, part: Part) -> None:
-        ffi, lib = native()
-        row = ffi.new("nfm_subscription *")
-        row.ring, row.handler, row.level = ring, sub.handler, int(part.stack_level)
-        row.events = part.events
-        row.type_first, row.type_last = part.types or (1, 0)
-        row.modules = sum(1 << self._indices[name] for name in part.modules)
-        row.as_type = part.as_type
-        if part.where is not None:
-            row.filter = self._filter(part.where, part.where_on)
-        check(lib.nfm_worker_subscribe(self._worker, row), f"subscription {sub.name}")
 
     def _heard(self, sub: PlannedSubscription, part: HeardPart) -> Heard:
         types = tuple(self.plan.catalogue[name].id for name in part.names)
-        made = None if part.where is None else self._filter(part.where, part.where_on)
+        made = None if part.where is None else self._filters.pointer(part.where, part.where_on)
         return Heard(sub.handler, types, made, part.as_type)
-
-    def _filter(self, text: str, events: tuple[str, ...]) -> Any:
-        """Returns the `nfm_filter *`; filters live as long as the engine."""
-        found = self._filters.get((text, events))
-        if found is None:
-            found = NativeFilter(text, shared_fields(self.plan.catalogue, events))
-            self._filters[text, events] = found
-        return found.pointer
 
 
 def _instance_of(planned: PlannedNF) -> NF:
@@ -341,27 +284,3 @@ def _instance_of(planned: PlannedNF) -> NF:
         return planned.cls(**planned.options)
     except Exception as error:
         raise NFError(planned.name, "__init__", error) from error
-
-
-def _worker_config(config: Mapping[str, int]) -> Any:
-    """Makes a `nfm_worker_config *`: the defaults, and what `config` changes."""
-    ffi, lib = native()
-    row = ffi.new("nfm_worker_config *")
-    lib.nfm_worker_config_init(row)
-    known = [name for name, _ in ffi.typeof("nfm_worker_config").fields if name not in _FIXED]
-    for name, value in config.items():
-        if name not in known:
-            raise SpecError(f"worker.{name}", f"no such size{did_you_mean(name, known)}")
-        try:
-            setattr(row, name, value)
-        except OverflowError as cause:
-            raise SpecError(f"worker.{name}", f"{value} is too large") from cause
-    return row
-
-
-def _new_worker(row: Any) -> Any:
-    """Makes a `nfm_worker *` that is freed when the last view of its memory is gone."""
-    ffi, lib = native()
-    error = ffi.new("nfm_error *")
-    worker = check_pointer(lib.nfm_worker_new(row, error), "", error)
-    return ffi.gc(worker, lib.nfm_worker_free)

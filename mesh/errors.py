@@ -15,6 +15,8 @@ MeshError
 ├── NativeError        the C library refused: .code, .where
 ├── CapacityError      a plan or a run asks for more memory than there is
 ├── StateError         a method was called in the wrong order
+├── ProcessError       a process of the mesh did not start or went wrong: .process
+│   └── AttachError    a process was not given the shared memory that it asked for
 └── NFError            an exception inside a network function: .nf, .event, .cause
 """
 
@@ -24,6 +26,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AttachError",
     "CapacityError",
     "FilterError",
     "MeshError",
@@ -33,6 +36,7 @@ __all__ = [
     "NativeError",
     "NeedCycle",
     "PlanError",
+    "ProcessError",
     "SpecError",
     "StageConflict",
     "StateError",
@@ -140,6 +144,23 @@ class CapacityError(MeshError):
 
 class StateError(MeshError):
     """A method was called in the wrong order, or after the object was closed."""
+
+
+class ProcessError(MeshError):
+    """A process of the mesh did not start, or did what it must not.
+
+    Attributes:
+        process: its name, or "".
+        text: what is wrong.
+    """
+
+    def __init__(self, text: str, process: str = "") -> None:
+        super().__init__(f"{process}: {text}" if process else text)
+        self.process, self.text = process, text
+
+
+class AttachError(ProcessError):
+    """A process was not given the shared memory that it asked for."""
 
 
 class NFError(MeshError):

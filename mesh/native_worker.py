@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native worker as a Python object: ports, modules, rings and subscriptions by their names.
+
+The engine runs one in its own memory; a worker process runs one in shared objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mesh._ffi import check, check_pointer, native
+from mesh.columns import Memory
+from mesh.errors import SpecError, did_you_mean
+from mesh.events import Catalogue, shared_fields
+from mesh.module import ModuleInfo
+from mesh.native_filter import NativeFilter
+from mesh.plan import Part, PlannedModule
+from mesh.ports import Port
+from mesh.report import Statistics
+
+__all__ = ["Filters", "NativeWorker", "counters_of", "worker_config"]
+
+_FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
+
+
+def worker_config(config: Mapping[str, int]) -> Any:
+    """Makes a `nfm_worker_config *`: the defaults, and what `config` changes.
+
+    Raises:
+        SpecError: `config` names what a worker does not have, or a number is too large.
+    """
+    ffi, lib = native()
+    row = ffi.new("nfm_worker_config *")
+    lib.nfm_worker_config_init(row)
+    known = [name for name, _ in ffi.typeof("nfm_worker_config").fields if name not in _FIXED]
+    for name, value in config.items():
+        if name not in known:
+            raise SpecError(f"worker.{name}", f"no such size{did_you_mean(name, known)}")
+        try:
+            setattr(row, name, value)
+        except OverflowError as cause:
+            raise SpecError(f"worker.{name}", f"{value} is too large") from cause
+    return row
+
+
+class Filters:
+    """Compiled filters, one per text and set of event types.
+
+    Args:
+        catalogue: says which fields the events have.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._made: dict[tuple[str, tuple[str, ...]], NativeFilter] = {}
+
+    def pointer(self, text: str | None, events: tuple[str, ...]) -> Any:
+        """Returns the `nfm_filter *`, valid as long as this object; NULL for no filter."""
+        if text is None:
+            return native().ffi.NULL
+        found = self._made.get((text, events))
+        if found is None:
+            found = NativeFilter(text, shared_fields(self._catalogue, events))
+            self._made[text, events] = found
+        return found.pointer
+
+
+class NativeWorker:
+    """One native worker: one core, one stack.
+
+    Args:
+        row: `nfm_worker_config *`.
+
+    Raises:
+        CapacityError: no memory for it.
+    """
+
+    def __init__(self, row: Any) -> None:
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        worker = check_pointer(lib.nfm_worker_new(row, error), "", error)
+        self.pointer = ffi.gc(worker, lib.nfm_worker_free)
+        self.memory = Memory(lib.nfm_worker_mem(self.pointer), self.pointer)
+        self.modules: dict[str, int] = {}
+
+    def add_port(self, port: Port) -> None:
+        """Takes packets from `port`, which must outlive the worker."""
+        check(native().lib.nfm_worker_add_port(self.pointer, port.pointer), port.source)
+
+    def add_module(self, planned: PlannedModule, info: ModuleInfo) -> None:
+        """Adds a stack module, before the start; one that is there already stays as it is."""
+        if planned.name in self.modules:
+            return
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        limits = ffi.new("uint64_t[]", [*planned.limits, 0])
+        types = ffi.new("uint32_t[]", [*planned.types, 0])
+        rc = lib.nfm_worker_add_module(self.pointer, info.pointer, limits, types, error)
+        self.modules[planned.name] = check(rc, "", error)
+
+    def add_ring(self, entries: int) -> Any:
+        """Returns a `nfm_ring *` for a receiver in this process."""
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        ring = lib.nfm_worker_add_ring(self.pointer, entries, error)
+        return check_pointer(ring, "ring", error)
+
+    def add_shared_ring(self, name: str, fd: int, *, is_lossy: bool) -> Any:
+        """Returns a `nfm_ring *` in a ring object that another process reads."""
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        ring = lib.nfm_worker_add_shared_ring(self.pointer, fd, int(is_lossy), error)
+        return check_pointer(ring, name, error)
+
+    def subscribe(
+        self, ring: Any, handler: int, part: Part, filters: Filters, where: str = ""
+    ) -> int:
+        """Subscribes a ring to part of a subscription; returns the native number.
+
+        Args:
+            ring: `nfm_ring *`.
+            handler: number in descriptors.
+            part: what it hears.
+            filters: must live as long as the subscription.
+            where: the subscription's name for messages.
+        """
+        ffi, lib = native()
+        row = ffi.new("nfm_subscription *")
+        row.ring, row.handler, row.level = ring, handler, int(part.stack_level)
+        row.events = part.events
+        row.type_first, row.type_last = part.types or (1, 0)
+        row.modules = sum(1 << self.modules[name] for name in part.modules)
+        row.as_type = part.as_type
+        row.filter = filters.pointer(part.where, part.where_on)
+        return check(lib.nfm_worker_subscribe(self.pointer, row), f"subscription {where}")
+
+    def unsubscribe(self, number: int) -> None:
+        """Ends a subscription."""
+        rc = native().lib.nfm_worker_unsubscribe(self.pointer, number)
+        check(rc, f"subscription {number}")
+
+    def start(self) -> None:
+        """Ends the setting up."""
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        check(lib.nfm_worker_start(self.pointer, error), "worker", error)
+
+    def run(self, max_packets: int, where: str) -> int:
+        """Works on; returns an enum nfm_run_reason.
+
+        Raises:
+            NativeError: the port failed; the text names `where`.
+        """
+        return check(native().lib.nfm_worker_run(self.pointer, max_packets), where)
+
+    def finish(self) -> None:
+        """Ends all flows now; run until NFM_RUN_EOF."""
+        native().lib.nfm_worker_finish(self.pointer)
+
+    def statistics(self) -> Statistics:
+        """Returns a snapshot."""
+        ffi, lib = native()
+        out = ffi.new("nfm_worker_stats *")
+        lib.nfm_worker_stats_get(self.pointer, out)
+        return Statistics(**{name: int(getattr(out, name)) for name in Statistics.__slots__})
+
+    def counters(self) -> dict[str, int]:
+        """Returns all counters by name, those that are zero too."""
+        ffi, lib = native()
+        n = int(lib.nfm_worker_counters(self.pointer, ffi.NULL, 0))
+        rows = ffi.new("nfm_counter[]", n)
+        n = min(n, int(lib.nfm_worker_counters(self.pointer, rows, n)))
+        return {ffi.string(rows[i].name).decode(): int(rows[i].value) for i in range(n)}
+
+
+def counters_of(worker: NativeWorker, ports: Sequence[Port]) -> dict[str, int]:
+    """Returns the counters that are not zero, those of the ports included."""
+    counters = {name: value for name, value in worker.counters().items() if value}
+    for port in ports:
+        stats = port.statistics()
+        for name in ("truncated", "oversize", "bad_record", "unsupported_link"):
+            value = getattr(stats, f"rx_{name}")
+            if value:
+                counters[f"port.{name}"] = counters.get(f"port.{name}", 0) + value
+    return counters

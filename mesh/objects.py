@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shared memory of one mesh: who made it owns it, so it outlives the processes that map it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mesh._ffi import check, native
+from mesh.errors import CapacityError
+from mesh.fdpass import Handle
+from mesh.native_worker import worker_config
+
+__all__ = ["OBJECT_NAMES", "Objects", "SharedObject", "backing_word", "worker_object_names"]
+
+OBJECT_NAMES = ("header", "packets", "records", "fields", "flows")
+"""By enum nfm_object."""
+HUGE_BYTES = 1 << 20
+"""An object from half a huge page on is tried on huge pages first (native/src/base/object.c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedObject:
+    """One memfd of ours.
+
+    Attributes:
+        name: "w0/packets", "ring/<nf>/w0", …
+        size: bytes.
+        backing: "huge_1g", "huge_2m" or "ordinary".
+        fd: writable.
+        read_only_fd: a descriptor of the same memory that cannot be mapped writable.
+    """
+
+    name: str
+    size: int
+    backing: str
+    fd: int
+    read_only_fd: int
+
+
+class Objects:
+    """All shared objects of a supervisor."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, SharedObject] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._objects
+
+    def __iter__(self) -> Iterator[SharedObject]:
+        return iter(self._objects.values())
+
+    def __getitem__(self, name: str) -> SharedObject:
+        return self._objects[name]
+
+    def create(self, name: str, size: int) -> SharedObject:
+        """Makes an object, or returns the one of this name that is there already.
+
+        Raises:
+            CapacityError: no memory for it.
+            NativeError: the system refuses, for instance another descriptor.
+        """
+        found = self._objects.get(name)
+        if found is not None:
+            if found.size < size:
+                raise CapacityError(f"{name} has {found.size} bytes, {size} are needed now")
+            return found
+        ffi, lib = native()
+        info, error = ffi.new("nfm_object_info *"), ffi.new("nfm_error *")
+        check(lib.nfm_object_create(f"nfmesh:{name}".encode(), size, info, error), name, error)
+        read_only = int(lib.nfm_object_read_only(info.fd, error))
+        if read_only < 0:
+            os.close(info.fd)
+            check(int(error.code) or int(lib.NFM_E_IO), name, error)
+        made = SharedObject(name, int(info.size), backing_word(info.backing), info.fd, read_only)
+        self._objects[name] = made
+        return made
+
+    def create_worker(self, worker: str, config: Mapping[str, int]) -> tuple[SharedObject, ...]:
+        """Makes the objects of a worker for these sizes (see `mesh.native_worker`)."""
+        ffi, lib = native()
+        sizes, error = ffi.new("uint64_t[]", lib.NFM_OBJ_COUNT), ffi.new("nfm_error *")
+        row = worker_config(config)
+        check(lib.nfm_worker_object_sizes(row, sizes, error), f"sizes of {worker}", error)
+        names = worker_object_names(worker)
+        return tuple(self.create(name, int(size)) for name, size in zip(names, sizes, strict=True))
+
+    def create_ring(self, name: str, entries: int) -> SharedObject:
+        """Makes a ring of `entries` places, a power of two."""
+        return self.create(name, int(native().lib.nfm_ring_object_size(entries)))
+
+    def handle(self, name: str, *, writable: bool) -> Handle:
+        """Returns an object as a process may have it."""
+        found = self._objects[name]
+        fd = found.fd if writable else found.read_only_fd
+        return Handle(name, fd, found.size, found.backing)
+
+    def remove(self, name: str) -> None:
+        """Lets go of an object; its memory is free when nobody maps it any more."""
+        found = self._objects.pop(name)
+        os.close(found.fd)
+        os.close(found.read_only_fd)
+
+    def close(self) -> None:
+        """Lets go of all objects."""
+        for name in list(self._objects):
+            self.remove(name)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Steps down from huge pages, in one line."""
+        down = [o for o in self if o.size >= HUGE_BYTES and o.backing == "ordinary"]
+        if not down:
+            return ()
+        mib = -(-sum(o.size for o in down) // (1 << 20))
+        text = (
+            f"no huge pages for {len(down)} objects of {mib} MiB: ordinary pages instead; "
+            f"reserve some with: sysctl vm.nr_hugepages={-(-mib // 2)}"
+        )
+        return (text,)
+
+
+def worker_object_names(worker: str) -> tuple[str, ...]:
+    """Returns the names of a worker's objects in the order of enum nfm_object.
+
+    >>> worker_object_names("w0")[:2]
+    ('w0/header', 'w0/packets')
+    """
+    return tuple(f"{worker}/{name}" for name in OBJECT_NAMES)
+
+
+def backing_word(backing: int) -> str:
+    """Says what memory an object lies on (enum nfm_backing)."""
+    lib = native().lib
+    words = {
+        lib.NFM_BACKING_HUGE_1G: "huge_1g",
+        lib.NFM_BACKING_HUGE_2M: "huge_2m",
+        lib.NFM_BACKING_ORDINARY: "ordinary",
+        lib.NFM_BACKING_PRIVATE: "private",
+    }
+    return words.get(backing, "none")

@@ -143,23 +143,38 @@ static bool works_on(const nfm_worker *w, uint32_t i, const nfm_flow *flow, nfm_
     return false;
 }
 
-void nfm__flow_modules_changed(nfm_worker *w, const nfm_packet *p, nfm_work before) {
-    nfm_work after = nfm__flow_work(p->flow);
+void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *p,
+                               nfm_work before) {
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    nfm_work after = nfm__flow_work(flow);
     for (uint32_t i = 0; i < w->graph.n; i++) {
         nfm_instance *in = &w->graph.instances[i];
-        bool did = works_on(w, i, p->flow, before), does = works_on(w, i, p->flow, after);
+        bool did = works_on(w, i, flow, before), does = works_on(w, i, flow, after);
         if (did == does)
             continue;
-        void *state = nfm_instance_state(in, p->flow_index);
+        void *state = nfm_instance_state(in, index);
         if (does) {
             if (in->module->flow_size > 0)
                 memset(state, 0, in->module->flow_size);
             if (in->module->flow_open != NULL)
-                in->module->flow_open(&in->ctx, p->flow, p, state);
+                in->module->flow_open(&in->ctx, flow, p, state);
         } else if (in->module->flow_close != NULL) {
-            in->module->flow_close(&in->ctx, p->flow, p->flow_index, w->now_ns, state);
+            in->module->flow_close(&in->ctx, flow, index, w->now_ns, state);
         }
     }
+}
+
+/* The receivers of a record that no packet caused: those of now, not those that have left. Modules
+ * that came since the last packet have no state of this flow, and get none without a packet. */
+static void refresh_receivers(nfm_worker *w, uint32_t index) {
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    if (!nfm__flow_is_stale(w, flow))
+        return;
+    nfm_work before = nfm__flow_work(flow);
+    nfm__flow_subscribe(w, index);
+    flow->modules &= before.modules;
+    flow->level = flow->level < before.level ? flow->level : before.level;
+    nfm__flow_modules_changed(w, index, NULL, before);
 }
 
 bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
@@ -187,7 +202,7 @@ bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     p->rec.events |= NFM_BIT(NFM_EV_FLOW_START);
     nfm__flow_subscribe(w, index);
     flow->idle_class = idle_class_of(p->rec.proto, flow->level >= NFM_LEVEL_TRACK);
-    nfm__flow_modules_changed(w, p, (nfm_work){0, 0});
+    nfm__flow_modules_changed(w, index, p, (nfm_work){0, 0});
     nfm_wheel_add(&w->wheel, index, deadline_of(w, flow));
     w->flows_opened++;
     return true;
@@ -248,6 +263,7 @@ void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
     nfm_flow *flow = nfm_table_flow(&w->table, index);
     if (flow->end_reason != NFM_END_NONE && reason == NFM_END_TIMEOUT)
         reason = flow->end_reason;
+    refresh_receivers(w, index);
     close_modules(w, index, NFM_PHASE_STREAM); /* data still held comes before flow.end */
     emit_totals(w, index, NFM_EV_FLOW_END, reason);
     close_modules(w, index, NFM_PHASE_TRACK);
@@ -294,6 +310,7 @@ void nfm__flow_timers(nfm_worker *w) {
             nfm__flow_close(w, index, NFM_END_TIMEOUT);
             continue;
         }
+        refresh_receivers(w, index);
         if (w->wants_update)
             emit_totals(w, index, NFM_EV_FLOW_UPDATE, NFM_END_NONE);
         nfm_wheel_add(&w->wheel, index, deadline_of(w, flow));

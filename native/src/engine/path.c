@@ -85,7 +85,7 @@ static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
 static void subscribe_again(nfm_worker *w, nfm_packet *p) {
     nfm_work before = nfm__flow_work(p->flow);
     nfm__flow_subscribe(w, p->flow_index);
-    nfm__flow_modules_changed(w, p, before);
+    nfm__flow_modules_changed(w, p->flow_index, p, before);
 }
 
 /* Runs the tracking module; a new connection on an old 5-tuple gets a flow of its own. */
@@ -115,13 +115,9 @@ static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     return true;
 }
 
-static bool is_stale(const nfm_worker *w, const nfm_flow *flow) {
-    return w->subs.sets[flow->subs[0]].stale || w->subs.sets[flow->subs[1]].stale;
-}
-
 static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     bool found = find_flow(w, p, hash);
-    if (found && __builtin_expect(is_stale(w, p->flow), 0))
+    if (found && __builtin_expect(nfm__flow_is_stale(w, p->flow), 0))
         subscribe_again(w, p);
     if (!found || !track(w, p, hash)) {
         nfm__record_emit(w, NFM_NO_FLOW, &p->rec); /* table full: seen, but without a flow */
@@ -138,7 +134,7 @@ static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     if (!p->emitted)
         nfm__record_emit(w, p->flow_index, &p->rec);
     if (__builtin_expect(flow->level != level, 0)) /* a module lost interest: stop its work */
-        nfm__flow_modules_changed(w, p, (nfm_work){level, flow->modules});
+        nfm__flow_modules_changed(w, p->flow_index, p, (nfm_work){level, flow->modules});
 }
 
 void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {

@@ -3,9 +3,13 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     NATIVE_BATCH = 256, /* entries that make calling a native NF worth it */
+    WAIT_SPINS = 200,
+    WAIT_LOOKS = 220,
+    WAIT_NAP_NS = 50000,
     AHEAD = 8, /* packets between the loads of a flow and its use: computing hides memory */
 };
 
@@ -170,14 +174,37 @@ static int run_end(nfm_worker *w) {
     return w->port_error != 0 ? w->port_error : NFM_RUN_EOF;
 }
 
+static bool has_shared_rings(const nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        if (w->rings[i] != NULL && w->rings[i]->is_shared)
+            return true;
+    return false;
+}
+
+/* Gives receivers in other processes a moment: first the core's, then the scheduler's. */
+static void wait_for_receivers(nfm_worker *w) {
+    if (!has_shared_rings(w))
+        return;
+    for (int look = 0; look < WAIT_LOOKS && must_drain(w); look++) {
+        if (look >= WAIT_SPINS) {
+            struct timespec nap = {.tv_nsec = WAIT_NAP_NS};
+            nanosleep(&nap, NULL);
+        }
+        settle(w, 1);
+    }
+}
+
 int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
     if (!w->started)
         return NFM_E_STATE;
     settle(w, 1);
+    wait_for_receivers(w);
     uint64_t left = max_packets;
     while (!w->finishing) {
         if (left == 0 || must_drain(w))
             settle(w, 1); /* native receivers may be all it takes */
+        if (must_drain(w))
+            wait_for_receivers(w);
         if (must_drain(w))
             return NFM_RUN_DRAIN;
         if (left == 0)

@@ -91,6 +91,11 @@ static inline nfm_work nfm__flow_work(const nfm_flow *flow) {
     return (nfm_work){flow->level, flow->modules};
 }
 
+/* Whether subscriptions have changed since the flow's sets were found. */
+static inline bool nfm__flow_is_stale(const nfm_worker *w, const nfm_flow *flow) {
+    return w->subs.sets[flow->subs[0]].stale || w->subs.sets[flow->subs[1]].stale;
+}
+
 static inline uint64_t nfm__flow_id(const nfm_worker *w, uint32_t index) {
     return (uint64_t)w->config.id << 56 |
            (uint64_t)nfm_table_flow(&w->table, index)->generation << 32 | index;
@@ -126,8 +131,10 @@ bool nfm__flow_must_wait(const nfm_worker *w);
 /* Computes both sides' subscription sets, modules and level. */
 void nfm__flow_subscribe(nfm_worker *w, uint32_t index);
 void nfm__flow_set_level(nfm_worker *w, uint32_t index);
-/* Opens and closes the states of the modules that began or ceased to work on packet->flow. */
-void nfm__flow_modules_changed(nfm_worker *w, const nfm_packet *packet, nfm_work before);
+/* Opens (at |packet|) and closes the states of the modules that began or ceased to work on a flow.
+ */
+void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *packet,
+                               nfm_work before);
 
 /* ---- path.c: the way of one packet ---- */
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python programs over one capture: our NFs, NFStream, dpkt, scapy, each in a process of its own."""
+"""Python programs over one capture: our NFs, NFStream, dpkt, scapy; each in its own process."""
 
 from __future__ import annotations
 

@@ -12,9 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mesh._ffi import native
-from mesh.columns import APP, BIT_MASK, DESC, Memory, Schema, address_texts, enumeration
+from mesh.columns import (
+    APP,
+    BIT_MASK,
+    DESC,
+    Memory,
+    Schema,
+    address_texts,
+    enumeration,
+    field_address,
+)
 from mesh.errors import StateError, did_you_mean
-from mesh.events import Catalogue, Kind
+from mesh.event_types import Kind, Source
+from mesh.events import Catalogue
 
 __all__ = ["EventBatch", "EventView"]
 
@@ -221,9 +231,11 @@ class EventBatch:
             if field.kind is Kind.STR:
                 return [str(piece, "utf-8", "backslashreplace") for piece in pieces]
             return list(pieces) if self._schema.is_in_place(name) else [bytes(p) for p in pieces]
+        if field.kind is Kind.ADDR and field.source is Source.FIELDS:
+            pieces = self._schema.pieces(name, self._memory, self._pointer(), self._n)
+            return [field_address(bytes(piece)) for piece in pieces]
         if field.kind is Kind.ADDR:
-            versions = self.column("ip_version").tolist()
-            return address_texts(self._schema, name, self.column(name), versions)
+            return address_texts(self.column(name), self.column("ip_version").tolist())
         words = enumeration(field.unit)
         values: list[Any] = self.column(name).tolist()
         if words is None:

@@ -90,7 +90,7 @@ class Schema:
         self.catalogue, self.names = catalogue, names
         self.fields = shared_fields(catalogue, names)
         self.view: type[Any] | None = None
-        self._native: dict[str, Any] = {}
+        self._native: dict[tuple[str, bool], Any] = {}
         self._single: dict[str, Schema] = {}
 
     def of(self, name: str) -> Schema:
@@ -100,11 +100,13 @@ class Schema:
             found = self._single[name] = Schema(self.catalogue, (name,))
         return found
 
-    def native(self, name: str) -> Any:
-        """Returns the `nfm_field_def *` of a field."""
-        found = self._native.get(name)
+    def native(self, name: str, as_bytes: bool = False) -> Any:
+        """Returns the `nfm_field_def *` of a field; an address of a field record is bytes, too."""
+        found = self._native.get((name, as_bytes))
         if found is None:
-            found = self._native[name] = native_field(self.fields[name])
+            found = self._native[name, as_bytes] = native_field(self.fields[name])
+            if as_bytes and self.fields[name].kind is Kind.ADDR:
+                found.kind = int(Kind.BYTES)
         return found
 
     def array(self, name: str, memory: Memory, desc: Any, n: int) -> Array:
@@ -121,7 +123,7 @@ class Schema:
         return out
 
     def pieces(self, name: str, memory: Memory, desc: Any, n: int) -> list[memoryview]:
-        """Finds the bytes of a text or bytes column in place."""
+        """Finds the bytes of a text or bytes column, or of addresses in field records, in place."""
         ffi, lib = native()
         starts, lengths = np.empty(n, np.uint64), np.empty(n, np.uint32)
         if n == 0:
@@ -130,7 +132,7 @@ class Schema:
             memory.mem,
             desc,
             n,
-            self.native(name),
+            self.native(name, as_bytes=True),
             ffi.cast("const uint8_t **", ffi.from_buffer(starts)),
             ffi.from_buffer("uint32_t[]", lengths),
         )
@@ -162,12 +164,12 @@ def address_text(raw: bytes, version: int) -> str:
 
     Args:
         raw: 16 bytes, IPv4 in the first four.
-        version: 4, 6, or 0: IPv4 when the last 12 bytes are zero.
+        version: 4 or 6.
 
     >>> address_text(bytes([192, 0, 2, 1]) + bytes(12), 4)
     '192.0.2.1'
     """
-    if version == 4 or (version != 6 and raw[4:] == bytes(12)):
+    if version == 4:
         return socket.inet_ntop(socket.AF_INET, raw[:4])
     return socket.inet_ntop(socket.AF_INET6, raw)
 
@@ -181,10 +183,18 @@ def endpoint(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def address_texts(schema: Schema, name: str, rows: Array, versions: list[int]) -> list[str]:
-    """Writes a column of addresses; an event without a flow has the empty text."""
-    raw = rows.view("V16").ravel().tolist()
-    if schema.fields[name].source is Source.FIELDS:
-        return [address_text(row, 0) for row in raw]
-    pairs = zip(raw, versions, strict=True)
+def address_texts(rows: Array, versions: list[int]) -> list[str]:
+    """Writes a column of a flow's addresses; an event without a flow has the empty text."""
+    pairs = zip(rows.view("V16").ravel().tolist(), versions, strict=True)
     return [address_text(row, version) if version else "" for row, version in pairs]
+
+
+def field_address(raw: bytes) -> str:
+    """Writes an address of a field record, whose length tells its version.
+
+    >>> field_address(bytes([192, 0, 2, 1])), field_address(bytes([32, 1] + [0] * 14))
+    ('192.0.2.1', '2001::')
+    """
+    if len(raw) not in (4, 16):
+        return ""
+    return address_text(raw, 4 if len(raw) == 4 else 6)

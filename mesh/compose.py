@@ -153,10 +153,11 @@ def limit_value(limit: LimitDef, value: int | str, path: str) -> int:
         words = {
             word: int(number) for number, word in re.findall(r"\b(\d+) ([a-z][\w-]*)", limit.doc)
         }
-        if value not in words:
-            known = ", ".join(words) or "a number"
-            raise SpecError(path, f"{value!r} is none of: {known}{did_you_mean(value, words)}")
-        value = words[value]
+        found = words.get(value.lower())
+        if found is None:
+            text = f"is none of: {', '.join(words)}" if words else "is no number"
+            raise SpecError(path, f"{value!r} {text}{did_you_mean(value, words)}")
+        value = found
     if not limit.min <= value <= limit.max:
         raise SpecError(path, f"{value} is not within {limit.min}..{limit.max}")
     return value

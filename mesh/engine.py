@@ -128,18 +128,26 @@ class Engine:
         Raises:
             StateError: it has run before.
             NativeError: the port failed.
+            NFError: an NF did not start; nothing was read.
         """
         self._live()
         if self._has_run:
             raise StateError("an engine runs once: make another")
         self._has_run = True
         began = time.monotonic()
-        for seat in self._seats:
-            seat.start(Context(seat.planned.name, self.port.source, self._out))
+        self._start()
         with self._catching_interrupts():
             self._loop(progress, max_packets, began)
         nfs = tuple(seat.stop() for seat in self._seats)
         return self._report(nfs, time.monotonic() - began)
+
+    def _start(self) -> None:
+        """Starts every NF; when one fails, stops those that had started."""
+        for seat in self._seats:
+            seat.start(Context(seat.planned.name, self.port.source, self._out))
+            if not seat.started:
+                reports = [other.stop() for other in self._seats]
+                raise next(error for nf in reports for error in nf.errors)
 
     def statistics(self) -> Statistics:
         """Returns a snapshot of the worker."""

@@ -8,9 +8,10 @@
     role      = (client | server) (host ADDRESS | net NETWORK | port N | portrange N-N)
     pcap      = a primitive of pcap-filter, as libpcap reads it
 
-`&&`, `||` and `!` mean `and`, `or` and `not`. A field may be written below its event, as in
-`tcp.retransmits`. `src` and `dst` mean the packet, `client` and `server` the flow. Expressions run
-on the innermost IP packet; those with words of the link layer (`ether`, `vlan`, …) on the frame.
+`&&`, `||` and `!` mean `and`, `or` and `not`; texts stand in double or single quotes. A field may
+be written below its event, as in `tcp.retransmits`. `src` and `dst` mean the packet, `client` and
+`server` the flow. Expressions run on the innermost IP packet; those with words of the link layer
+(`ether`, `vlan`, …) on the frame, if it is an Ethernet frame: on others they are false.
 
 pcap-filter reads `and` and `or` from left to right, other languages let `and` bind first. A filter
 of pcap primitives alone means what it means to libpcap; one that has other terms too and would
@@ -120,7 +121,7 @@ def pointer(error: FilterError | UnknownFilterField) -> str:
 # ---- words -------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(
-    r'(?P<string>"(?:[^"\\]|\\.)*")'
+    r"""(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
     r"|(?P<word>[\w.:/\\$-]+)"
     r"|(?P<sign>&&|\|\||==|!=|<=|>=|<<|>>|[()\[\]<>=!&|^+*%,])"
     r"|(?P<bad>\S)"
@@ -165,7 +166,7 @@ def _tokens(text: str) -> list[_Token]:
     ]
     for token in found:
         if token.kind == "bad":
-            what = "text is not closed" if token.text == '"' else f"unexpected {token.text!r}"
+            what = "text is not closed" if token.text in "\"'" else f"unexpected {token.text!r}"
             raise FilterError(what, text, token.start)
     return [*found, _Token("end", _END, len(text))]
 
@@ -399,7 +400,7 @@ class _Parser:
 
     def enumerator(self, token: _Token, field: FieldDef) -> int:
         words = list(self.words(field.unit) or ()) if field.unit else []
-        word = token.text.strip('"')
+        word = token.text.strip("\"'")
         if word in words:
             return words.index(word)
         if not any(words):
@@ -418,7 +419,7 @@ class _Parser:
 
     def address(self, token: _Token) -> IPv4Address | IPv6Address:
         try:
-            address = ip_address(token.text.strip('"'))
+            address = ip_address(token.text.strip("\"'"))
         except ValueError:
             hint = "; a network goes with 'in' or 'net'" if "/" in token.text else ""
             text = f"expected an IP address, found {token.text!r}{hint}"
@@ -429,7 +430,7 @@ class _Parser:
 
     def network(self, token: _Token) -> IPv4Network | IPv6Network:
         try:
-            return ip_network(token.text.strip('"'), strict=False)
+            return ip_network(token.text.strip("\"'"), strict=False)
         except ValueError:
             text = f"expected a network such as 10.0.0.0/8, found {token.text!r}"
             raise self.fail(text, token) from None
@@ -448,7 +449,15 @@ class _Parser:
         return re.sub(rb"\\(x[0-9a-fA-F]{2}|.)", escape, raw, flags=re.DOTALL)
 
 
-_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b'"': b'"', b"\\": b"\\"}
+_ESCAPES = {
+    b"n": b"\n",
+    b"r": b"\r",
+    b"t": b"\t",
+    b"0": b"\0",
+    b'"': b'"',
+    b"'": b"'",
+    b"\\": b"\\",
+}
 _KIND = {
     **dict.fromkeys(UNSIGNED_BITS, "a number"),
     Kind.I64: "a number",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import numpy as np
@@ -92,8 +92,10 @@ def _value(event: Event, about: EventView | None, field: FieldDef) -> Any:
     single = EventBatch(schema, batch._memory, batch._pointer() + about._index, 1, batch)
     if field.kind in (Kind.BYTES, Kind.STR):
         return bytes(single.views(field.name)[0])
-    value = single.column(field.name)[0]
-    return value.tobytes() if field.kind is Kind.ADDR else value.item()
+    if field.kind is Kind.ADDR:
+        text = single.text(field.name)[0]
+        return ip_address(text) if text else b""
+    return single.column(field.name)[0].item()
 
 
 def _field_record(values: Sequence[tuple[FieldDef, Any]]) -> bytes:
@@ -125,8 +127,9 @@ def _raw(kind: Kind, value: Any) -> bytes:
         return value.encode("utf-8", "surrogateescape")
     if isinstance(value, IPv4Address | IPv6Address):
         return value.packed
-    raw = bytes(value)
-    return raw[:4] if kind is Kind.ADDR and raw[4:] == bytes(12) else raw
+    if kind is Kind.ADDR and len(bytes(value)) not in (0, 4, 16):
+        raise ValueError(f"an address has 4 or 16 bytes, not {len(bytes(value))}")
+    return bytes(value)
 
 
 class Published:

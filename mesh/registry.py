@@ -94,8 +94,9 @@ def _loaders(points: Iterable[EntryPoint]) -> dict[str, Callable[[], Any]]:
 def _call(loader: Callable[[], Any], reference: str) -> Any:
     try:
         return loader()
-    except Exception as error:
-        raise NFMissing(f"NF {reference!r} does not load: {error}") from error
+    except (Exception, SystemExit) as error:
+        why = str(error) if isinstance(error, Exception) else f"it exits ({error})"
+        raise NFMissing(f"NF {reference!r} does not load: {why}") from error
 
 
 def _from_module(reference: str) -> Any:

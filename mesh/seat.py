@@ -10,7 +10,7 @@ publisher by publisher. Who needs one order over several event types names them 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ __all__ = ["Heard", "Seat"]
 KEPT_ERRORS = 10
 _HANDLER_SHIFT = np.uint64(48)
 _HANDLER_MASK = np.uint64(0xFF)
+_RAISED = (Exception, SystemExit, GeneratorExit)
+"""What an NF may raise without ending the run of the others: all but KeyboardInterrupt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +92,18 @@ class Seat:
         try:
             self.instance.start(ctx)
             self.started = True
-        except (Exception, SystemExit) as error:
+        except _RAISED as error:
             self._failed("start", error)
 
     def stop(self) -> NFReport:
-        """Calls `stop` and `results`; returns the report."""
+        """Calls `stop` and `results` of an NF that has started; returns the report."""
         results = None
-        try:
-            if self.started:
+        if self.started:
+            try:
                 self.instance.stop()
-            results = self.instance.results()
-        except (Exception, SystemExit) as error:
-            self._failed("stop", error)
+                results = _mapping(self.instance.results())
+            except _RAISED as error:
+                self._failed("stop", error)
         return NFReport(
             name=self.planned.name,
             events=self._events,
@@ -179,7 +181,7 @@ class Seat:
         published = self.instance._published
         try:
             call()
-        except (Exception, SystemExit) as error:
+        except _RAISED as error:
             self._failed(label, error)
         if published:
             self._take_down(label, now_ns())
@@ -199,6 +201,12 @@ class Seat:
         self._failures += 1
         if len(self._errors) < KEPT_ERRORS:
             self._errors.append(NFError(self.planned.name, label, error))
+
+
+def _mapping(results: Any) -> Mapping[str, Any] | None:
+    if results is not None and not isinstance(results, Mapping):
+        raise TypeError(f"results() returns a mapping or None, not {type(results).__name__}")
+    return results
 
 
 _Handlers = dict[int, tuple[Schema, Callable[[EventBatch], None], str]]

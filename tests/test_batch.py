@@ -96,10 +96,11 @@ def test_ipv6_addresses_are_text():
 @pytest.mark.parametrize(
     ("raw", "version", "text"),
     [
-        (bytes([10, 0, 0, 1]) + bytes(12), 0, "10.0.0.1"),
+        (bytes([10, 0, 0, 1]) + bytes(12), 4, "10.0.0.1"),
+        (bytes([0x20, 1]) + bytes(14), 6, "2001::"),
         (bytes(16), 4, "0.0.0.0"),
         (bytes(16), 6, "::"),
-        (bytes(15) + b"\1", 0, "::1"),
+        (bytes(15) + b"\1", 6, "::1"),
     ],
 )
 def test_address_text(raw: bytes, version: int, text: str):

@@ -177,6 +177,11 @@ def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (("flows", Path(__file__).parent), "Is a directory"),
+        (("flows", OFFICE, "--limit", "ip_defrag.fragments=-5"), "not within"),
+        (("flows", OFFICE, "--limit", "ip_defrag.fragments=many"), "is no number"),
+        (("flows", OFFICE, "--limit", "ip_defrag.overlap=beos"), "bsd, linux"),
+        (("run", "--pcap", OFFICE, "--nf", "http_log", "--where", "port (80"), "not closed"),
         (("flows", "/no/such/file.pcap"), "/no/such/file.pcap"),
         (("flows", __file__), "not a capture"),
         (("run", "--pcap", OFFICE, "--nf", "http_lgo"), "did you mean 'http_log'?"),
@@ -198,6 +203,45 @@ def test_foreseen_errors_are_one_line_and_status_2(nfmesh, words, says):
     assert result.status == 2
     assert len(result.err.splitlines()) == 1
     assert says in result.err
+    assert result.out == ""
+
+
+def test_words_of_limits_are_read_in_any_case(nfmesh):
+    words = ("--limit", "ip_defrag.overlap=BSD", "--limit", "tcp_stream.overlap=Linux")
+    assert nfmesh("flows", OFFICE, "--json", *words).status == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "says"),
+    [
+        ("print('hello')", 0, "hello"),
+        ("raise SystemExit(3)", 1, "SystemExit: 3"),
+        ("[piece for piece in batch.views('payload') if piece][0][0] = 1", 1, "read-only memory"),
+        ("self.found(batch)", 1, "RecursionError"),
+    ],
+)
+def test_json_is_json_whatever_an_nf_does(nfmesh, tmp_path, code, status, says):
+    file = tmp_path / "hostile.py"
+    file.write_text(
+        "from mesh import NF, on\n"
+        "class Hostile(NF):\n"
+        "    @on('packet.tcp')\n"
+        f"    def found(self, batch): {code}\n"
+        "    def results(self): return {(1, 2): {b'x'}, 'ratio': float('nan')}\n"
+    )
+    result = nfmesh("run", "--pcap", OFFICE, "--nf", file, "--json")
+    assert result.status == status
+    assert says in result.err
+    [report] = result.objects
+    assert report["nfs"][0]["results"] == {"(1, 2)": ["b'x'"], "ratio": None}
+
+
+def test_an_nf_that_does_not_load_is_an_error_not_an_exit(nfmesh, tmp_path):
+    file = tmp_path / "exits.py"
+    file.write_text("import sys\nsys.exit(0)\n")
+    result = nfmesh("run", "--pcap", OFFICE, "--nf", file)
+    assert (result.status, result.out) == (2, "")
+    assert "it exits (0)" in result.err
 
 
 def test_a_truncated_capture_is_a_warning_with_its_offset(nfmesh, tmp_path):

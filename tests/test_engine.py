@@ -6,8 +6,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from mesh.compose import NFUse
 from mesh.engine import Engine
 from mesh.errors import NativeError, NFError, PlanError, SpecError, StateError, UnraisedEvent
 from mesh.module import ModuleInfo
-from mesh.ports import Port
+from mesh.ports import LINKTYPE_RAW, Port
 from mesh.registry import Registry
 from mesh.testing import (
     Frame,
@@ -91,6 +92,44 @@ class Reader(NF):
             (e.type, e.target, e.number, e.source, e.share, e.raw, e.good, e.server_port, e.ts)
             for e in batch
         ]
+
+
+def test_addresses_of_events_keep_their_version():
+    class Peer(Event, name="peers.peer"):
+        who: IPv4Address | IPv6Address
+
+    texts = ["2001::", "192.0.2.1", "::", "0.0.0.0", "::1"]
+
+    class Peers(NF):
+        publishes = (Peer,)
+
+        @on("flow.start")
+        def started(self, batch: EventBatch) -> None:
+            for text in texts:
+                self.publish(Peer(who=ip_address(text)), batch[0])
+
+    class Hears(NF):
+        heard: list[str]
+
+        @on("peers.peer")
+        def peer(self, batch: EventBatch) -> None:
+            self.heard = batch.who
+
+    hears = Hears()
+    assert not replay_frames(web(), [Peers, hears]).errors
+    assert hears.heard == texts
+
+
+def test_words_of_the_link_layer_are_false_without_ethernet():
+    class Framed(Packets):
+        @on("packet", where="ether[0] >= 0")
+        def count(self, batch: EventBatch) -> None:
+            self.total += len(batch)
+
+    raw = [Frame(frame.data[14:], frame.ts_ns) for frame in web()]
+    assert replay_frames(web(), [Framed])["framed"].results == {"total": len(web())}
+    report = replay_frames(raw, [Framed, Packets], link_type=LINKTYPE_RAW)
+    assert [nf.results for nf in report.nfs] == [{"total": 0}, {"total": len(raw)}]
 
 
 def test_a_capture_is_read_whole(tmp_path: Path):
@@ -286,7 +325,6 @@ class Fragile(NF):
 @pytest.mark.parametrize(
     ("where", "label", "calls"),
     [
-        ("start", "start", 0),
         ("seen", "seen", 1),
         ("poll", "poll", 1),
         ("stop", "stop", 1),
@@ -305,6 +343,41 @@ def test_an_exception_stays_with_its_nf(where: str, label: str, calls: int):
     assert error.cause.__traceback__ is not None
 
 
+def test_an_nf_that_does_not_start_ends_the_run_before_it_begins():
+    class Opened(Packets):
+        stopped = 0
+
+        def stop(self) -> None:
+            self.stopped += 1
+
+    opened, behind = Opened(), Packets()
+    with pytest.raises(NFError, match="NF 'fragile' failed in start: ValueError: start"):
+        replay_frames(web(), [opened, Fragile("start"), behind])
+    assert (opened.stopped, opened.total, behind.total) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), GeneratorExit("over")])
+def test_no_exit_of_an_nf_ends_the_run(raised: BaseException):
+    class Leaver(NF):
+        @on("packet")
+        def seen(self, batch: EventBatch) -> None:
+            raise raised
+
+    report = replay_frames(web(), [Leaver, Packets])
+    assert report["leaver"].errors[0].cause is raised
+    assert report["packets"].results == {"total": len(web())}
+
+
+def test_results_that_are_no_mapping_are_an_error_of_the_nf():
+    class Odd(Packets):
+        def results(self) -> Any:
+            return [1]
+
+    report = replay_frames(web(), [Odd])
+    assert report["odd"].results is None
+    assert "a mapping or None, not list" in str(report["odd"].errors[0])
+
+
 def test_a_constructor_that_fails_is_an_error_of_its_nf():
     class Picky(Packets):
         def __init__(self) -> None:
@@ -312,17 +385,6 @@ def test_a_constructor_that_fails_is_an_error_of_its_nf():
 
     with pytest.raises(NFError, match="NF 'picky' failed in __init__: OSError: no such pattern"):
         replay_frames(web(), [Picky])
-
-
-def test_sys_exit_in_an_nf_does_not_end_the_run():
-    class Leaver(NF):
-        @on("packet")
-        def seen(self, batch: EventBatch) -> None:
-            raise SystemExit(3)
-
-    report = replay_frames(web(), [Leaver, Packets])
-    assert isinstance(report["leaver"].errors[0].cause, SystemExit)
-    assert report["packets"].results == {"total": len(web())}
 
 
 def many(n: int) -> list[Frame]:

@@ -217,7 +217,7 @@ def test_lowered_literals_lie_in_the_member_of_their_kind() -> None:
         ("server port http", "http", "expected a number"),
         ("server tcp 5", "tcp", "expected host, net"),
         ("client portrange 5", "5", "a range"),
-        ("port 80 and 'x'", "'", "unexpected"),
+        ("port 80 and ;x", ";", "unexpected"),
         ("(" * 101 + "tcp" + ")" * 101, "(tcp", "more than 100"),
     ],
 )
@@ -276,6 +276,13 @@ def test_mixed_filters_that_all_read_alike_are_taken(text: str, same: str) -> No
         return frozenset(map(str, tree.operands)) if isinstance(tree, And | Or) else tree
 
     assert shape(read(text)) == shape(read(same))
+
+
+def test_texts_stand_in_either_quotes() -> None:
+    assert read("method == 'GET'") == read('method == "GET"')
+    assert read("method contains 'a\"b'") == read('method contains "a\\"b"')
+    with pytest.raises(FilterError, match="text is not closed"):
+        read("method == 'GET")
 
 
 # ---- round trip --------------------------------------------------------------------------------

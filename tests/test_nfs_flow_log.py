@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mesh.errors import NFError
 from mesh.testing import ACK, PSH, SYN, TcpSide, conversation, datagrams, replay_frames, timed
 from nfs.flow_log.nf import FlowLog
 
@@ -133,9 +134,19 @@ def test_parquet_holds_the_same_records(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_an_error_of_the_start(tmp_path):
-    report = replay_frames(conversation(), [FlowLog(path="no/such/folder")], out=tmp_path)
-    assert report.errors[0].event == "start"
-    assert isinstance(report.errors[0].cause, OSError)
+    with pytest.raises(NFError, match="in start: FileNotFoundError") as caught:
+        replay_frames(conversation(), [FlowLog(path="no/such/folder")], out=tmp_path)
+    assert isinstance(caught.value.cause, OSError)
+
+
+@pytest.mark.parametrize(
+    ("path", "begins"), [("x.csv", b"proto,"), ("x.parquet", b"PAR1"), ("x", b'{"proto"')]
+)
+def test_the_name_of_the_file_tells_the_format(tmp_path, path, begins):
+    if path.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    replay_frames(conversation(), [FlowLog(path=path)], out=tmp_path)
+    assert (tmp_path / path).read_bytes().startswith(begins)
 
 
 def test_results_count_connections_by_kind():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mesh import NF, on
-from mesh.errors import NFMissing, SpecError
+from mesh.errors import NFError, NFMissing, SpecError
 from mesh.native_nf import library_path
 from mesh.testing import ACK, PSH, SYN, TcpSide, conversation, replay_frames, timed
 from nfs.payload_scan.nf import PayloadScan
@@ -98,9 +98,10 @@ def test_the_shipped_patterns_compile_and_find_a_split_attack():
 def test_an_expression_that_does_not_compile_is_named_with_its_line(tmp_path):
     file = tmp_path / "p.txt"
     file.write_text("# words\nfine: /x/\nbroken: /(x/\n")
-    report = replay_frames([], [PayloadScan(patterns=str(file))])
-    assert isinstance(report.errors[0].cause, SpecError)
-    assert report.errors[0].cause.path == f"{file}:3"
+    with pytest.raises(NFError) as caught:
+        replay_frames([], [PayloadScan(patterns=str(file))])
+    assert isinstance(caught.value.cause, SpecError)
+    assert caught.value.cause.path == f"{file}:3"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
-from mesh.cli.output import AsJson, cell, complain, dump, explain, progress_bar, stdout, table, warn
+from mesh.cli.output import (
+    AsJson,
+    cell,
+    complain,
+    dump,
+    prints_to_stderr,
+    progress_bar,
+    stdout,
+    table,
+    warn,
+)
 from mesh.compose import NFUse
 from mesh.errors import SpecError, did_you_mean
 from mesh.registry import Registry
@@ -59,7 +69,7 @@ def run(
     """
     registry = Registry.installed()
     uses = uses_from(registry, nf, settings or (), where)
-    with progress_bar(pcap.name) as progress:
+    with progress_bar(pcap.name) as progress, prints_to_stderr(as_json):
         report = replay(
             pcap,
             uses,
@@ -127,7 +137,8 @@ def limits_from(limits: Sequence[str]) -> dict[str, dict[str, int | str]]:
     found: dict[str, dict[str, int | str]] = {}
     for limit in limits:
         name, key, text = split_setting(limit, "--limit", "MODULE")
-        found.setdefault(name, {})[key] = int(text) if text.isdigit() else text
+        is_number = text.lstrip("-").isascii() and text.lstrip("-").isdigit()
+        found.setdefault(name, {})[key] = int(text) if is_number else text
     return found
 
 
@@ -176,7 +187,7 @@ def finish(report: Report) -> None:
     for text in report.warnings:
         warn(text)
     for error in report.errors:
-        complain(explain(error.cause) if error.event == "start" else str(error))
+        complain(str(error))
     for found in report.nfs:
         more = found.failures - len(found.errors)
         if more > 0:
@@ -184,4 +195,4 @@ def finish(report: Report) -> None:
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     if report.errors:
-        raise typer.Exit(2 if any(error.event == "start" for error in report.errors) else 1)
+        raise typer.Exit(1)

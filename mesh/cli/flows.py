@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol, cast
 import typer
 
 from mesh.cli.capture import Checksums, finish, limits_from
-from mesh.cli.output import AsJson, dump, progress_bar, stdout
+from mesh.cli.output import AsJson, dump, progress_bar, stdout, warn
 from mesh.registry import Registry
 from mesh.runner import replay
 
@@ -46,6 +46,10 @@ def flows(
     protocols have no stream: null. Ports of ICMP are the identifier of an
     echo, else type * 256 + code.
 
+    The order of first packets is known at the end, so all records are kept
+    until then: about 210 MiB per million connections. To write them as they
+    end: nfmesh run --nf flow_log --set flow_log.path=day.jsonl
+
     [bold]Examples[/bold]
       nfmesh flows day.pcap
       nfmesh flows day.pcap --json | jq 'select(.state == "REJ") | .client'
@@ -70,6 +74,8 @@ def flows(
             dump(record)
     else:
         print_lines(records)
+    if report.interrupted:
+        warn(f"interrupted: these are the connections of the first {report.packets:,} packets")
     finish(report)
 
 

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,8 +18,19 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from mesh import report
+from mesh.errors import MeshError, NFError
 
-__all__ = ["AsJson", "complain", "dump", "explain", "progress_bar", "stdout", "table", "warn"]
+__all__ = [
+    "AsJson",
+    "complain",
+    "dump",
+    "explain",
+    "prints_to_stderr",
+    "progress_bar",
+    "stdout",
+    "table",
+    "warn",
+]
 
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 WIDEST = 60
@@ -41,6 +53,8 @@ def complain(text: str) -> None:
 
 def explain(error: BaseException) -> str:
     """Returns an error as people read it: files first, no error numbers."""
+    if isinstance(error, NFError) and isinstance(error.cause, MeshError | OSError):
+        return explain(error.cause)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
@@ -52,9 +66,40 @@ def warn(text: str) -> None:
 
 
 def dump(value: Any) -> None:
-    """Writes one line of JSON."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    """Writes one line of JSON, also for what JSON has no word for."""
+    try:
+        text = _json(value)
+    except (TypeError, ValueError):
+        text = _json(plain(value))
     sys.stdout.write(text + "\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(
+        value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str
+    )
+
+
+def plain(value: Any) -> Any:
+    """Turns any value into one that JSON has: keys and strangers become text, NaN null.
+
+    >>> plain({(1, 2): float("inf"), "tags": ("a", b"b")})
+    {'(1, 2)': None, 'tags': ['a', "b'b'"]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+@contextmanager
+def prints_to_stderr(wanted: bool) -> Iterator[None]:
+    """Sends what NFs print to standard error, so that standard output is JSON and nothing else."""
+    with redirect_stdout(sys.stderr) if wanted else nullcontext():
+        yield
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> Table:

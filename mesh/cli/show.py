@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from rich.markup import escape
@@ -27,8 +28,8 @@ def events(
 ) -> None:
     """Shows the event types as a tree; of one event also the fields, inherited ones included.
 
-    A subscriber of a node hears everything below it. Fields are columns of a batch and words of
-    filters.
+    A subscriber of a node hears everything below it. Fields are columns of
+    a batch and words of filters.
 
     [bold]Examples[/bold]
       nfmesh events
@@ -185,13 +186,27 @@ def _nf_parts(cls: type[NF]) -> dict[str, Any]:
         "options": [
             {
                 "name": option.name,
-                "type": getattr(option.type, "__name__", str(option.type)),
+                "type": type_text(option.type),
                 "default": option.default,
                 "doc": option.doc,
             }
             for option in cls.options()
         ],
     }
+
+
+def type_text(annotation: Any) -> str:
+    """Writes the type of an option for people.
+
+    >>> type_text(int), type_text(Literal["json", "csv"] | None)
+    ('int', 'json|csv')
+    """
+    inner = [arg for arg in get_args(annotation) if arg is not type(None)]
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, inner))
+    if get_origin(annotation) in (Union, UnionType):
+        return "|".join(map(type_text, inner))
+    return getattr(annotation, "__name__", str(annotation))
 
 
 def plan(

@@ -13,7 +13,7 @@ import numpy as np
 
 from mesh import NF, Context, EventBatch, on
 from nfs.flow_log.records import Rows, as_dicts, kinds_of, rows_of
-from nfs.flow_log.sinks import Format, Sink, open_sink
+from nfs.flow_log.sinks import Format, Sink, format_of, open_sink
 
 Order = Literal["end", "start"]
 CHUNK = 4096
@@ -25,12 +25,12 @@ class FlowLog(NF):
 
     Args:
         path: file to write, relative to the folder for output; "" writes none, "-" standard output.
-        format: json (an object per line), csv or parquet (needs pyarrow).
+        format: json (an object per line), csv or parquet (needs pyarrow); default: as path ends.
         order: "end" writes records as flows end; "start" keeps them, in order of first packet.
     """
 
-    def __init__(self, path: str = "", format: Format = "json", order: Order = "end") -> None:
-        self.path, self.format, self.order = path, format, order
+    def __init__(self, path: str = "", format: Format | None = None, order: Order = "end") -> None:
+        self.path, self.format, self.order = path, format or format_of(path), order
         self._hashes: dict[tuple[int, int], Any] = {}
         self._first: dict[int, int] = {}
         self._kept: list[Rows] = []

@@ -25,6 +25,16 @@ class Sink(Protocol):
         """Completes the file."""
 
 
+def format_of(path: str) -> Format:
+    """Returns the format that the name of a file asks for: json unless it is .csv or .parquet.
+
+    >>> format_of("day.csv"), format_of("day.jsonl")
+    ('csv', 'json')
+    """
+    suffix = Path(path).suffix.lower()
+    return "csv" if suffix == ".csv" else "parquet" if suffix == ".parquet" else "json"
+
+
 def open_sink(path: Path | None, form: Format) -> Sink:
     """Opens a file for records; None is standard output (not for Parquet).
 

@@ -20,7 +20,7 @@ static const nfm_limit_def limits[] = {
     {"timeout_v4_s", 30, 1, 3600, "time for an IPv4 datagram to complete, in seconds"},
     {"timeout_v6_s", 60, 1, 3600, "time for an IPv6 datagram to complete (RFC 8200), in seconds"},
     {"overlap", OVERLAP_FIRST, OVERLAP_FIRST, OVERLAP_DROP,
-     "IPv4 overlaps: 0 first, 1 last, 2 BSD, 3 Linux, 4 drop the datagram (IPv6 always)"},
+     "IPv4 overlaps: 0 first, 1 last, 2 bsd, 3 linux, 4 drop the datagram (IPv6 always)"},
 };
 
 static void stop(nfm_ctx *ctx) {

@@ -362,6 +362,8 @@ static void test_frame_terms_see_the_link_layer(void) {
     memcpy(w.slot + NFM_HEADROOM + 6, "\x02\0\0\0\0\x07", 6);
     CHECK(nfm_filter_eval(filter, &input));
     CHECK_EQ(nfm_filter_eval_key(filter, &w.flow, 0, 0), NFM_NOT_YET);
+    w.record.flags |= NFM_F_NOT_ETHERNET;
+    CHECK(!nfm_filter_eval(filter, &input));
     nfm_filter_free(filter);
 }
 

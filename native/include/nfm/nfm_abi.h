@@ -149,7 +149,8 @@ enum nfm_flag { /* nfm_record.flags */
     NFM_F_AGAIN = 128,      /* bytes judged before, seen again */
     NFM_F_BASIS_SYN = 256,  /* client known from a SYN */
     NFM_F_BASIS_SYNACK = 512,
-    NFM_F_MIDSTREAM = 1024  /* the flow's begin was not seen */
+    NFM_F_MIDSTREAM = 1024, /* the flow's begin was not seen */
+    NFM_F_NOT_ETHERNET = 2048 /* the frame begins with another link layer's header, or none */
 };
 
 enum nfm_record_kind {
@@ -408,7 +409,8 @@ typedef struct nfm_filter nfm_filter;
 enum nfm_filter_op_kind {
     NFM_OP_AND = 1, NFM_OP_OR, NFM_OP_NOT, /* pop operands, push result */
     NFM_OP_BPF,   /* text: pcap-filter expression on the innermost L3 packet */
-    NFM_OP_BPF_L2, /* text: pcap-filter expression on the whole frame (ether, vlan terms) */
+    NFM_OP_BPF_L2, /* text: pcap-filter expression on the whole frame (ether, vlan terms); false
+                      for frames that are not Ethernet's */
     NFM_OP_FIELD  /* compares a field with a literal */
 };
 

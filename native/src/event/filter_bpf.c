@@ -12,6 +12,8 @@
  * - In an IPv6 packet with extension headers, and in a fragment, the expression does not find the
  *   ports that the flow has. The key is asked first, the packet only when the key does not know.
  *   So "tcp port 443" means the flow's protocol and ports, also behind extension headers.
+ *
+ * Programs about the link layer read Ethernet headers: they say no to frames of other link types.
  */
 #include "event/filter_leaf.h"
 
@@ -87,7 +89,8 @@ bool nfm__bpf_eval(const nfm__bpf *bpf, const nfm_filter_input *input) {
     bool has_frame = input->base != NULL && record->frame_len <= NFM_MAX_FRAME;
     uint32_t end = NFM_HEADROOM + record->frame_len, off = record->l3_off;
     if (bpf->on_frame)
-        return has_frame && run(bpf, record, input->base + NFM_HEADROOM, record->frame_len);
+        return has_frame && (record->flags & NFM_F_NOT_ETHERNET) == 0 &&
+               run(bpf, record, input->base + NFM_HEADROOM, record->frame_len);
     bool has_packet = has_frame && off >= NFM_HEADROOM && off < end;
     if (input->flow != NULL &&
         (!has_packet || key_goes_first(record, input->base + off, end - off))) {

@@ -166,6 +166,8 @@ static void publish(nfm__walk *w, enum nfm__step step) {
     rec->tcp_flags = layer->tcp_flags;
     rec->kind = NFM_REC_PACKET;
     rec->flags = layer->flags;
+    if (packet->link_type != LINK_ETHERNET)
+        rec->flags |= NFM_F_NOT_ETHERNET;
     rec->tag = 0;
     rec->conn_state = rec->reason = 0;
     packet->key = layer->key;

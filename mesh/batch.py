@@ -127,8 +127,9 @@ class EventBatch:
         what = self.what
         is_app = (what & np.uint64(APP)) != 0
         ids = what & np.uint64(0xFFFFFFFF)
-        first, last = catalogue.interval(event)
-        in_tree = (ids >= np.uint64(first)) & (ids <= np.uint64(last))
+        in_tree = np.zeros(len(ids), np.bool_)
+        for first, last in catalogue.spans(event):
+            in_tree |= (ids >= np.uint64(first)) & (ids <= np.uint64(last))
         has_bit = (what & np.uint64(catalogue.bits(event))) != 0
         return np.asarray(np.where(is_app, in_tree, has_bit), np.bool_)
 
@@ -288,8 +289,8 @@ class EventView:
         what = self._batch._what_list()[self._index]
         catalogue = self._batch._schema.catalogue
         if what & APP:
-            first, last = catalogue.interval(event)
-            return first <= what & 0xFFFFFFFF <= last
+            number = what & 0xFFFFFFFF
+            return any(first <= number <= last for first, last in catalogue.spans(event))
         return bool(what & BIT_MASK & catalogue.bits(event))
 
     @property

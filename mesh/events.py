@@ -3,7 +3,8 @@
 
 A type's parent is everything before its last dot. A type inherits its ancestors' fields, and who
 subscribes to a node hears the whole subtree below it. Types are numbered in preorder, so that a
-subtree is an interval of ids.
+subtree is an interval of ids. While a mesh runs numbers stay: types that join later are numbered
+behind all others, and a subtree is then its interval and what joined it.
 """
 
 from __future__ import annotations
@@ -28,26 +29,34 @@ class Catalogue:
 
     Args:
         types: in any order. Missing inner nodes are made; the same name twice is an error.
+        numbers: name → id of the types that have one already, those that have left as well.
 
     Raises:
         PlanError: a name twice, a field that shadows an inherited one, a base that is not there,
             or a published event below a stack event.
     """
 
-    __slots__ = ("_bits", "_children", "_fields", "_last", "_list", "_masks", "_names", "_types")
+    __slots__ = (
+        *("_bits", "_by_id", "_children", "_fields", "_list", "_masks", "_names", "_spans"),
+        *("_types", "numbers"),
+    )
 
-    def __init__(self, types: Iterable[EventType]) -> None:
+    def __init__(
+        self, types: Iterable[EventType], numbers: Mapping[str, int] | None = None
+    ) -> None:
         known = _with_inner_nodes(types)
+        self.numbers = dict(numbers or {})
         self._children: dict[str, list[str]] = {name: [] for name in known}
         for name in sorted(known, key=lambda n: n.split(".")):
             parent = known[name].parent
             if parent is not None:
                 self._children[parent].append(name)
         self._types: dict[str, EventType] = {}
-        self._last: dict[str, int] = {}
         self._fields: dict[str, dict[str, FieldDef]] = {}
         self._number("", known, {})
-        self._list = tuple(self._types.values())
+        self._list = tuple(sorted(self._types.values(), key=lambda event: event.id))
+        self._by_id = {event.id: event for event in self._list}
+        self._spans = {name: _spans(t.id for t in self._below(name)) for name in self._types}
         self._bits = {t.bit: t for t in self._list if t.bit is not None}
         self._masks = {name: self._mask(name) for name in self._types}
         self._names: dict[int, tuple[str, ...]] = {}
@@ -69,12 +78,17 @@ class Catalogue:
                     f"field {own.name!r} is {own.kind.name} but inherited as {other.kind.name}",
                     subscription=name,
                 )
-        event = dataclasses.replace(event, id=len(self._types) + 1)
+        number = self.numbers.setdefault(name, max(self.numbers.values(), default=0) + 1)
+        event = dataclasses.replace(event, id=number)
         self._types[name] = event
         self._fields[name] = {**inherited, **{f.name: f for f in event.fields}}
         for child in self._children[name]:
             self._number(child, known, self._fields[name])
-        self._last[name] = len(self._types)
+
+    def _below(self, name: str) -> Iterator[EventType]:
+        yield self._types[name]
+        for child in self._children[name]:
+            yield from self._below(child)
 
     def _check_base(self, event: EventType) -> None:
         seen = [event.name]
@@ -106,8 +120,12 @@ class Catalogue:
         return len(self._list)
 
     def by_id(self, number: int) -> EventType:
-        """Returns the type with this id (1..len)."""
-        return self._list[number - 1]
+        """Returns the type with this id (from 1)."""
+        return self._by_id[number]
+
+    def between(self, first: int, last: int) -> tuple[EventType, ...]:
+        """Returns the types with ids from `first` to `last`, in order of id."""
+        return tuple(event for event in self._list if first <= event.id <= last)
 
     def by_bit(self, bit: int) -> EventType:
         """Returns the built-in stack event of this bit."""
@@ -152,11 +170,17 @@ class Catalogue:
 
     def subtree(self, name: str) -> tuple[EventType, ...]:
         """Returns the type and everything below it, in order of id."""
-        return self._list[self[name].id - 1 : self._last[name]]
+        return tuple(sorted(self._below(self[name].name), key=lambda event: event.id))
 
     def interval(self, name: str) -> tuple[int, int]:
-        """Returns first and last id of the subtree."""
-        return self[name].id, self._last[name]
+        """Returns first and last id of the subtree, without published events that joined later."""
+        first, own = self[name].id, self.spans(name)[0]
+        raised = [t.id for t in self._below(name) if not t.is_published and t.base is None]
+        return first, max([own[1], *raised])
+
+    def spans(self, name: str) -> tuple[tuple[int, int], ...]:
+        """Returns the ids of the subtree as intervals, in order; one unless types joined later."""
+        return self._spans[self[name].name]
 
     def bits(self, name: str) -> int:
         """Returns the mask of the built-in stack events in the subtree."""
@@ -184,15 +208,29 @@ class Catalogue:
 
     def is_a(self, name: str, ancestor: str) -> bool:
         """True when `name` is `ancestor` or lies below it; a user event also is its base."""
-        first, last = self.interval(ancestor)
         event = self[name]
-        if first <= event.id <= last:
+        if any(first <= event.id <= last for first, last in self.spans(ancestor)):
             return True
         return event.base is not None and self.is_a(event.base, ancestor)
 
     def extended(self, types: Iterable[EventType]) -> Catalogue:
         """Returns a new catalogue that also has `types`."""
         return Catalogue([*(t for t in self._list if t.origin), *types])
+
+
+def _spans(ids: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Joins ids to intervals.
+
+    >>> _spans([5, 3, 4, 9])
+    ((3, 5), (9, 9))
+    """
+    found: list[tuple[int, int]] = []
+    for number in sorted(ids):
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return tuple(found)
 
 
 def shared_fields(catalogue: Catalogue, names: tuple[str, ...]) -> Mapping[str, FieldDef]:

@@ -39,8 +39,7 @@ class Raisers:
 
     def app_types(self, span: tuple[int, int]) -> list[EventType]:
         """The types of an interval that an application module raises."""
-        ids = range(span[0], span[1] + 1)
-        types = [self.catalogue.by_id(number) for number in ids]
+        types = self.catalogue.between(*span)
         return [t for t in types if t.bit is None and self.is_from_module(t)]
 
     def is_from_module(self, event: EventType) -> bool:

@@ -171,11 +171,7 @@ class Subscriber:
 
     def _covers(self, event: str, base: str) -> bool:
         """True when a subscriber of `event` hears everything that `base` is."""
-        first, last = self.catalogue.interval(event)
-        found = self.catalogue[base]
-        while found.base is not None and not first <= found.id <= last:
-            found = self.catalogue[found.base]
-        return first <= found.id <= last
+        return self.catalogue.is_a(base, event)
 
     def _unfolded(self, alias: str, filters: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """The event at the bottom of a user event, and all filters on the way there."""

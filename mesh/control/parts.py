@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a composed plan to the part of each process. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mesh.control.wire import (
+    ChildPart,
+    HandlerPart,
+    HeardWire,
+    HostPart,
+    ModulePart,
+    NativeSubscription,
+    NFPart,
+    ObjectPart,
+    PortPart,
+    Receiver,
+    RingPart,
+    TypeWire,
+    WorkerPart,
+    types_of,
+)
+from mesh.errors import SpecError
+from mesh.module import ModuleInfo
+from mesh.plan import Plan, PlannedNF, PlannedSubscription
+
+__all__ = ["OBJECTS", "Layout", "Parts", "Placement", "make_parts", "native_subscriptions"]
+
+OBJECTS = ("header", "packets", "records", "fields", "flows")
+"""A worker's shared objects by enum nfm_object."""
+RING_ENTRIES = 8192
+"""Room for about a quarter millisecond of descriptors at a core's speed; a power of two."""
+MAX_FAILURES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What a spec says of one NF beyond what composition needs.
+
+    Attributes:
+        use: the class, files absolute; config: its options as written.
+        delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
+    """
+
+    use: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    delivery: Literal["lossy", "blocking"] | None = None
+    restart: Literal["always", "on-failure", "never"] = "on-failure"
+    cores: tuple[int, ...] | None = None
+    ring_entries: int = RING_ENTRIES
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a plan is spread over processes.
+
+    Attributes:
+        ports: by worker, in order: one worker each.
+        mode: "file" or "live".
+        config: sizes of every worker, by name in nfm_worker_config.
+        modules: the plan's stack modules by name.
+        placements: by NF.
+        leaving: NFs that only finish what is in their rings, with the placement they had.
+        worker_cores: by worker, None leaves it to the supervisor.
+        out: folder for files that NFs write.
+    """
+
+    ports: tuple[PortPart, ...]
+    mode: Literal["file", "live"]
+    config: Mapping[str, int]
+    modules: Mapping[str, ModuleInfo]
+    placements: Mapping[str, Placement]
+    leaving: Mapping[str, Placement] = field(default_factory=dict)
+    worker_cores: tuple[int, ...] | None = None
+    max_packets: int | None = None
+    out: str = "."
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All parts of one revision."""
+
+    host: HostPart
+    workers: Mapping[str, WorkerPart]
+    nfs: Mapping[str, NFPart]
+
+
+def make_parts(plan: Plan, layout: Layout) -> Parts:
+    """Cuts a plan into parts.
+
+    Raises:
+        SpecError: an NF wants to decide over packets of a capture.
+    """
+    types = types_of(plan.catalogue)
+    workers = {"worker-0": _worker(plan, layout, types)}
+    nfs = {nf.name: _nf(nf, plan, layout, types) for nf in plan.nfs}
+    return Parts(_host(plan, layout, workers, nfs), workers, nfs)
+
+
+def native_subscriptions(planned: PlannedNF) -> tuple[NativeSubscription, ...]:
+    """Returns the rows of one NF in the order of its class, each with an id of its own."""
+    found: list[NativeSubscription] = []
+    numbers: dict[str, int] = {}
+    for sub in planned.subscriptions:
+        for part in sub.parts:
+            number = numbers.get(sub.name, 0)
+            numbers[sub.name] = number + 1
+            found.append(
+                NativeSubscription(
+                    id=f"{planned.name}.{sub.name}#{number}",
+                    handler=sub.handler,
+                    events=part.events,
+                    level=int(part.stack_level),
+                    types=part.types,
+                    modules=part.modules,
+                    where=part.where,
+                    where_on=part.where_on,
+                    as_type=part.as_type,
+                )
+            )
+    return tuple(found)
+
+
+def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPart:
+    receivers = [
+        _receiver(nf.name, layout.placements[nf.name], layout, native_subscriptions(nf))
+        for nf in plan.nfs
+        if _has_ring(nf)
+    ]
+    receivers += [_receiver(name, place, layout, ()) for name, place in layout.leaving.items()]
+    return WorkerPart(
+        worker="worker-0",
+        id=0,
+        objects=_objects(0),
+        config=dict(layout.config),
+        mode=layout.mode,
+        ports=layout.ports,
+        modules=tuple(
+            ModulePart(
+                m.name,
+                m.limits,
+                m.types,
+                layout.modules[m.name].library,
+                layout.modules[m.name].symbol,
+            )
+            for m in plan.modules
+        ),
+        receivers=tuple(receivers),
+        types=types,
+        max_packets=layout.max_packets,
+    )
+
+
+def _receiver(
+    name: str, place: Placement, layout: Layout, subscriptions: tuple[NativeSubscription, ...]
+) -> Receiver:
+    lossy = layout.mode == "live" if place.delivery is None else place.delivery == "lossy"
+    return Receiver(name, _ring(name), place.ring_entries, lossy, subscriptions)
+
+
+def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> NFPart:
+    place = layout.placements[planned.name]
+    for sub in planned.subscriptions:
+        if sub.mode == "inline" and layout.mode == "file":
+            text = "inline NFs decide over live packets; a capture has passed already"
+            raise SpecError(f"{planned.name}.{sub.name}.mode", text)
+    rings = (RingPart(_ring(planned.name), "worker-0", _objects(0)),) if _has_ring(planned) else ()
+    heard_of = dict.fromkeys(e.publisher for e in plan.edges if e.subscriber == planned.name)
+    return NFPart(
+        nf=planned.name,
+        use=place.use,
+        config=dict(place.config),
+        handlers=tuple(_handler(sub) for sub in planned.subscriptions),
+        publishes=planned.publishes,
+        rings=rings,
+        log=_log(planned.name) if planned.publishes else None,
+        reads={_log(name): place.delivery == "lossy" for name in heard_of},
+        source=", ".join(port.source for port in layout.ports),
+        out=layout.out,
+        max_failures=MAX_FAILURES,
+        types=types,
+    )
+
+
+def _handler(sub: PlannedSubscription) -> HandlerPart:
+    return HandlerPart(
+        name=sub.name,
+        handler=sub.handler,
+        method=sub.method,
+        events=sub.events,
+        where=sub.where,
+        heard=tuple(HeardWire(h.names, h.where, h.where_on, h.as_type) for h in sub.heard),
+        mode=sub.mode,
+        stage=sub.stage,
+        edits=sub.edits,
+    )
+
+
+def _host(
+    plan: Plan,
+    layout: Layout,
+    workers: Mapping[str, WorkerPart],
+    nfs: Mapping[str, NFPart],
+) -> HostPart:
+    objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
+    receivers = [r for worker in workers.values() for r in worker.receivers]
+    objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
+    objects += [ObjectPart(nf.log, "log") for nf in nfs.values() if nf.log]
+    names = [*(nf.name for nf in plan.nfs), *layout.leaving]
+    objects += [ObjectPart(f"ckpt/{name}", "checkpoint") for name in names]
+    leaving_logs = [_log(name) for name in layout.leaving]
+    objects += [ObjectPart(log, "log") for log in leaving_logs]
+    children = [
+        ChildPart(
+            name=worker.worker,
+            role="worker",
+            cores=layout.worker_cores,
+            restart="on-failure",
+            writes=(*worker.objects, *(r.ring for r in worker.receivers)),
+            reads=(),
+        )
+        for worker in workers.values()
+    ]
+    children += [
+        _child(name, layout.placements.get(name) or layout.leaving[name], nfs.get(name), receivers)
+        for name in names
+    ]
+    return HostPart(
+        children=tuple(children),
+        objects=tuple(objects),
+        worker_config={name: dict(layout.config) for name in workers},
+    )
+
+
+def _child(
+    name: str, place: Placement, part: NFPart | None, receivers: Sequence[Receiver]
+) -> ChildPart:
+    own = [r.ring for r in receivers if r.nf == name]
+    logs = [part.log] if part is not None and part.log else [] if part is not None else [_log(name)]
+    shared = [each for ring in (part.rings if part else ()) for each in ring.objects]
+    return ChildPart(
+        name=name,
+        role="nf",
+        cores=place.cores,
+        restart=place.restart,
+        writes=(*own, *logs, f"ckpt/{name}"),
+        reads=(*(shared or (_objects(0) if own else ())), *(part.reads if part else ())),
+    )
+
+
+def _has_ring(planned: PlannedNF) -> bool:
+    return any(sub.parts for sub in planned.subscriptions)
+
+
+def _objects(worker: int) -> tuple[str, ...]:
+    return tuple(f"w{worker}/{name}" for name in OBJECTS)
+
+
+def _ring(nf: str) -> str:
+    return f"ring/{nf}/w0"
+
+
+def _log(nf: str) -> str:
+    return f"log/{nf}"

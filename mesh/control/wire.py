@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan's parts as they travel: what each process needs, as plain data and back. Pure.
+
+Three parts make a revision of the plan:
+
+- `HostPart`, for the supervisor: which processes there are, and which shared objects.
+- `WorkerPart`, for a worker: modules, receivers with their subscriptions, ports. No NF code, no
+  object of Python's: a worker never imports an NF.
+- `NFPart`, for an NF host: where the class is found, its configuration, its handlers, what it
+  hears of other NFs, its rings and logs.
+
+A part is level-triggered: it says all that shall be, and the receiver works out what to change
+(mesh/reconcile.py). Worker and NF parts carry the event types with their ids, so that everybody
+numbers them alike whatever is installed where they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from mesh.errors import SpecError
+from mesh.event_types import EventType, FieldDef, Kind, Source
+from mesh.events import Catalogue
+from mesh.nf import NF
+from mesh.plan import HeardPart, PlannedNF, PlannedSubscription
+
+__all__ = [
+    "ChildPart",
+    "FieldWire",
+    "HandlerPart",
+    "HeardWire",
+    "HostPart",
+    "ModulePart",
+    "NFPart",
+    "NativeSubscription",
+    "ObjectPart",
+    "PortPart",
+    "Receiver",
+    "RingPart",
+    "TypeWire",
+    "WorkerPart",
+    "catalogue_of",
+    "from_wire",
+    "planned_nf",
+    "to_wire",
+    "types_of",
+]
+
+_STRICT = ConfigDict(extra="forbid")
+_U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
+_U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
+Text = Annotated[str, Field(max_length=4096)]
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class FieldWire:
+    """One field of an event type: FieldDef without its text."""
+
+    name: Text
+    kind: _U32
+    source: _U32
+    offset: _U32
+    unit: Text = ""
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class TypeWire:
+    """One event type with its id: EventType without its text."""
+
+    name: Text
+    id: _U32
+    origin: Text = ""
+    bit: Annotated[int, Field(ge=0, lt=48)] | None = None
+    base: Text | None = None
+    where: Text | None = None
+    fields: tuple[FieldWire, ...] = ()
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class ModulePart:
+    """One stack module, in the order in which the worker runs them.
+
+    Attributes:
+        library, symbol: where a third party's is found, as in ModuleInfo; "" for libnfm's own.
+        limits: values in the order of its descriptor.
+        types: id per emitted event; 0 for stack events.
+    """
+
+    name: Text
+    limits: tuple[_U64, ...]
+    types: tuple[_U32, ...]
+    library: Text = ""
+    symbol: Text = ""
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class NativeSubscription:
+    """One row for nfm_worker_subscribe.
+
+    Attributes:
+        id: the same as long as an NF has it: `nf.subscription#0`. What stands under an id may
+            change; then the new row replaces the old one.
+        events: mask of stack events.
+        level: what the stack events need (enum nfm_level).
+        types: first and last id of application types, or None.
+        modules: names of the application modules that raise them.
+        where: the filter, or None; where_on: event types whose shared fields it may name.
+        as_type: id of the user event that this is delivered as; 0 as is.
+    """
+
+    id: Text
+    handler: Annotated[int, Field(ge=0, lt=256)]
+    events: Annotated[int, Field(ge=0, lt=1 << 48)]
+    level: Annotated[int, Field(ge=0, lt=6)]
+    types: tuple[_U32, _U32] | None
+    modules: tuple[Text, ...]
+    where: Text | None = None
+    where_on: tuple[Text, ...] = ()
+    as_type: _U32 = 0
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class Receiver:
+    """One NF as a worker sees it.
+
+    Attributes:
+        nf: its name.
+        ring: name of the shared object: `ring/http_log/w0`.
+        entries: of the ring, a power of two.
+        lossy: count what does not fit, instead of waiting.
+        subscriptions: none while the NF is leaving: it finishes what is in its ring.
+    """
+
+    nf: Text
+    ring: Text
+    entries: _U32
+    lossy: bool
+    subscriptions: tuple[NativeSubscription, ...]
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class PortPart:
+    """Where a worker's packets come from; `source` is a path for kind "pcap"."""
+
+    kind: Literal["pcap"]
+    source: Text
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class WorkerPart:
+    """What one worker does.
+
+    Attributes:
+        worker: its name, as in `worker-0`; `id` is its number, part of flow ids.
+        objects: names of its shared objects by enum nfm_object: `w0/header`, ...
+        config: sizes and switches, by name in nfm_worker_config.
+        mode: "file" ends at the end of its ports, "live" never.
+        max_packets: stop after so many; None all.
+        types: all event types.
+    """
+
+    worker: Text
+    id: Annotated[int, Field(ge=0, lt=256)]
+    objects: tuple[Text, ...]
+    config: dict[Text, _U64]
+    mode: Literal["file", "live"]
+    ports: tuple[PortPart, ...]
+    modules: tuple[ModulePart, ...]
+    receivers: tuple[Receiver, ...]
+    types: tuple[TypeWire, ...]
+    max_packets: _U64 | None = None
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class HeardWire:
+    """Published events that a subscription hears: HeardPart."""
+
+    names: tuple[Text, ...]
+    where: Text | None
+    where_on: tuple[Text, ...]
+    as_type: _U32 = 0
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class HandlerPart:
+    """One subscription of an NF as its host needs it.
+
+    Attributes:
+        handler: number in descriptors; method: "" for the native function.
+        events: what it hears, for the schema of its batches.
+        heard: published events that it hears.
+    """
+
+    name: Text
+    handler: Annotated[int, Field(ge=0, lt=256)]
+    method: Text
+    events: tuple[Text, ...]
+    where: Text | None = None
+    heard: tuple[HeardWire, ...] = ()
+    mode: Text = "observe"
+    stage: _U32 = 0
+    edits: bool = False
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class RingPart:
+    """One ring of an NF, and the objects of the worker that fills it, by enum nfm_object."""
+
+    ring: Text
+    worker: Text
+    objects: tuple[Text, ...]
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class NFPart:
+    """What one NF host runs.
+
+    Attributes:
+        nf: its name in the plan.
+        use: the class, as `Registry.nf` takes it; files are absolute.
+        config: its options as in the spec, unchecked (`mesh.spec.nf_config` checks them).
+        handlers: its subscriptions in the order of the class.
+        publishes: names of the events that it may publish.
+        rings: one per worker; none when it hears published events only.
+        log: name of its own log, or None when it publishes nothing that an NF hears.
+        reads: log name → lossy, of NFs that it hears.
+        source: what packets come from, for its Context; out: folder for files.
+        max_failures: exceptions after which it hears nothing more.
+        types: all event types.
+    """
+
+    nf: Text
+    use: Text
+    config: dict[str, Any]
+    handlers: tuple[HandlerPart, ...]
+    publishes: tuple[Text, ...]
+    rings: tuple[RingPart, ...]
+    log: Text | None
+    reads: dict[Text, bool]
+    source: Text
+    out: Text
+    max_failures: _U32
+    types: tuple[TypeWire, ...]
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class ChildPart:
+    """One process that the supervisor keeps running.
+
+    Attributes:
+        name: `worker-0`, or the NF's.
+        cores: that it is pinned to; None leaves it to the supervisor.
+        restart: when it is started again.
+        writes: objects that it may write; reads: objects that it gets read-only.
+    """
+
+    name: Text
+    role: Literal["worker", "nf"]
+    cores: tuple[_U32, ...] | None
+    restart: Literal["always", "on-failure", "never"]
+    writes: tuple[Text, ...]
+    reads: tuple[Text, ...]
+    domain: Text = "default"
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class ObjectPart:
+    """One shared object.
+
+    Attributes:
+        kind: "worker": size is asked of the library with the worker's `config`; "ring": `entries`
+            long; "log" and "checkpoint": as the supervisor sees fit.
+    """
+
+    name: Text
+    kind: Literal["worker", "ring", "log", "checkpoint"]
+    entries: _U32 = 0
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class HostPart:
+    """What one supervisor keeps up: children in the order of starting.
+
+    Attributes:
+        worker_config: by worker's name, for the sizes of its objects.
+    """
+
+    children: tuple[ChildPart, ...]
+    objects: tuple[ObjectPart, ...]
+    worker_config: dict[Text, dict[Text, _U64]]
+
+
+_Part = TypeVar("_Part", WorkerPart, NFPart, HostPart)
+_ADAPTERS: Mapping[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (WorkerPart, NFPart, HostPart)
+}
+
+
+def to_wire(part: WorkerPart | NFPart | HostPart) -> dict[str, Any]:
+    """Turns a part into plain data for `messages.PlanPart.part`."""
+    return asdict(part)
+
+
+def from_wire(kind: type[_Part], data: Mapping[str, Any]) -> _Part:
+    """Turns plain data into a part.
+
+    Raises:
+        SpecError: it is none; the path names the place.
+    """
+    try:
+        found: _Part = _ADAPTERS[kind].validate_python(dict(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SpecError(f"plan.{place}", first["msg"]) from error
+    return found
+
+
+def types_of(catalogue: Catalogue) -> tuple[TypeWire, ...]:
+    """Returns a catalogue's types with their ids, for a part."""
+    return tuple(
+        TypeWire(
+            name=event.name,
+            id=event.id,
+            origin=event.origin,
+            bit=event.bit,
+            base=event.base,
+            where=event.where,
+            fields=tuple(
+                FieldWire(f.name, int(f.kind), int(f.source), f.offset, f.unit)
+                for f in event.fields
+            ),
+        )
+        for event in catalogue
+    )
+
+
+def catalogue_of(types: Sequence[TypeWire]) -> Catalogue:
+    """Makes the catalogue of a part, numbered as the plan is.
+
+    Raises:
+        PlanError: the types do not fit together.
+    """
+    events = [
+        EventType(
+            name=t.name,
+            fields=tuple(
+                FieldDef(f.name, Kind(f.kind), Source(f.source), f.offset, f.unit) for f in t.fields
+            ),
+            bit=t.bit,
+            origin=t.origin,
+            base=t.base,
+            where=t.where,
+        )
+        for t in types
+    ]
+    return Catalogue(events, {t.name: t.id for t in types})
+
+
+def planned_nf(part: NFPart, cls: type[NF], options: Mapping[str, Any]) -> PlannedNF:
+    """Makes what a Seat takes from an NF's part, its class and its checked options."""
+    return PlannedNF(
+        name=part.nf,
+        cls=cls,
+        options=options,
+        instance=None,
+        subscriptions=tuple(_planned(handler) for handler in part.handlers),
+        publishes=part.publishes,
+        domain="default",
+    )
+
+
+def _planned(part: HandlerPart) -> PlannedSubscription:
+    return PlannedSubscription(
+        name=part.name,
+        handler=part.handler,
+        method=part.method,
+        events=part.events,
+        where=part.where,
+        parts=(),
+        heard=tuple(HeardPart(h.names, h.where, h.where_on, h.as_type) for h in part.heard),
+        mode=part.mode,
+        stage=part.stage,
+        edits=part.edits,
+    )

@@ -26,8 +26,9 @@ from pydantic.dataclasses import dataclass as checked
 from mesh.errors import SpecError
 from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
+from mesh.module import ModuleInfo, Phase
 from mesh.nf import NF
-from mesh.plan import HeardPart, PlannedNF, PlannedSubscription
+from mesh.plan import HeardPart, Level, Part, PlannedModule, PlannedNF, PlannedSubscription
 
 __all__ = [
     "ChildPart",
@@ -46,6 +47,8 @@ __all__ = [
     "WorkerPart",
     "catalogue_of",
     "from_wire",
+    "part_of",
+    "planned_module",
     "planned_nf",
     "to_wire",
     "types_of",
@@ -372,6 +375,35 @@ def planned_nf(part: NFPart, cls: type[NF], options: Mapping[str, Any]) -> Plann
         subscriptions=tuple(_planned(handler) for handler in part.handlers),
         publishes=part.publishes,
         domain="default",
+    )
+
+
+def planned_module(part: ModulePart) -> tuple[PlannedModule, ModuleInfo]:
+    """Makes what a NativeWorker takes to add a module."""
+    planned = PlannedModule(
+        name=part.name,
+        phase=Phase.APP,
+        limits=part.limits,
+        changed={},
+        types=part.types,
+        needed_by=(),
+    )
+    return planned, ModuleInfo(part.name, part.library, part.symbol)
+
+
+def part_of(sub: NativeSubscription) -> Part:
+    """Makes what a NativeWorker takes to subscribe."""
+    level = Level(sub.level)
+    return Part(
+        events=sub.events,
+        names=(),
+        types=sub.types,
+        modules=sub.modules,
+        level=level,
+        stack_level=level,
+        where=sub.where,
+        where_on=sub.where_on,
+        as_type=sub.as_type,
     )
 
 

@@ -47,8 +47,11 @@ static void settle(nfm__log_shared *shared, uint32_t source, uint64_t sequence, 
     atomic_store_explicit(&shared->written, number + 1, memory_order_release);
 }
 
-static uint32_t entry_len_at(const nfm_log *log, uint64_t position) {
-    return (uint32_t)nfm__log_word(log->shared, log->mask, position);
+uint32_t nfm__log_entry_len_at(const nfm_log *log, uint64_t position) {
+    uint64_t word = nfm__log_word(log->shared, log->mask, position);
+    uint32_t len;
+    memcpy(&len, &word, sizeof(len));
+    return len;
 }
 
 /* True when the entries from tail on end exactly at head. */
@@ -57,7 +60,7 @@ static bool is_whole(const nfm_log *log) {
     if (at > log->head || log->head - at > log->capacity || (at | log->head) % 8 != 0)
         return false;
     while (at < log->head) {
-        uint32_t len = entry_len_at(log, at);
+        uint32_t len = nfm__log_entry_len_at(log, at);
         if (len < NFM_LOG_ENTRY_MIN || len % 8 != 0 || len > log->head - at)
             return false;
         at += len;
@@ -96,7 +99,10 @@ static int refuse(nfm_error *err, int code, const char *text) {
 int nfm__log_init(nfm_log *log, void *memory, uint64_t size, int64_t deadline_ns, nfm_error *err) {
     nfm__log_shared *shared = memory;
     memset(log, 0, sizeof(*log));
+    if (deadline_ns < 0)
+        return refuse(err, NFM_E_INVAL, "the deadline lies in the past");
     log->shared = shared;
+    log->safe = UINT64_MAX;
     log->deadline_ns = deadline_ns;
     log->capacity = nfm__log_capacity(size);
     if (log->capacity == 0)

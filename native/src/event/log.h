@@ -9,8 +9,8 @@
  * Writing. To make room the writer first moves tail past the entries that it is going to overwrite,
  * then stores the new entry's words, then publishes it by storing head. Words and tail are stored
  * with release and loaded with acquire: a reader that has seen one overwritten word also sees the
- * tail that was moved before it. So a reader copies an entry, looks at tail, and drops the copy when
- * its position lies behind: no lock, nothing written by readers, no torn entry.
+ * tail that was moved before it. So a reader copies an entry, looks at tail, and drops the copy
+ * when its position lies behind: no lock, nothing written by readers, no torn entry.
  *
  * Readers. A reader writes only its cursor page, which the writer maps read-only. The writer waits
  * for the cursors of lossless readers before it moves tail past them. A reader that lets the
@@ -39,6 +39,7 @@
 #define NFM_LOG_MAGIC UINT64_C(0x0067676f6c6d666e)
 #define NFM_LOG_CURSOR_MAGIC UINT64_C(0x0072756372636d66)
 #define NFM_LOG_NO_HEAD UINT64_MAX
+#define NFM_LOG_NO_NUMBER UINT64_MAX
 
 enum {
     NFM_LOG_ENTRY_MIN = 40 + NFM_RECORD_SIZE,
@@ -82,7 +83,7 @@ typedef struct nfm__log_shared { /* written by the writer alone */
     uint32_t entry_min; /* NFM_LOG_ENTRY_MIN: layouts agree */
     uint64_t capacity;
     alignas(64) _Atomic uint64_t head;
-    _Atomic uint64_t tail; /* the oldest entry */
+    _Atomic uint64_t tail;     /* the oldest entry */
     _Atomic uint32_t wake_seq; /* the futex of all readers */
     _Atomic uint32_t ended;
     alignas(64) nfm__log_intent intent;
@@ -94,14 +95,15 @@ typedef struct nfm__log_shared { /* written by the writer alone */
 typedef struct nfm__log_cursor { /* written by its reader alone */
     _Atomic uint64_t magic;
     _Atomic uint64_t position; /* everything before it is passed */
-    _Atomic uint64_t number;   /* of the entry at position, as far as the reader knows */
+    _Atomic uint64_t number;   /* that the entry at position should have */
     _Atomic uint32_t asleep;   /* wake_seq + 1 that it waits on, 0 awake */
 } nfm__log_cursor;
 
 typedef struct nfm__log_follower { /* a reader as the writer sees it */
     const nfm__log_cursor *cursor; /* NULL: free */
     uint64_t seen;                 /* last position that made sense */
-    uint64_t lost_until; /* missed a deadline: not waited for before it has come here */
+    uint64_t lost_until;           /* missed a deadline: not waited for before it has come here */
+    uint64_t refused;              /* last position that made no sense */
     bool lossless;
     nfm_region region;
 } nfm__log_follower;
@@ -110,6 +112,7 @@ struct nfm_log {
     nfm__log_shared *shared;
     uint64_t mask; /* words - 1 */
     uint64_t capacity, head, tail, written;
+    uint64_t safe; /* tail may move up to here without a look at the cursors */
     int64_t deadline_ns;
     uint32_t max_entry;
     bool in_run;
@@ -125,10 +128,12 @@ struct nfm_log_reader {
     const nfm__log_shared *shared;
     nfm__log_cursor *cursor;
     uint64_t mask, capacity;
-    uint64_t position, number; /* of the next entry to read */
+    uint64_t position; /* of the next entry to read */
+    uint64_t number;   /* that it should have, or NFM_LOG_NO_NUMBER */
     uint64_t read, lost, gaps, bad;
     uint32_t max_entry;
-    uint32_t fields_used;
+    uint32_t fields_used; /* by the batch */
+    bool checked;         /* the header: a log may be attached before its writer lays it out */
     nfm_batch batch;
     nfm_mem mem;
     nfm_record *records; /* NFM_LOG_BATCH of each */
@@ -144,6 +149,8 @@ uint64_t nfm__log_capacity(uint64_t size);
 /* The same as nfm_log_open and nfm_log_add_reader over memory of the caller, zeroed when new. */
 int nfm__log_init(nfm_log *log, void *memory, uint64_t size, int64_t deadline_ns, nfm_error *err);
 int nfm__log_follow(nfm_log *log, const nfm__log_cursor *cursor, bool lossless);
+/* Length of the entry at |position|, as its word says. */
+uint32_t nfm__log_entry_len_at(const nfm_log *log, uint64_t position);
 /* Moves tail so that |need| bytes fit, waiting for lossless readers as the deadline allows. */
 void nfm__log_make_room(nfm_log *log, uint64_t need);
 /* Wakes readers that sleep. */

@@ -25,9 +25,11 @@ from mesh.errors import StateError
 from mesh.event_types import FieldDef, Kind, Source
 from mesh.events import CELL, Catalogue
 
-__all__ = ["Published", "Row", "encode"]
+__all__ = ["Block", "Published", "Row", "encode"]
 
 _NO_FLOW = 0xFFFFFFFF
+_ALL = 0xFFFFFFFF
+"""As nfm_batch.handler: descriptors carry it."""
 _BYTES = (Kind.BYTES, Kind.STR, Kind.ADDR)
 
 
@@ -132,8 +134,54 @@ def _raw(kind: Kind, value: Any) -> bytes:
     return bytes(value)
 
 
-class Published:
-    """What one NF published in one round, readable as batches.
+class Block:
+    """Application events side by side, readable as batches.
+
+    Args:
+        memory: what the events lie in.
+        desc: `nfm_desc *`, kept alive by the block or by `memory`.
+        n: how many.
+    """
+
+    def __init__(self, memory: Memory, desc: Any, n: int) -> None:
+        self._memory, self._desc, self._n = memory, desc, n
+        self.types = (self._rows()["what"] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def _rows(self) -> Any:
+        return np.frombuffer(native().ffi.buffer(self._desc, self._n * DESC.itemsize), DESC)
+
+    def native_batch(self) -> Any:
+        """Returns the block as `nfm_batch *`, valid as long as the block."""
+        batch = native().ffi.new("nfm_batch *")
+        batch.mem, batch.desc, batch.n, batch.handler = self._memory.mem, self._desc, self._n, _ALL
+        return batch
+
+    def batch(
+        self, schema: Schema, types: Sequence[int], native_filter: Any, as_type: int
+    ) -> EventBatch | None:
+        """Returns the events of these types that pass the filter, None when there are none."""
+        ffi, lib = native()
+        mask = np.isin(self.types, np.asarray(types, np.uint32))
+        if native_filter is not None and mask.any():
+            passed = np.empty(self._n, np.uint8)
+            out = ffi.from_buffer("uint8_t[]", passed)
+            lib.nfm_filter_select(native_filter, self._memory.mem, self._desc, self._n, out)
+            mask &= passed != 0
+        rows = self._rows()[mask]
+        if len(rows) == 0:
+            return None
+        if as_type:
+            rows["what"] = APP | as_type
+        return EventBatch(
+            schema, self._memory, ffi.from_buffer("nfm_desc[]", rows), len(rows), rows
+        )
+
+
+class Published(Block):
+    """What one NF published in one round.
 
     Args:
         rows: in the order of publishing; at least one.
@@ -141,11 +189,10 @@ class Published:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         ffi, lib = native()
-        self.types = np.array([row.type for row in rows], np.uint32)
         self._records = ffi.new("nfm_record[]", len(rows))
         self._flows = ffi.new("nfm_flow_info[]", len(rows))
         self._fields = ffi.new("uint8_t[]", max(1, sum(len(row.fields) for row in rows)))
-        self._desc = ffi.new("nfm_desc[]", len(rows))
+        desc = ffi.new("nfm_desc[]", len(rows))
         at = 0
         for i, row in enumerate(rows):
             ffi.buffer(self._records + i)[:] = row.record
@@ -158,11 +205,11 @@ class Published:
             at += len(row.fields)
             if row.flow is not None:
                 ffi.buffer(self._flows + i)[:] = row.flow
-            self._desc[i].record = i
-            self._desc[i].flow = _NO_FLOW if row.flow is None else i
-            self._desc[i].what = APP | row.type
+            desc[i].record = i
+            desc[i].flow = _NO_FLOW if row.flow is None else i
+            desc[i].what = APP | row.type
         owner = (self._records, self._flows, self._fields)
-        self._memory = Memory(self._mem(len(rows), at), owner)
+        super().__init__(Memory(self._mem(len(rows), at), owner), desc, len(rows))
 
     def _mem(self, n: int, fields_size: int) -> Any:
         mem = native().ffi.new("nfm_mem *")
@@ -170,24 +217,3 @@ class Published:
         mem.n_records = mem.n_flows = n
         mem.fields_size = fields_size
         return mem
-
-    def batch(
-        self, schema: Schema, types: Sequence[int], native_filter: Any, as_type: int
-    ) -> EventBatch | None:
-        """Returns the events of these types that pass the filter, None when there are none."""
-        ffi, lib = native()
-        n = len(self.types)
-        mask = np.isin(self.types, np.asarray(types, np.uint32))
-        if native_filter is not None and mask.any():
-            passed = np.empty(n, np.uint8)
-            out = ffi.from_buffer("uint8_t[]", passed)
-            lib.nfm_filter_select(native_filter, self._memory.mem, self._desc, n, out)
-            mask &= passed != 0
-        rows = np.frombuffer(ffi.buffer(self._desc), DESC)[mask]
-        if len(rows) == 0:
-            return None
-        if as_type:
-            rows["what"] = APP | as_type
-        return EventBatch(
-            schema, self._memory, ffi.from_buffer("nfm_desc[]", rows), len(rows), rows
-        )

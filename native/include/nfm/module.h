@@ -167,6 +167,8 @@ struct nfm_module {
 
 /* ---- services of the worker --------------------------------------------------------------- */
 
+#pragma GCC visibility push(default)
+
 /* Matches and delivers the snapshot of |packet| now (once; later calls do nothing). */
 void nfm_emit_packet(nfm_ctx *ctx, nfm_packet *packet);
 /* Matches and delivers one more record of |flow|: data released from held slots, gaps. The record
@@ -197,6 +199,8 @@ uint32_t nfm_slots_free(const nfm_ctx *ctx);
 /* Parses L4 of a packet whose L3 was just completed (reassembly): proto at payload [off, off+len)
  * of the slot. Tunnels inside are peeled too. Fills key, offsets, status. */
 void nfm_reparse(nfm_ctx *ctx, nfm_packet *packet);
+
+#pragma GCC visibility pop
 
 /* ---- small helpers ------------------------------------------------------------------------ */
 

@@ -46,7 +46,8 @@ __all__ = [
 
 MAX_BYTES = 1 << 20
 """A spec longer than this is refused before it is parsed."""
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64)]
+_Core = Annotated[int, Field(ge=0, lt=65536)]
 
 
 class _Model(BaseModel):
@@ -56,9 +57,9 @@ class _Model(BaseModel):
 class SubscriptionSpec(_Model):
     """Changes one subscription of an NF."""
 
-    events: Annotated[list[str] | None, Field(min_length=1, description="instead of its own")] = (
-        None
-    )
+    events: Annotated[
+        list[str] | None, Field(description="instead of its own; none at all: it hears nothing")
+    ] = None
     where: Annotated[str | None, Field(description="filter instead of its own")] = None
 
 
@@ -80,7 +81,17 @@ class NFSpec(_Model):
     ] = None
     stage: Annotated[int | None, Field(ge=0, description="place in line of an inline NF")] = None
     domain: Annotated[_Name, Field(description="NFs of one domain share memory")] = "default"
-    cores: Annotated[list[int] | None, Field(description="cores that it is pinned to")] = None
+    cores: Annotated[list[_Core] | None, Field(description="cores that it is pinned to")] = None
+    delivery: Annotated[
+        Literal["lossy", "blocking"] | None,
+        Field(description="when it is slow: count what it misses, or wait for it"),
+    ] = None
+    restart: Annotated[
+        Literal["always", "on-failure", "never"], Field(description="when its process ends")
+    ] = "on-failure"
+    ring: Annotated[
+        int | None, Field(ge=64, le=1 << 20, description="entries of its ring, a power of two")
+    ] = None
 
 
 class EventSpec(_Model):
@@ -111,6 +122,10 @@ class Spec(_Model):
     worker: Annotated[
         dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of the worker")
     ] = {}
+    worker_cores: Annotated[
+        list[_Core] | None, Field(description="cores that the worker is pinned to")
+    ] = None
+    max_packets: Annotated[int | None, Field(ge=1, description="stop after so many")] = None
     checksums: Annotated[
         Literal["ignore", "verify"], Field(description="whether bad checksums count")
     ] = "ignore"

@@ -74,7 +74,11 @@ class Subscriber:
         methods = list(dict.fromkeys(sub.handler for sub in own))
         if len(methods) > MAX_HANDLERS:
             raise CapacityError(f"NF {use.name!r} has more than {MAX_HANDLERS} handlers")
-        subs = tuple(self._subscription(use, sub, methods.index(sub.handler)) for sub in own)
+        subs = tuple(
+            self._subscription(use, sub, methods.index(sub.handler))
+            for sub in own
+            if use.overrides.get(sub.name, SubscriptionOverride()).events != ()
+        )
         return PlannedNF(
             name=use.name,
             cls=use.cls,

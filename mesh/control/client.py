@@ -36,6 +36,8 @@ log = logging.getLogger("nfmesh.control")
 CONTROLLER = "controller"
 HEARTBEAT_S = 0.5
 SILENCE_S = 1.5
+FIRST_SILENCE_S = 0.2
+"""Before the first answer: the controller may not have this process' key yet."""
 MAX_WAITING = 1024
 REPEATED = (m.Keys, m.Ready, m.Attached, m.Eof, m.Result, m.Drained, m.Failed)
 """Said again, in this order, to a controller that came back."""
@@ -267,6 +269,8 @@ class _Line:
         """Waits for a message, a wake-up, or the next heartbeat."""
         now = self._settings.clock()
         due = self._beaten_at + self._settings.heartbeat_s - now
+        if not self.is_known:
+            due = min(due, FIRST_SILENCE_S)
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake_in, zmq.POLLIN)
@@ -291,7 +295,8 @@ class _Line:
         self._heard_at, self.is_known = self._settings.clock(), True
 
     def is_silent(self) -> bool:
-        return self._settings.clock() - self._heard_at > self._settings.silence_s
+        limit = self._settings.silence_s if self.is_known else FIRST_SILENCE_S
+        return self._settings.clock() - self._heard_at > limit
 
     def is_heartbeat_due(self) -> bool:
         return self._settings.clock() - self._beaten_at >= self._settings.heartbeat_s

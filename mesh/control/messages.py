@@ -114,11 +114,13 @@ class Ready(Body):
     Attributes:
         revision: of that plan.
         effective_from: a worker: number of the first packet that the plan holds for.
+        positions: a worker: ring name → entries pushed when it took effect.
     """
 
     TYPE = "ready"
     revision: Count
     effective_from: Count | None = None
+    positions: Counts = Field(default={})
 
 
 class Attached(Body):
@@ -204,11 +206,17 @@ class Published(Body):
 
 
 class PlanPart(Body):
-    """What a process has to do from now on: see mesh/control/wire.py for the parts."""
+    """What a process has to do from now on: see mesh/control/wire.py for the parts.
+
+    Attributes:
+        after: a running NF: ring name → position from which on the part holds; entries before it
+            were pushed for the part it has.
+    """
 
     TYPE = "plan"
     revision: Count
     part: Data
+    after: Counts = Field(default={})
 
 
 class Go(Body):
@@ -257,11 +265,18 @@ class Who(Body):
 
 
 class Finished(Body):
-    """To the supervisor: the run is over; `report` is Report.to_json()."""
+    """To the supervisor: the run is over.
+
+    Attributes:
+        report: Report.to_json().
+        start_failed: NFs that did not start.
+        error: why there is no whole report: the worker failed.
+    """
 
     TYPE = "finished"
     report: Data
     start_failed: Events = Field(default=[])
+    error: Text = ""
 
 
 # ---- tools -------------------------------------------------------------------------------------

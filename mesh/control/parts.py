@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from mesh.control.wire import (
     HandlerPart,
     HeardWire,
     HostPart,
+    LogPart,
     ModulePart,
     NativeSubscription,
     NFPart,
@@ -64,6 +65,7 @@ class Layout:
         modules: the plan's stack modules by name.
         placements: by NF.
         leaving: NFs that only finish what is in their rings, with the placement they had.
+        joined: NFs that were added while others ran.
         worker_cores: by worker, None leaves it to the supervisor.
         out: folder for files that NFs write.
     """
@@ -74,6 +76,7 @@ class Layout:
     modules: Mapping[str, ModuleInfo]
     placements: Mapping[str, Placement]
     leaving: Mapping[str, Placement] = field(default_factory=dict)
+    joined: frozenset[str] = frozenset()
     worker_cores: tuple[int, ...] | None = None
     max_packets: int | None = None
     out: str = "."
@@ -168,7 +171,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
             text = "inline NFs decide over live packets; a capture has passed already"
             raise SpecError(f"{planned.name}.{sub.name}.mode", text)
     rings = (RingPart(_ring(planned.name), "worker-0", _objects(0)),) if _has_ring(planned) else ()
-    heard_of = dict.fromkeys(e.publisher for e in plan.edges if e.subscriber == planned.name)
+    pairs = _pairs(plan)
     return NFPart(
         nf=planned.name,
         use=place.use,
@@ -177,11 +180,37 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         publishes=planned.publishes,
         rings=rings,
         log=_log(planned.name) if planned.publishes else None,
-        reads={_log(name): place.delivery == "lossy" for name in heard_of},
+        reads=tuple(
+            _log_part(publisher, reader, publisher, layout)
+            for publisher, reader in pairs
+            if reader == planned.name
+        ),
+        readers=tuple(
+            _log_part(publisher, reader, reader, layout)
+            for publisher, reader in pairs
+            if publisher == planned.name
+        ),
         source=", ".join(port.source for port in layout.ports),
         out=layout.out,
         max_failures=MAX_FAILURES,
         types=types,
+    )
+
+
+def _pairs(plan: Plan) -> list[tuple[str, str]]:
+    """Publisher and reader of each log, each pair once, publishers in the order of the plan."""
+    found = dict.fromkeys((edge.publisher, edge.subscriber) for edge in plan.edges)
+    order = [nf.name for nf in plan.nfs]
+    return sorted(found, key=lambda pair: (order.index(pair[0]), order.index(pair[1])))
+
+
+def _log_part(publisher: str, reader: str, peer: str, layout: Layout) -> LogPart:
+    return LogPart(
+        peer=peer,
+        log=_log(publisher),
+        cursor=f"cursor/{publisher}/{reader}",
+        lossy=layout.placements[reader].delivery == "lossy",
+        from_now=reader in layout.joined,
     )
 
 
@@ -205,29 +234,17 @@ def _host(
     workers: Mapping[str, WorkerPart],
     nfs: Mapping[str, NFPart],
 ) -> HostPart:
-    objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
     receivers = [r for worker in workers.values() for r in worker.receivers]
+    names = [*nfs, *layout.leaving]
+    objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
     objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
     objects += [ObjectPart(nf.log, "log") for nf in nfs.values() if nf.log]
-    names = [*(nf.name for nf in plan.nfs), *layout.leaving]
-    objects += [ObjectPart(f"ckpt/{name}", "checkpoint") for name in names]
-    leaving_logs = [_log(name) for name in layout.leaving]
-    objects += [ObjectPart(log, "log") for log in leaving_logs]
-    children = [
-        ChildPart(
-            name=worker.worker,
-            role="worker",
-            cores=layout.worker_cores,
-            restart="on-failure",
-            writes=(*worker.objects, *(r.ring for r in worker.receivers)),
-            reads=(),
-        )
-        for worker in workers.values()
-    ]
-    children += [
-        _child(name, layout.placements.get(name) or layout.leaving[name], nfs.get(name), receivers)
-        for name in names
-    ]
+    objects += [ObjectPart(_log(name), "log") for name in layout.leaving]
+    objects += [ObjectPart(r.cursor, "cursor") for nf in nfs.values() for r in nf.reads]
+    objects += [ObjectPart(_checkpoint(name), "checkpoint") for name in names]
+    children = [_worker_child(worker, layout) for worker in workers.values()]
+    children += [_nf_child(nf, layout.placements[name]) for name, nf in nfs.items()]
+    children += [_leaving_child(name, place) for name, place in layout.leaving.items()]
     return HostPart(
         children=tuple(children),
         objects=tuple(objects),
@@ -235,19 +252,44 @@ def _host(
     )
 
 
-def _child(
-    name: str, place: Placement, part: NFPart | None, receivers: Sequence[Receiver]
-) -> ChildPart:
-    own = [r.ring for r in receivers if r.nf == name]
-    logs = [part.log] if part is not None and part.log else [] if part is not None else [_log(name)]
-    shared = [each for ring in (part.rings if part else ()) for each in ring.objects]
+def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
+    return ChildPart(
+        name=part.worker,
+        role="worker",
+        cores=layout.worker_cores,
+        restart="on-failure",
+        writes=(*part.objects, *(receiver.ring for receiver in part.receivers)),
+        reads=(),
+    )
+
+
+def _nf_child(part: NFPart, place: Placement) -> ChildPart:
+    rings = tuple(ring.ring for ring in part.rings)
+    own_log = (part.log,) if part.log else ()
+    cursors = tuple(log.cursor for log in part.reads)
+    return ChildPart(
+        name=part.nf,
+        role="nf",
+        cores=place.cores,
+        restart=place.restart,
+        writes=(*rings, *own_log, *cursors, _checkpoint(part.nf)),
+        reads=(
+            *(name for ring in part.rings for name in ring.objects),
+            *(log.log for log in part.reads),
+            *(log.cursor for log in part.readers),
+        ),
+    )
+
+
+def _leaving_child(name: str, place: Placement) -> ChildPart:
+    """An NF that finishes what it has; it mapped all of it long ago."""
     return ChildPart(
         name=name,
         role="nf",
         cores=place.cores,
         restart=place.restart,
-        writes=(*own, *logs, f"ckpt/{name}"),
-        reads=(*(shared or (_objects(0) if own else ())), *(part.reads if part else ())),
+        writes=(_ring(name), _log(name), _checkpoint(name)),
+        reads=_objects(0),
     )
 
 
@@ -265,3 +307,7 @@ def _ring(nf: str) -> str:
 
 def _log(nf: str) -> str:
     return f"log/{nf}"
+
+
+def _checkpoint(nf: str) -> str:
+    return f"ckpt/{nf}"

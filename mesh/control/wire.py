@@ -36,6 +36,7 @@ __all__ = [
     "HandlerPart",
     "HeardWire",
     "HostPart",
+    "LogPart",
     "ModulePart",
     "NFPart",
     "NativeSubscription",
@@ -220,6 +221,24 @@ class RingPart:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
+class LogPart:
+    """One log between two NFs, as either of them sees it.
+
+    Attributes:
+        peer: the publisher's name to its reader, the reader's to the publisher.
+        log: the log's object; cursor: the reader's own object.
+        lossy: what is overwritten before it was read is counted, instead of waiting.
+        from_now: the reader joined while the publisher ran: it starts at the log's end.
+    """
+
+    peer: Text
+    log: Text
+    cursor: Text
+    lossy: bool
+    from_now: bool = False
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
 class NFPart:
     """What one NF host runs.
 
@@ -230,8 +249,8 @@ class NFPart:
         handlers: its subscriptions in the order of the class.
         publishes: names of the events that it may publish.
         rings: one per worker; none when it hears published events only.
-        log: name of its own log, or None when it publishes nothing that an NF hears.
-        reads: log name → lossy, of NFs that it hears.
+        log: name of its own log, or None when it publishes nothing.
+        reads: logs of NFs that it hears, in the order of the plan; readers: of its own log.
         source: what packets come from, for its Context; out: folder for files.
         max_failures: exceptions after which it hears nothing more.
         types: all event types.
@@ -244,7 +263,8 @@ class NFPart:
     publishes: tuple[Text, ...]
     rings: tuple[RingPart, ...]
     log: Text | None
-    reads: dict[Text, bool]
+    reads: tuple[LogPart, ...]
+    readers: tuple[LogPart, ...]
     source: Text
     out: Text
     max_failures: _U32
@@ -277,11 +297,11 @@ class ObjectPart:
 
     Attributes:
         kind: "worker": size is asked of the library with the worker's `config`; "ring": `entries`
-            long; "log" and "checkpoint": as the supervisor sees fit.
+            long; "log", "cursor" and "checkpoint": as the supervisor sees fit.
     """
 
     name: Text
-    kind: Literal["worker", "ring", "log", "checkpoint"]
+    kind: Literal["worker", "ring", "log", "cursor", "checkpoint"]
     entries: _U32 = 0
 
 

@@ -13,7 +13,7 @@ BUILD_IN = pyproject.toml native/CMakeLists.txt $(wildcard nfs/native.cmake) \
 STAMP   := $(VENV)/.nfmesh-installed
 CMAKE    = cmake -G Ninja -S native
 
-.PHONY: all setup run check check-format check-python check-c format test pytest ctest fuzz-short fuzz bench docs clean
+.PHONY: all setup run check check-format check-python check-c format test pytest ctest fuzz-short fuzz bench instructions docs clean
 all: setup
 
 setup: $(STAMP)
@@ -70,8 +70,11 @@ fuzz: FUZZ_S = 300
 fuzz: fuzz-short
 
 # ---- the rest -----------------------------------------------------------------------------------
-bench: setup
+bench: setup ## every row of the table of figures, beside the other stacks installed here
 	$(BIN)/nfmesh bench all
+
+instructions: setup ## instructions per packet against bench/instructions.json
+	$(PY) -m bench.instructions
 
 docs: setup ## the event catalogue and the parts, as text
 	@mkdir -p build/docs

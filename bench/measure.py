@@ -109,12 +109,12 @@ def rival(name: str, **values: Any) -> Result | None:
 
 
 def checked(result: Result | None) -> Any:
-    """Raises BenchError unless the counted flows and bytes are those of the workload."""
+    """Raises BenchError unless what was counted is what the workload holds."""
     if result is None:
         return None
-    for counted in ("flows", "bytes"):
+    for counted in ("packets", "flows", "bytes"):
         want = result.get(f"want_{counted}")
-        applies = counted != "bytes" or result.get("level") == "data"
+        applies = counted != "bytes" or result.get("level", "data") == "data"
         if want is not None and applies and result[counted] != want:
             raise BenchError(
                 f"{result['name']} counted {result[counted]} {counted}, the workload has {want}"

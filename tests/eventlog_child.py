@@ -59,10 +59,10 @@ def source(log_fd: int, cursor_fd: int, tail_fd: int, total: int) -> None:
     with LogWriter(log_fd, deadline_s=60) as log:
         log.add_reader(cursor_fd)
         while (at := struct.unpack("<Q", tail[:])[0]) < total:
-            n = min(bounds(log, 0, at, 40), total - at)
+            n = min(bounds(log, 0, at, 300), total - at)
             log.begin(0, Run(at, n))
-            for first, part in ((at, n // 2), (at + n // 2, n - n // 2)):
-                block = alerts(types, first, part)
+            for first in range(at, at + n, 10):
+                block = alerts(types, first, min(10, at + n - first))
                 if block is not None:
                     log.write(block)
             tail[:] = struct.pack("<Q", at + n)
@@ -75,7 +75,7 @@ def relay(in_fd: int, own_cursor_fd: int, log_fd: int, cursor_fd: int) -> None:
     with LogReader(in_fd, own_cursor_fd) as heard, LogWriter(log_fd, deadline_s=60) as log:
         log.add_reader(cursor_fd)
         while True:
-            block = heard.read(bounds(log, HEARD, heard.position, 30))
+            block = heard.read(bounds(log, HEARD, heard.position, 100))
             if block is None:
                 if heard.wait(1.0) is Waited.ENDED:
                     break
@@ -83,8 +83,9 @@ def relay(in_fd: int, own_cursor_fd: int, log_fd: int, cursor_fd: int) -> None:
             log.begin(HEARD, Run(heard.position, len(block)))
             batch = block.batch(schema, wanted, None, 0)
             assert batch is not None
-            rows = [encode(types, Echo(number=v.number, text=v.text), v, 0) for v in batch]
-            log.write(Published(rows))
+            for view in batch:
+                row = encode(types, Echo(number=view.number, text=view.text), view, 0)
+                log.write(Published([row]))
             heard.advance()
         log.end()
 

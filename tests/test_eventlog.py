@@ -248,5 +248,5 @@ def test_killed_processes_lose_and_repeat_nothing(objects):
     total = 24000
     undisturbed = Chain(objects, total).run([])
     assert undisturbed == list(range(0, total, 3))
-    kills = [(700 * (i + 1), ("source", "relay")[i % 2]) for i in range(8)]
+    kills = [(600 * (i + 1), ("source", "relay")[i % 2]) for i in range(12)]
     assert Chain(objects, total).run(kills) == undisturbed

@@ -37,7 +37,8 @@ class EventBatch:
     Every field of the subscribed event types is an attribute: numbers are numpy arrays
     (`batch.src_port`, u16[n]), addresses and text lists of str, bytes a list of bytes; bytes that
     lie in packets (`batch.data`, `batch.payload`) are memoryviews in place. With several subscribed
-    types the attributes are the fields that they share; `of` gives the others.
+    types the attributes are the fields that they share; `of` gives the others. A field that has the
+    name of a method here (an NF's own event may) is read by `column`, `text`, `views` and by views.
     """
 
     __slots__ = (

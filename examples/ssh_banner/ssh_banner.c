@@ -18,11 +18,11 @@ typedef struct lines { /* state of a flow: what came so far, by side */
 } lines;
 
 static const nfm_field_def fields[] = {
-    {"banner", NFM_KIND_STR, NFM_FROM_FIELDS, 0, "", "the line, without its end"},
+    NFM_FIELD(0, "banner", STR, "", "the line, without its end"),
 };
 static const nfm_event_def emits[] = {
     [EVENT_NODE] = {"ssh", -1, 0, NULL, "anything of an SSH connection"},
-    [EVENT_BANNER] = {"ssh.banner", -1, 1, fields, "a side says which software it is"},
+    [EVENT_BANNER] = NFM_EVENT("ssh.banner", fields, "a side says which software it is"),
 };
 static const char *const needs[] = {"tcp.data", NULL};
 static const char *const counters[] = {"banners", "not_ssh", NULL};
@@ -50,7 +50,7 @@ static void on_event(nfm_ctx *ctx, const nfm_record *record, nfm_view data, void
         leave(ctx);
     } else if (end != NULL) {
         uint32_t size = (uint32_t)(end - text);
-        nfm_value banner = {.bytes = {text, size > 0 && text[size - 1] == '\r' ? size - 1 : size}};
+        nfm_value banner = nfm_text((nfm_view){text, text[size - 1] == '\r' ? size - 1 : size});
         ctx->counters[COUNT_BANNERS]++;
         flow->done[side] = 1;
         (void)nfm_raise(ctx, EVENT_BANNER, &banner, (nfm_view){NULL, 0});

@@ -204,6 +204,29 @@ void nfm_reparse(nfm_ctx *ctx, nfm_packet *packet);
 
 /* ---- small helpers ------------------------------------------------------------------------ */
 
+/* A row of nfm_event_def.fields: what is in cell |cell_| of the field record; inherited cells come
+ * first. kind_ is U32, STR, ... */
+#define NFM_FIELD(cell_, name_, kind_, unit_, doc_)                                                \
+    {                                                                                              \
+        .name = name_, .kind = NFM_KIND_##kind_, .source = NFM_FROM_FIELDS, .offset = (cell_)*8,   \
+        .unit = unit_, .doc = doc_                                                                 \
+    }
+/* A row of nfm_module.emits with the array |fields_|; a type without fields has no such array. */
+#define NFM_EVENT(name_, fields_, doc_)                                                            \
+    {                                                                                              \
+        .name = name_, .bit = -1, .n_fields = sizeof(fields_) / sizeof((fields_)[0]),              \
+        .fields = fields_, .doc = doc_                                                             \
+    }
+
+static inline nfm_value nfm_number(uint64_t number) {
+    nfm_value value = {number, {NULL, 0}};
+    return value;
+}
+static inline nfm_value nfm_text(nfm_view bytes) {
+    nfm_value value = {0, {bytes.data, bytes.len}};
+    return value;
+}
+
 static inline uint16_t nfm_read16(const uint8_t *p) {
     return (uint16_t)(p[0] << 8 | p[1]);
 }

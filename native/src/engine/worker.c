@@ -10,7 +10,6 @@ enum {
     WAIT_SPINS = 200,
     WAIT_LOOKS = 220,
     WAIT_NAP_NS = 50000,
-    AHEAD = 8, /* packets between the loads of a flow and its use: computing hides memory */
 };
 
 /* Parses the burst and starts the loads of the hash buckets that it will look into. */
@@ -54,17 +53,16 @@ static void prefetch_flow(nfm_worker *w, uint32_t i, const uint64_t *hash) {
     const uint8_t *block = (const uint8_t *)nfm_table_flow(&w->table, index);
     for (size_t line = 0; line < w->table.stride; line += 64)
         __builtin_prefetch(block + line, 1);
+    __builtin_prefetch(block + w->table.stride - 1, 1); /* blocks are not aligned to lines */
 }
 
 static void process_burst(nfm_worker *w, uint32_t n) {
     uint64_t hash[NFM_BURST];
     parse_burst(w, n, hash);
-    for (uint32_t i = 0; i < n && i < AHEAD; i++)
+    for (uint32_t i = 0; i < n; i++)
         prefetch_flow(w, i, hash);
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
-        if (i + AHEAD < n)
-            prefetch_flow(w, i + AHEAD, hash);
         nfm__packet_process(w, p, hash[i]);
         if (p->rec.slot != NFM_NO_SLOT)
             nfm_pool_put(&w->pool, p->rec.slot);

@@ -6,14 +6,16 @@
 #endif
 
 #define FIRST_BUCKETS 1024u
-#define FLOWS_PER_BUCKET 4u /* of seven ways: overflow buckets stay rare (< 2 %) */
+#define FLOWS_PER_BUCKET 4u /* of ten ways; twice that where a split is due: overflow stays rare   \
+                             */
 
 static uint64_t hash_of(const nfm_table *table, uint32_t index) {
     return nfm_hash_flow(&table->key, &nfm_table_flow(table, index)->key);
 }
 
-static uint32_t signature(uint64_t hash) {
-    return (uint32_t)(hash >> 32);
+static uint16_t signature(uint64_t hash) {
+    uint16_t sig = (uint16_t)(hash >> 48);
+    return sig != 0 ? sig : 1;
 }
 
 int nfm_table_init(nfm_table *table, const nfm_worker_config *config, nfm_flow_info *info,
@@ -59,22 +61,27 @@ static nfm_bucket *overflow_of(const nfm_table *table, const nfm_bucket *bucket)
     return bucket->next == 0 ? NULL : table->buckets + table->max_buckets + bucket->next - 1;
 }
 
-/* Bit per way whose signature equals |sig|, used ways only. */
-static inline uint32_t match_ways(const nfm_bucket *bucket, uint32_t sig) {
+/* Bit per way whose signature equals |sig|; 0 finds the free ones. */
+static inline uint32_t match_ways(const nfm_bucket *bucket, uint16_t sig) {
 #ifdef __SSE2__
-    /* Eight lanes: seven signatures and the link, whose bit |used| never has. */
-    const __m128i want = _mm_set1_epi32((int)sig);
-    __m128i low = _mm_cmpeq_epi32(_mm_load_si128((const __m128i *)(const void *)bucket->sig), want);
-    __m128i high =
-        _mm_cmpeq_epi32(_mm_load_si128((const __m128i *)(const void *)(bucket->sig + 4)), want);
-    __m128i bytes = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
-    return (uint32_t)_mm_movemask_epi8(bytes) & bucket->used;
+    /* Eight lanes from the first way, eight up to the last: of those the upper two are new. */
+    const __m128i want = _mm_set1_epi16((short)sig);
+    __m128i low = _mm_loadu_si128((const __m128i *)(const void *)bucket->sig);
+    __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(bucket->sig + 2));
+    __m128i bytes = _mm_packs_epi16(_mm_cmpeq_epi16(low, want), _mm_cmpeq_epi16(high, want));
+    uint32_t mask = (uint32_t)_mm_movemask_epi8(bytes);
+    return (mask & 0xff) | (mask >> 14 << 8);
 #else
     uint32_t mask = 0;
     for (unsigned i = 0; i < NFM_BUCKET_WAYS; i++)
         mask |= (uint32_t)(bucket->sig[i] == sig) << i;
-    return mask & bucket->used;
+    return mask;
 #endif
+}
+
+/* Bit per way in use. */
+static inline uint32_t used_ways(const nfm_bucket *bucket) {
+    return ~match_ways(bucket, 0) & ((1u << NFM_BUCKET_WAYS) - 1);
 }
 
 uint32_t nfm_table_probe(const nfm_table *table, uint64_t hash) {
@@ -99,9 +106,9 @@ uint32_t nfm_table_find(const nfm_table *table, const nfm_key *key, uint64_t has
 }
 
 /* Enters (sig, index) into the chain of |bucket|. False when no overflow bucket is left. */
-static bool bucket_add(nfm_table *table, nfm_bucket *bucket, uint32_t sig, uint32_t index) {
-    const uint32_t all = (1u << NFM_BUCKET_WAYS) - 1;
-    while (bucket->used == all) {
+static bool bucket_add(nfm_table *table, nfm_bucket *bucket, uint16_t sig, uint32_t index) {
+    uint32_t vacant;
+    while ((vacant = match_ways(bucket, 0)) == 0) {
         nfm_bucket *next = overflow_of(table, bucket);
         if (next == NULL) {
             uint32_t id = table->free_overflow;
@@ -117,10 +124,9 @@ static bool bucket_add(nfm_table *table, nfm_bucket *bucket, uint32_t sig, uint3
         }
         bucket = next;
     }
-    unsigned way = (unsigned)__builtin_ctz(~bucket->used);
+    unsigned way = (unsigned)__builtin_ctz(vacant);
     bucket->sig[way] = sig;
     bucket->index[way] = index;
-    bucket->used |= 1u << way;
     return true;
 }
 
@@ -138,21 +144,22 @@ static void free_chain(nfm_table *table, nfm_bucket *bucket) {
 /* Linear hashing: splits the next bucket in two. Chains are short, so this is bounded work. */
 static void split_one(nfm_table *table) {
     enum { CHAIN_MAX = 64 };
-    uint32_t sig[CHAIN_MAX], index[CHAIN_MAX], n = 0;
+    uint32_t index[CHAIN_MAX], n = 0;
+    uint16_t sig[CHAIN_MAX];
     nfm_bucket *old = table->buckets + (table->n_buckets - table->base);
     for (nfm_bucket *b = old; b != NULL; b = overflow_of(table, b))
-        n += (uint32_t)__builtin_popcount(b->used);
+        n += (uint32_t)__builtin_popcount(used_ways(b));
     if (n > CHAIN_MAX) /* cannot happen with a keyed hash; growing later is harmless */
         return;
     n = 0;
     for (nfm_bucket *b = old; b != NULL; b = overflow_of(table, b)) {
-        for (uint32_t ways = b->used; ways != 0; ways &= ways - 1) {
+        for (uint32_t ways = used_ways(b); ways != 0; ways &= ways - 1) {
             sig[n] = b->sig[__builtin_ctz(ways)];
             index[n++] = b->index[__builtin_ctz(ways)];
         }
     }
     free_chain(table, old);
-    old->used = 0;
+    memset(old->sig, 0, sizeof(old->sig));
     memset(table->buckets + table->n_buckets, 0, sizeof(nfm_bucket));
     if (++table->n_buckets == 2 * table->base)
         table->base *= 2;
@@ -202,13 +209,13 @@ static void unlink_empty(nfm_table *table, nfm_bucket *before, nfm_bucket *bucke
 void nfm_table_remove(nfm_table *table, uint32_t index) {
     nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash_of(table, index)), *before = NULL;
     for (; bucket != NULL; before = bucket, bucket = overflow_of(table, bucket)) {
-        for (uint32_t ways = bucket->used; ways != 0; ways &= ways - 1) {
+        for (uint32_t ways = used_ways(bucket); ways != 0; ways &= ways - 1) {
             unsigned way = (unsigned)__builtin_ctz(ways);
             if (bucket->index[way] != index)
                 continue;
-            bucket->used &= ~(1u << way);
+            bucket->sig[way] = 0;
             table->n_flows--;
-            if (bucket->used == 0 && before != NULL)
+            if (used_ways(bucket) == 0 && before != NULL)
                 unlink_empty(table, before, bucket);
             return;
         }

@@ -2,7 +2,7 @@
 /*
  * The flow table: key -> flow index.
  *
- * Theory of operation. Buckets are cache lines of seven (signature, index) pairs and a link to an
+ * Theory of operation. Buckets are cache lines of ten (signature, index) pairs and a link to an
  * overflow bucket. The table grows by linear hashing: each insertion beyond the load factor splits
  * one bucket, so growth never pauses. All arrays are reserved at their maximum and faulted on use.
  * The key lies in the flow's block beside the state that the packet needs next (a random
@@ -16,13 +16,12 @@
 #include "base/region.h"
 #include "flow/hash.h"
 
-#define NFM_BUCKET_WAYS 7
+#define NFM_BUCKET_WAYS 10
 
 typedef struct nfm_bucket {
-    uint32_t sig[NFM_BUCKET_WAYS];
-    uint32_t next; /* overflow bucket + 1, 0 none */
+    uint16_t sig[NFM_BUCKET_WAYS]; /* of the hash; 0: the way is free */
+    uint32_t next;                 /* overflow bucket + 1, 0 none */
     uint32_t index[NFM_BUCKET_WAYS];
-    uint32_t used; /* bit per way */
 } nfm_bucket;
 static_assert(sizeof(nfm_bucket) == 64, "a bucket is one cache line");
 

@@ -171,6 +171,17 @@ class NF:
     def poll(self) -> None:
         """Runs after every round of batches; an NF with native code takes its findings here."""
 
+    def checkpoint(self) -> Any:
+        """Returns the NF's state as msgpack can write it, or None: nothing is kept.
+
+        Where NFs are processes this is asked before handled entries are passed; after a crash
+        `restore` gets it back, and no entry is counted twice or left out.
+        """
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Takes the state that `checkpoint` returned, before `start`."""
+
     def results(self) -> Mapping[str, Any] | None:
         """Returns what the command line prints at the end (JSON values), or None."""
         return None

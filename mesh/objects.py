@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,11 +70,31 @@ class Objects:
         ffi, lib = native()
         info, error = ffi.new("nfm_object_info *"), ffi.new("nfm_error *")
         check(lib.nfm_object_create(f"nfmesh:{name}".encode(), size, info, error), name, error)
-        read_only = int(lib.nfm_object_read_only(info.fd, error))
+        return self._add(name, int(info.size), backing_word(info.backing), int(info.fd))
+
+    def create_sparse(self, name: str, size: int) -> SharedObject:
+        """Makes an object of ordinary pages that takes memory only where it is written."""
+        found = self._objects.get(name)
+        if found is not None:
+            return found
+        try:
+            fd = os.memfd_create(f"nfmesh:{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            text = f"{name}: {error.strerror}; raise the limit of open files (ulimit -n)"
+            raise CapacityError(text) from error
+        os.fchmod(fd, 0o600)
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        return self._add(name, size, "ordinary", fd)
+
+    def _add(self, name: str, size: int, backing: str, fd: int) -> SharedObject:
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        read_only = int(lib.nfm_object_read_only(fd, error))
         if read_only < 0:
-            os.close(info.fd)
+            os.close(fd)
             check(int(error.code) or int(lib.NFM_E_IO), name, error)
-        made = SharedObject(name, int(info.size), backing_word(info.backing), info.fd, read_only)
+        made = SharedObject(name, size, backing, fd, read_only)
         self._objects[name] = made
         return made
 

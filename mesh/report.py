@@ -82,6 +82,19 @@ class NFReport:
     failures: int = 0
     disabled: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as JSON values."""
+        return {
+            "name": self.name,
+            "events": self.events,
+            "batches": self.batches,
+            "published": dict(self.published),
+            "results": None if self.results is None else dict(self.results),
+            "errors": [str(error) for error in self.errors],
+            "failures": self.failures,
+            "disabled": self.disabled,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -130,21 +143,8 @@ class Report:
             "seconds": self.seconds,
             "packets": self.packets,
             "statistics": stats,
-            "nfs": [_nf_json(nf) for nf in self.nfs],
+            "nfs": [nf.to_json() for nf in self.nfs],
             "counters": dict(self.counters),
             "warnings": list(self.warnings),
             "interrupted": self.interrupted,
         }
-
-
-def _nf_json(nf: NFReport) -> dict[str, Any]:
-    return {
-        "name": nf.name,
-        "events": nf.events,
-        "batches": nf.batches,
-        "published": dict(nf.published),
-        "results": None if nf.results is None else dict(nf.results),
-        "errors": [str(error) for error in nf.errors],
-        "failures": nf.failures,
-        "disabled": nf.disabled,
-    }

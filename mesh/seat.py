@@ -9,10 +9,11 @@ publisher by publisher. Who needs one order over several event types names them 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,16 +24,38 @@ from mesh.errors import NFError
 from mesh.events import Catalogue
 from mesh.nf import NF, Context
 from mesh.plan import PlannedNF
-from mesh.publish import Published, Row, encode
+from mesh.publish import Block, Published, Row, encode
 from mesh.report import NFReport
 
-__all__ = ["Heard", "Seat"]
+__all__ = ["Heard", "NativeProcess", "Seat", "SeatCounts"]
 
 KEPT_ERRORS = 10
 _HANDLER_SHIFT = np.uint64(48)
 _HANDLER_MASK = np.uint64(0xFF)
 _RAISED = (Exception, SystemExit, GeneratorExit)
 """What an NF may raise without ending the run of the others: all but KeyboardInterrupt."""
+
+
+NativeProcess: TypeAlias = Callable[[Memory, Any, int], None]
+"""Calls a native NF on `n` descriptors (`nfm_desc *`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeatCounts:
+    """A snapshot of what an NF did.
+
+    Attributes:
+        events: entries handed to its Python handlers; batches: calls.
+        handlers: entries by handler.
+        published: by event name.
+        failures: exceptions caught.
+    """
+
+    events: int
+    batches: int
+    handlers: Mapping[str, int]
+    published: Mapping[str, int]
+    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +85,7 @@ class Seat:
         ring: `nfm_ring *` of its Python handlers, or None.
         heard: its subscriptions to published events.
         max_failures: exceptions after which it hears nothing more.
+        natives: handler number → native function; none where the worker calls it itself.
     """
 
     def __init__(
@@ -72,11 +96,14 @@ class Seat:
         ring: Any,
         heard: Sequence[Heard],
         max_failures: int,
+        natives: Mapping[int, NativeProcess] | None = None,
     ) -> None:
         self.planned, self.instance, self.ring = planned, instance, ring
         self._catalogue, self._heard, self._max_failures = catalogue, heard, max_failures
         self._handlers = _handlers(planned, instance, catalogue)
+        self._natives = dict(natives or {})
         self._failures = self._events = self._batches = 0
+        self._by_handler: Counter[str] = Counter()
         self._errors: list[NFError] = []
         self._published: Counter[str] = Counter()
         self._rows: list[Row] = []
@@ -123,12 +150,16 @@ class Seat:
         place = ffi.new("nfm_desc **")
         while n := int(lib.nfm_ring_peek(self.ring, place, 0xFFFFFFFF)):
             try:
-                if not self.is_disabled:
-                    self._run(memory, place[0], n, now_ns)
+                self.deliver(memory, place[0], n, now_ns)
             finally:
                 lib.nfm_ring_advance(self.ring, n)
 
-    def hear(self, blocks: Iterable[Published], now_ns: Callable[[], int]) -> None:
+    def deliver(self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int]) -> None:
+        """Hands out a run of ring entries; the caller passes them afterwards."""
+        if not self.is_disabled:
+            self._run(memory, desc, n, now_ns)
+
+    def hear(self, blocks: Iterable[Block], now_ns: Callable[[], int]) -> None:
         """Hands out what NFs before it published in this round."""
         for block in blocks:
             for heard in self._heard:
@@ -142,6 +173,31 @@ class Seat:
         if not self.is_disabled:
             self._guarded(self.instance.poll, "poll", now_ns)
 
+    def counts(self) -> SeatCounts:
+        """Returns what it did so far."""
+        return SeatCounts(
+            self._events,
+            self._batches,
+            dict(self._by_handler),
+            dict(self._published),
+            self._failures,
+        )
+
+    def replan(self, planned: PlannedNF, catalogue: Catalogue, heard: Sequence[Heard]) -> None:
+        """Goes on with other subscriptions: what is delivered from now on was meant for them."""
+        self.planned, self._catalogue, self._heard = planned, catalogue, heard
+        self._handlers = _handlers(planned, self.instance, catalogue)
+
+    def resume(self, counts: SeatCounts) -> None:
+        """Goes on counting where another seat of the same NF stopped."""
+        self._events, self._batches = counts.events, counts.batches
+        self._by_handler, self._published = Counter(counts.handlers), Counter(counts.published)
+        self._failures = counts.failures
+
+    def fail(self, label: str, error: BaseException) -> None:
+        """Counts an exception of the NF that was caught outside of its handlers."""
+        self._failed(label, error)
+
     def take_published(self) -> Published | None:
         """Returns what the NF published since the last call."""
         if not self._rows:
@@ -151,7 +207,7 @@ class Seat:
         return block
 
     def _run(self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int]) -> None:
-        if len(self._handlers) == 1:
+        if len(self._handlers) == 1 and not self._natives:
             [(number, (schema, method, label))] = self._handlers.items()
             self._call(method, label, EventBatch(schema, memory, desc, n), now_ns)
             return
@@ -164,6 +220,12 @@ class Seat:
                 pointer = ffi.from_buffer("nfm_desc[]", chosen)
                 batch = EventBatch(schema, memory, pointer, len(chosen), chosen)
                 self._call(method, label, batch, now_ns)
+        for number, process in self._natives.items():
+            chosen = rows[numbers == number]
+            if len(chosen):
+                pointer = ffi.from_buffer("nfm_desc[]", chosen)
+                call = functools.partial(process, memory, pointer, len(chosen))
+                self._guarded(call, "native", now_ns)
 
     def _call(
         self,
@@ -174,6 +236,7 @@ class Seat:
     ) -> None:
         self._events += len(batch)
         self._batches += 1
+        self._by_handler[label] += len(batch)
         self._guarded(lambda: method(batch), label, now_ns)
         batch.close()
 

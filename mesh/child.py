@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One child as the supervisor keeps it: what it is, its process if it has one, how it fared."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mesh.control.stats import ProcessStats
+from mesh.control.wire import ChildPart
+from mesh.fdpass import make_token
+from mesh.journal import Journal, Phase
+from mesh.process import CANNOT_START, Identity, Process, exit_text, resident_bytes
+from mesh.restart import Backoff, CrashMemory, wants_restart
+
+__all__ = ["MODULES", "Child", "Patience"]
+
+State = Literal["starting", "running", "waiting", "done", "failed"]
+Role = Literal["controller", "worker", "nf"]
+MODULES: dict[Role, str] = {
+    "controller": "mesh.control.controller",
+    "worker": "mesh.worker",
+    "nf": "mesh.nfhost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a child may give no sign of life, in seconds, by what it does.
+
+    Attributes:
+        start_s: until it is attached: loading its code, constructing the NF.
+        run_s: between two looks at its ring, so also in one call of a handler.
+        end_s: for the NF's `stop` and results.
+    """
+
+    start_s: float = 30.0
+    run_s: float = 10.0
+    end_s: float = 60.0
+
+    def limit(self, phase: Phase) -> float:
+        """Returns what holds in a phase."""
+        return {Phase.RUNNING: self.run_s, Phase.ENDING: self.end_s}.get(phase, self.start_s)
+
+
+@dataclass(slots=True)
+class Child:
+    """A child that is kept running.
+
+    Attributes:
+        part: of the plan; None for the controller.
+        cores: that it is pinned to; empty: not.
+        key: its token, also its key to the controller.
+        journal: None for the controller.
+        state: what it does; "waiting" to be started again.
+    """
+
+    name: str
+    role: Role
+    identity: Identity
+    part: ChildPart | None = None
+    cores: tuple[int, ...] = ()
+    journal: Journal | None = None
+    key: bytes = field(default_factory=make_token, repr=False)
+    process: Process | None = None
+    state: State = "waiting"
+    restart_at: float = 0.0
+    started_at: float = 0.0
+    starts: int = 0
+    last_exit: str = ""
+    is_unwanted: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
+    crashes: CrashMemory = field(default_factory=CrashMemory)
+    hang: str = ""
+
+    @property
+    def policy(self) -> Literal["always", "on-failure", "never"]:
+        """When it is started again; a controller always is."""
+        return "always" if self.part is None else self.part.restart
+
+    def start(self, run: Path) -> None:
+        """Starts its process.
+
+        Raises:
+            ProcessError: the system refuses.
+        """
+        arguments = ["--run", str(run)]
+        if self.role == "nf":
+            arguments += self.crashes.arguments()
+        if self.role == "worker" and self.starts:
+            arguments.append("--again")
+        if self.journal is not None:
+            self.journal.begin()
+        self.state, self.hang, self.started_at = "starting", "", time.monotonic()
+        self.starts += 1
+        self.process = Process(
+            self.name,
+            MODULES[self.role],
+            arguments,
+            token=self.key,
+            identity=self.identity,
+            cores=self.cores,
+        )
+
+    def ended(self, status: int, now: float) -> None:
+        """Takes note of the end of its process, and of what follows from it."""
+        if self.process is not None:
+            self.process.close()
+        self.process = None
+        words = self.journal.read_last_words() if self.journal is not None else ""
+        self.last_exit = ": ".join(part for part in (self.hang or exit_text(status), words) if part)
+        if self.journal is not None and self.role == "nf" and status != 0:
+            self.crashes.record(self.journal.at_hand())
+        if self.is_unwanted or status == 0:
+            self.state = "done"
+        elif status == CANNOT_START and self.role != "controller":
+            self.state = "failed"
+        elif wants_restart(self.policy, status):
+            self.state = "waiting"
+            self.restart_at = now + self.backoff.delay(now - self.started_at)
+        else:
+            self.state = "failed"
+
+    def check_life(self, patience: Patience, now: float) -> None:
+        """Kills its process when it hangs, and sees whether it runs by now."""
+        if self.process is None or self.journal is None or self.hang:
+            return
+        beat_ns, phase = self.journal.life()
+        if phase in (Phase.RUNNING, Phase.ENDING):
+            self.state = "running"
+        silent = now - max(beat_ns / 1e9, self.started_at)
+        if silent > patience.limit(phase):
+            self.hang = f"no sign of life for {silent:.1f} s while {phase.name.lower()}"
+            self.signal(signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal, if there is anybody to get it."""
+        if self.process is not None:
+            self.process.signal(number)
+
+    def stats(self) -> ProcessStats:
+        """Returns what a heartbeat says of it."""
+        pid = self.process.pid if self.process is not None else 0
+        return ProcessStats(
+            name=self.name,
+            role=self.role,
+            pid=pid,
+            uid=self.identity.effective_uid,
+            state=self.state,
+            cores_asked=list(self.part.cores or ()) if self.part is not None else [],
+            cores=_affinity(pid),
+            restarts=max(0, self.starts - 1),
+            last_exit=self.last_exit[:4096],
+            memory_bytes=resident_bytes(pid) if pid else 0,
+        )
+
+
+def _affinity(pid: int) -> list[int]:
+    try:
+        return sorted(os.sched_getaffinity(pid)) if pid else []
+    except ProcessLookupError:
+        return []

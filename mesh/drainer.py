@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Passes the rings of NFs that will not come back, so that they hold up nobody.
+
+A ring whose NF has failed for good would stop a blocking worker until the plan no longer has it.
+The supervisor, who owns the memory, takes the NF's side of the ring and lets everything go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mesh._ffi import native
+from mesh.objects import Objects
+
+__all__ = ["Drainer"]
+
+BUSY_S = 0.002
+IDLE_S = 3600.0
+
+
+class Drainer:
+    """Drains rings of NFs that are gone.
+
+    Attributes:
+        dropped: NF → entries that nobody heard.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._rings: dict[str, dict[str, Any]] = {}
+        self.dropped: dict[str, int] = {}
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next `drain`."""
+        return BUSY_S if self._rings else IDLE_S
+
+    def add(self, nf: str, rings: Sequence[str]) -> None:
+        """Takes the rings of an NF."""
+        ffi, lib = native()
+        found: dict[str, Any] = {}
+        for name in rings:
+            if name in self._objects:
+                ring = lib.nfm_ring_attach(self._objects[name].fd, ffi.new("nfm_error *"))
+                if ring != ffi.NULL:
+                    found[name] = ffi.gc(ring, lib.nfm_ring_detach)
+        self._rings[nf] = found
+        self.dropped.setdefault(nf, 0)
+
+    def forget(self, nf: str) -> None:
+        """Lets the rings of an NF alone."""
+        self._rings.pop(nf, None)
+
+    def drain(self) -> None:
+        """Passes what is there."""
+        ffi, lib = native()
+        place = ffi.new("nfm_desc **") if self._rings else None
+        for nf, rings in self._rings.items():
+            for ring in rings.values():
+                while n := int(lib.nfm_ring_peek(ring, place, 0xFFFFFFFF)):
+                    lib.nfm_ring_advance(ring, n)
+                    self.dropped[nf] += n
+
+    def close(self) -> None:
+        """Lets all rings go."""
+        self._rings.clear()

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of one NF: `python -m mesh.nfhost`, started by the supervisor and by nobody else.
+
+Theory of operation. It gives up its privileges, proves who it is, and learns from the controller
+what to run. Then it loads the class (the only process beside the controller that imports an NF's
+code), maps what it was granted, and serves the NF until its rings end or it is told to drain. The
+report goes to the controller, which answers `leave`. The controller may be away for any time: the
+loop does not ask it anything. What the NF raises is caught as in an engine; whatever kills the
+process is the supervisor's to handle, and the journal tells how far it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from mesh._ffi import native
+from mesh.confine import confine, read_token
+from mesh.control import messages as m
+from mesh.control.client import Control, Settings
+from mesh.control.stats import NFStats
+from mesh.control.wire import NFPart, from_wire
+from mesh.errors import MeshError, ProcessError
+from mesh.fdpass import DescriptorClient
+from mesh.journal import Journal, Phase, Work
+from mesh.nfloop import Caution, Change, NFLoop
+from mesh.nfseat import Station
+from mesh.process import CANNOT_START, resident_bytes
+from mesh.publish import Block
+from mesh.report import NFReport
+from mesh.sources import RingSource
+
+__all__ = ["NFHost", "main"]
+
+POLL_S = 0.1
+LEAVE_S = 30.0
+"""How long a report waits for a controller that takes it."""
+LOOK_S = 0.02
+"""Time between two looks at the controller's messages while events flow."""
+SPIN_NS = 20_000
+_Message = TypeVar("_Message", bound=m.Body)
+
+
+class LeaveNow(Exception):
+    """The controller or a signal wants this process to end before it has begun."""
+
+
+class NFHost:
+    """Runs one NF from its start to its report.
+
+    Args:
+        name: in the plan.
+        run: the mesh's run folder.
+        token: of this start.
+        caution: what earlier crashes teach.
+    """
+
+    def __init__(self, name: str, run: Path, token: bytes, caution: Caution) -> None:
+        self.name, self._caution = name, caution
+        self._client = DescriptorClient(run / "fd.sock", name, token)
+        handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
+        self.journal = Journal(handle.fd)
+        os.close(handle.fd)
+        self.journal.begin()
+        self._station: Station | None = None
+        self._loop: NFLoop | None = None
+        self._is_draining = False
+        self._looked_at = 0.0
+        abi = int(native().lib.nfm_abi_version())
+        cores = sorted(os.sched_getaffinity(0))
+        register = m.Register(role="nf", pid=os.getpid(), abi=abi, cores=cores)
+        address = f"ipc://{run}/control"
+        self.control = Control(Settings(address, name, token, register, self._stats))
+
+    def close(self) -> None:
+        """Frees native code and the journal, and says goodbye to the controller."""
+        if self._station is not None:
+            self._station.close()
+        self.control.close()
+        self._client.close()
+        self.journal.close()
+
+    def drain(self, *_: object) -> None:
+        """Makes the loop finish what is there: also a signal handler."""
+        self._is_draining = True
+
+    def run(self) -> int:
+        """Runs the NF; returns the exit status of the process."""
+        try:
+            loop = self._begin()
+        except LeaveNow:
+            return 0
+        except MeshError as error:
+            self._give_up(error)
+            return CANNOT_START
+        self._serve(loop)
+        self._end(loop)
+        return 0
+
+    def _give_up(self, error: MeshError) -> None:
+        where = getattr(error, "event", "plan")
+        self.journal.last_words(str(error))
+        self.control.send(m.Failed(where=where, text=str(error), fatal=True))
+
+    # ---- beginning -----------------------------------------------------------------------
+
+    def _begin(self) -> NFLoop:
+        plan = self._await(m.PlanPart)
+        station = self._station = Station(from_wire(NFPart, plan.part))
+        self.control.send(m.Ready(revision=plan.revision))
+        self._await(m.Go)
+        sources = station.attach(self._client)
+        self._loop = loop = NFLoop(
+            station.seat,
+            sources,
+            self.journal,
+            log=station.log,
+            published=self._tell,
+            caution=self._caution,
+            spin_ns=SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0,
+        )
+        loop.restore()
+        station.start()
+        self.control.send(m.Attached(revision=plan.revision))
+        return loop
+
+    def _await(self, kind: type[_Message]) -> _Message:
+        """Waits for a message of the controller, which may take its time."""
+        while not self._is_draining:
+            self.journal.beat(Phase.STARTING)
+            message = self.control.poll(POLL_S)
+            if isinstance(message, kind):
+                return message
+            if isinstance(message, m.Leave | m.Drain):
+                break
+        raise LeaveNow
+
+    # ---- serving -------------------------------------------------------------------------
+
+    def _serve(self, loop: NFLoop) -> None:
+        while loop.round():
+            self._look()
+            if self._is_draining:
+                loop.finish()
+                return
+
+    def _look(self) -> None:
+        """Sees what the controller has said, now and then."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        while (message := self.control.poll()) is not None:
+            if isinstance(message, m.Drain | m.Leave):
+                self._is_draining = True
+            elif isinstance(message, m.PlanPart):
+                self._replan(message)
+            elif isinstance(message, m.Watch) and self._station is not None:
+                self._station.watched = tuple(message.events)
+
+    def _replan(self, message: m.PlanPart) -> None:
+        station, loop = self._station, self._loop
+        if station is None or loop is None or message.revision <= station.revision:
+            return
+        station.revision = message.revision
+        try:
+            part = from_wire(NFPart, message.part)
+            loop.sources += station.attach_new_logs(self._client, part)
+        except MeshError as error:
+            self.control.send(m.Failed(where="plan", text=str(error)))
+            return
+        loop.change(Change(message.after, lambda: station.replan(part)))
+        self.control.send(m.Ready(revision=message.revision))
+
+    def _tell(self, block: Block) -> None:
+        """Sends published events to who watches them."""
+        station = self._station
+        if station is None or not station.watched:
+            return
+        events, missed = station.shown(block)
+        if events or missed:
+            self.control.send(m.Published(events=events, missed=missed))
+
+    def _stats(self) -> NFStats | None:
+        """Makes a heartbeat, in the control thread: reads numbers, changes nothing."""
+        station, loop = self._station, self._loop
+        if station is None or loop is None:
+            return None
+        counts = station.seat.counts()
+        rings = [s.ring.stats() for s in loop.sources if isinstance(s, RingSource)]
+        return NFStats(
+            events=counts.events,
+            batches=counts.batches,
+            handlers=dict(counts.handlers),
+            published=dict(counts.published),
+            failures=counts.failures,
+            disabled=station.seat.is_disabled,
+            rings=rings,
+            log_gaps=station.log_gaps(),
+            skipped=loop.skipped,
+            memory_bytes=resident_bytes(os.getpid()),
+        )
+
+    # ---- ending --------------------------------------------------------------------------
+
+    def _end(self, loop: NFLoop) -> None:
+        self.journal.beat(Phase.ENDING)
+        station = self._station
+        if station is None:
+            return
+        report = station.stop()
+        self.control.send(_result(report))
+        self.control.send(m.Drained(position=loop.positions()))
+        until = time.monotonic() + LEAVE_S
+        while time.monotonic() < until:
+            self.journal.beat(Phase.ENDING)
+            if isinstance(self.control.poll(POLL_S), m.Leave):
+                return
+
+
+def _result(report: NFReport) -> m.Result:
+    failed = any(error.event == "start" for error in report.errors)
+    return m.Result(report=report.to_json(), start_failed=failed)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the process; the arguments are the supervisor's."""
+    parser = argparse.ArgumentParser(prog="python -m mesh.nfhost")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--token-fd", type=int, required=True)
+    parser.add_argument("--careful", action="append", default=[], metavar="SOURCE:POSITION:N")
+    parser.add_argument("--skip", action="append", default=[], metavar="SOURCE:POSITION")
+    arguments = parser.parse_args(argv)
+    try:
+        confine(arguments.parent, is_private=True)
+        token = read_token(arguments.token_fd)
+        logging.basicConfig(level=logging.WARNING, format=f"{arguments.name}: %(message)s")
+        host = NFHost(arguments.name, arguments.run, token, _caution(arguments))
+    except ProcessError as error:
+        print(f"{arguments.name}: {error}", file=sys.stderr)
+        return CANNOT_START
+    signal.signal(signal.SIGTERM, host.drain)
+    try:
+        return host.run()
+    finally:
+        host.close()
+
+
+def _caution(arguments: argparse.Namespace) -> Caution:
+    careful = [Work(*(int(part) for part in text.split(":"))) for text in arguments.careful]
+    skip = [text.partition(":") for text in arguments.skip]
+    return Caution(tuple(careful), frozenset((int(a), int(b)) for a, _, b in skip))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop of an NF's process: runs of entries, exactly once where the NF's state allows it.
+
+Theory of operation. For each run, in this order: its bounds are noted in the NF's event log and in
+the journal; it is handed out; what was published goes into the log; a checkpoint is stored that
+says which run it covers; the source is advanced. Killed before the checkpoint, the next start
+handles the run again with the same bounds from the state before it, and the log does not take the
+same events twice. Killed after it, the next start lets the covered run go. So totals and events of
+an NF that has `checkpoint` are those of an undisturbed run; others may see a run again, and their
+state begins anew.
+
+A run that killed the process is gone through entry by entry next time (`careful`), so that the
+journal names the entry; the supervisor has one that kills again and again left out (`skip`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from mesh.eventlog import LogWriter, Run
+from mesh.journal import Journal, Phase, Work
+from mesh.nf import NF
+from mesh.publish import Published
+from mesh.seat import Seat, SeatCounts
+from mesh.sources import RingSource, Source
+
+__all__ = ["Caution", "NFLoop"]
+
+IDLE_NS = 50_000_000
+"""The longest sleep: how late a message of the controller may be seen."""
+SHARED_IDLE_NS = 1_000_000
+"""The longest sleep on one of several sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """What earlier crashes teach.
+
+    Attributes:
+        careful: runs to go through entry by entry.
+        skip: (source, position) of entries that are passed unheard.
+    """
+
+    careful: tuple[Work, ...] = ()
+    skip: frozenset[tuple[int, int]] = frozenset()
+
+    def bound(self, source: int, position: int, n: int) -> int:
+        """Returns how many of `n` entries may be handled in one run."""
+        for work in self.careful:
+            if work.source == source:
+                if work.position <= position < work.position + work.n:
+                    return 1
+                if position < work.position < position + n:
+                    n = work.position - position
+        ahead = [at - position for number, at in self.skip if number == source and at > position]
+        return min([n, *ahead])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What holds from given positions on.
+
+    Attributes:
+        after: source → position; sources that are not named have no part in it.
+        apply: called when all of them are there.
+    """
+
+    after: Mapping[str, int]
+    apply: Callable[[], None]
+
+
+class NFLoop:
+    """Serves one NF.
+
+    Args:
+        seat: of the NF.
+        sources: rings and logs; may grow.
+        journal: where signs of life and checkpoints go.
+        log: the NF's own, or None.
+        published: told of what the NF published.
+        caution: from the supervisor.
+        spin_ns: how long to wait awake.
+    """
+
+    def __init__(
+        self,
+        seat: Seat,
+        sources: Sequence[Source],
+        journal: Journal,
+        *,
+        log: LogWriter | None = None,
+        published: Callable[[Published], None] | None = None,
+        caution: Caution | None = None,
+        spin_ns: int = 0,
+    ) -> None:
+        self.seat, self.sources, self._journal, self._log = seat, list(sources), journal, log
+        self._published, self._caution = published, caution or Caution()
+        self._spin_ns = spin_ns
+        self._has_checkpoint = type(seat.instance).checkpoint is not NF.checkpoint
+        self._covered: dict[str, tuple[int, int]] = {}
+        self._changes: list[Change] = []
+        self._now_ns = self._turn = 0
+        self.skipped = 0
+
+    def now_ns(self) -> int:
+        """Event time: of the last entry that was handed out."""
+        return self._now_ns
+
+    def restore(self) -> None:
+        """Goes on from the checkpoint that an earlier process left; before the NF's `start`."""
+        found = self._journal.load() if self._has_checkpoint else None
+        if not isinstance(found, dict):
+            return
+        self.seat.instance.restore(found["state"])
+        self.seat.resume(SeatCounts(**found["counts"]))
+        self._now_ns, self.skipped = found["now_ns"], found["skipped"]
+        self._covered = {name: (first, n) for name, (first, n) in found["covered"].items()}
+        for source in self.sources:
+            if source.name in self._covered:
+                source.skip(*self._covered[source.name])
+
+    def change(self, change: Change) -> None:
+        """Applies something when the sources are as far as it says; changes keep their order."""
+        self._changes.append(change)
+        self._apply_changes()
+
+    def round(self) -> bool:
+        """Handles what is there, or waits a short while for it.
+
+        Returns:
+            False when all sources have ended.
+        """
+        self._journal.beat(Phase.RUNNING)
+        return self._serve_all() > 0 or self._wait()
+
+    def finish(self) -> None:
+        """Handles what is there, until the sources are empty."""
+        while self._serve_all():
+            self._journal.beat(Phase.RUNNING)
+
+    def positions(self) -> dict[str, int]:
+        """Returns the position of the next entry by source."""
+        return {source.name: source.position for source in self.sources}
+
+    def _wait(self) -> bool:
+        if len(self.sources) == 1:
+            return self.sources[0].wait(self._spin_ns, IDLE_NS)
+        live = [source for source in self.sources if source.wait(0, 0)]
+        if live:
+            self._turn += 1
+            live[self._turn % len(live)].wait(self._spin_ns, SHARED_IDLE_NS)
+        return bool(live)
+
+    def _serve_all(self) -> int:
+        return sum([self._serve(source) for source in self.sources])
+
+    def _serve(self, source: Source) -> int:
+        position = source.position
+        pending = None if self._log is None else self._log.pending(source.number)
+        if pending is not None and pending.first == position:
+            n = source.take(pending.n)
+        else:
+            n = source.take()
+        if n:
+            n = self._bounded(source, position, n)
+        if n == 0:
+            return 0
+        if (source.number, position) in self._caution.skip:
+            self.skipped += n
+        else:
+            self._handle(source, position, n)
+        if self._has_checkpoint and not self.seat.is_disabled:
+            self._checkpoint(source.name, position, n)
+        source.passed(n)
+        if self._changes:
+            self._apply_changes()
+        return n
+
+    def _bounded(self, source: Source, position: int, n: int) -> int:
+        """How many entries make the next run; 0: a change has to come first."""
+        if isinstance(source, RingSource):
+            if (source.number, position) in self._caution.skip:
+                return 1
+            n = self._caution.bound(source.number, position, n)
+        if self._changes and source.name in self._changes[0].after:
+            n = min(n, max(0, self._changes[0].after[source.name] - position))
+        return n
+
+    def _handle(self, source: Source, position: int, n: int) -> None:
+        if self._log is not None:
+            self._log.begin(source.number, Run(position, n))
+        self._journal.work(Work(source.number, position, n))
+        source.hand(self.seat, n, self.now_ns)
+        self._now_ns = max(self._now_ns, source.now_ns)
+        self.seat.poll(self.now_ns)
+        self._journal.idle()
+        self._take_published()
+
+    def _take_published(self) -> None:
+        block = self.seat.take_published()
+        if block is None:
+            return
+        if self._log is not None:
+            self._log.write(block)
+        if self._published is not None:
+            self._published(block)
+
+    def _checkpoint(self, name: str, position: int, n: int) -> None:
+        self._covered[name] = (position, n)
+        try:
+            self._journal.save(
+                {
+                    "covered": self._covered,
+                    "state": self.seat.instance.checkpoint(),
+                    "counts": asdict(self.seat.counts()),
+                    "now_ns": self._now_ns,
+                    "skipped": self.skipped,
+                }
+            )
+        except Exception as error:
+            self.seat.fail("checkpoint", error)
+
+    def _apply_changes(self) -> None:
+        at = self.positions()
+        while self._changes:
+            if any(at[name] < after for name, after in self._changes[0].after.items()):
+                return
+            self._changes.pop(0).apply()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One child process of the supervisor: starting it as another user on its cores, and its end.
+
+A child gets a new session (no signal of the terminal reaches it), no descriptor but its token's
+pipe, standard error for its output, and the affinity of its first moment: the supervisor takes it
+on itself while it forks, so that no thread of the child ever runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mesh.errors import ProcessError
+
+__all__ = ["CANNOT_START", "Identity", "Process", "exit_text", "resident_bytes"]
+
+CANNOT_START = 78
+"""Exit status of a child that will not do better when started again (EX_CONFIG)."""
+STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a child runs as; None leaves the user as it is."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+    @property
+    def effective_uid(self) -> int:
+        """The uid that the kernel will report."""
+        return os.getuid() if self.uid is None else self.uid
+
+
+class Process:
+    """A running child.
+
+    Args:
+        name: in the mesh.
+        module: run as `python -m module`.
+        arguments: for the module; `--name`, `--parent` and `--token-fd` are added.
+        token: left in a pipe for it.
+        identity: whom it runs as.
+        cores: where it may run; empty: anywhere.
+
+    Raises:
+        ProcessError: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        token: bytes,
+        identity: Identity,
+        cores: Sequence[int] = (),
+    ) -> None:
+        self.name, self.identity, self.cores = name, identity, tuple(cores)
+        try:
+            self._popen = _start(name, module, arguments, token, identity, cores)
+            self.pid = self._popen.pid
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            text = f"cannot be started: {error.strerror or error}"
+            raise ProcessError(f"{text}{_remedy(error)}", name) from error
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to it, and to nobody else if it is gone."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def reap(self) -> int | None:
+        """Returns its wait status as `subprocess` writes it when it has ended, else None."""
+        if self._popen.returncode is None:
+            found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+            if found is None:
+                return None
+            is_exit = found.si_code == os.CLD_EXITED
+            self._popen.returncode = found.si_status if is_exit else -found.si_status
+        return self._popen.returncode
+
+    def close(self) -> None:
+        """Lets go of the pidfd of a process that has been reaped."""
+        os.close(self.pidfd)
+
+
+def _start(
+    name: str,
+    module: str,
+    arguments: Sequence[str],
+    token: bytes,
+    identity: Identity,
+    cores: Sequence[int],
+) -> subprocess.Popen[bytes]:
+    out, into = os.pipe()
+    try:
+        os.write(into, token)
+        command = [sys.executable, "-P", "-m", module, "--name", name]
+        command += ["--parent", str(os.getpid()), "--token-fd", str(out), *arguments]
+        with _running_on(cores):
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=STDERR,
+                stderr=STDERR,
+                pass_fds=(out,),
+                start_new_session=True,
+                umask=0o077,
+                user=identity.uid,
+                group=identity.gid,
+                extra_groups=None if identity.uid is None else (),
+            )
+    finally:
+        os.close(out)
+        os.close(into)
+
+
+@contextmanager
+def _running_on(cores: Sequence[int]) -> Iterator[None]:
+    """Puts this thread on cores while it forks a child, which inherits them."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _remedy(error: OSError) -> str:
+    import errno
+
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "; raise the limit of open files (ulimit -n)"
+    if error.errno == errno.EAGAIN:
+        return "; raise the limit of processes (ulimit -u)"
+    return ""
+
+
+def exit_text(status: int) -> str:
+    """Says how a process ended.
+
+    >>> exit_text(-9), exit_text(3)
+    ('killed by SIGKILL', 'exit status 3')
+    """
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"
+
+
+def resident_bytes(pid: int) -> int:
+    """Returns the resident memory of a process, 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a running mesh: its sockets and its lock, gone when it ends.
+
+One instance per name: the lock is held as long as the supervisor lives, and the kernel lets it go
+when the supervisor dies in whatever way, so what lies in an unlocked folder is left over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from mesh.errors import ProcessError
+
+__all__ = ["RunFolder", "base_folder", "running"]
+
+MAX_SOCKET_PATH = 100
+"""sockaddr_un has room for 108 bytes."""
+
+
+def base_folder() -> Path:
+    """Returns where run folders are: /run for root, the user's runtime folder, or /tmp."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if os.geteuid() == 0:
+        return Path("/run/nfmesh")
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / "nfmesh"
+    return Path(f"/tmp/nfmesh-{os.getuid()}")
+
+
+def running(base: Path | None = None) -> tuple[str, ...]:
+    """Returns the names of the meshes that run."""
+    folder = base or base_folder()
+    return tuple(sorted(path.name for path in folder.glob("*") if _is_locked(path / "lock")))
+
+
+class RunFolder:
+    """Makes and locks a run folder; `close` removes it.
+
+    Args:
+        name: of the mesh.
+        base: of all run folders; default is `base_folder()`.
+        gid: group of the mesh's processes, which may enter it; None: this user only.
+
+    Attributes:
+        path: of the folder.
+        notices: what was found, one line each.
+
+    Raises:
+        ProcessError: a mesh of this name runs, or the folder cannot be made.
+    """
+
+    def __init__(self, name: str, base: Path | None = None, gid: int | None = None) -> None:
+        folder = base or base_folder()
+        self.path = folder / name
+        self.notices: list[str] = []
+        if len(str(self.path)) > MAX_SOCKET_PATH - len("/control"):
+            raise ProcessError(f"{self.path} is too long for a socket; choose a shorter name")
+        try:
+            folder.mkdir(mode=0o755 if gid is not None else 0o700, parents=True, exist_ok=True)
+            self._check_owner(folder)
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            self._lock = self._take_lock(name)
+            self._clear()
+            if gid is not None:
+                os.chown(self.path, -1, gid)
+                self.path.chmod(0o2710)
+        except OSError as error:
+            text = (
+                f"{self.path}: {error.strerror or error}; set XDG_RUNTIME_DIR to a folder of yours"
+            )
+            raise ProcessError(text) from error
+
+    def _check_owner(self, folder: Path) -> None:
+        status = folder.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise ProcessError(f"{folder} is not this user's alone: others could take its sockets")
+
+    def _take_lock(self, name: str) -> int:
+        path = self.path / "lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = os.read(fd, 32).decode("ascii", "replace").strip()
+            os.close(fd)
+            text = f"a mesh {name!r} runs already (pid {pid}); give this one another name"
+            raise ProcessError(f"{text}, or end it with: nfmesh stop {name}") from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        return fd
+
+    def _clear(self) -> None:
+        """Removes what a mesh of this name left that did not end well."""
+        left = sorted(path for path in self.path.iterdir() if path.name != "lock")
+        for path in left:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        if left:
+            names = ", ".join(path.name for path in left)
+            self.notices.append(f"removed what an earlier instance left: {names}")
+
+    def close(self) -> None:
+        """Removes the folder and lets the lock go."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an NF's process reads: rings of workers and logs of other NFs, in runs and alike.
+
+A run is a number of entries side by side from a position on. `take` looks at the next one, `hand`
+gives it to the NF's seat, `passed` lets it go. A position means the same after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mesh.attached import AttachedRing
+from mesh.eventlog import HEARD, LogReader, Waited
+from mesh.publish import Block
+from mesh.seat import Seat
+
+__all__ = ["LogSource", "RingSource", "Source"]
+
+_ALL = 0xFFFFFFFF
+
+
+class Source(Protocol):
+    """One place that entries come from.
+
+    Attributes:
+        name: of the shared object.
+        number: in event logs: the worker's id, or HEARD and more for a log.
+    """
+
+    name: str
+    number: int
+
+    @property
+    def position(self) -> int:
+        """Where the next run begins."""
+
+    @property
+    def now_ns(self) -> int:
+        """Event time of the last entry handed out."""
+
+    def take(self, most: int = _ALL) -> int:
+        """Looks at the next run; returns its entries, 0 when there is none."""
+
+    def hand(self, seat: Seat, n: int, now_ns: Callable[[], int]) -> None:
+        """Hands out the first `n` entries of the run that was taken."""
+
+    def passed(self, n: int) -> None:
+        """Lets them go."""
+
+    def skip(self, first: int, n: int) -> None:
+        """Lets a run go that was handled before a restart; nothing when it is gone already."""
+
+    def wait(self, spin_ns: int, timeout_ns: int) -> bool:
+        """Waits for an entry; returns False when the source has ended and is empty."""
+
+
+class RingSource:
+    """A worker's ring."""
+
+    def __init__(self, ring: AttachedRing, worker: int) -> None:
+        self.ring, self.name, self.number = ring, ring.name, worker
+        self._desc: Any = None
+        self._now_ns = 0
+
+    @property
+    def position(self) -> int:
+        """Entries passed, ever."""
+        return self.ring.position
+
+    @property
+    def now_ns(self) -> int:
+        """Event time of the last entry handed out."""
+        return self._now_ns
+
+    def take(self, most: int = _ALL) -> int:
+        """Looks at what stands side by side in the ring."""
+        self._desc, n = self.ring.peek(most)
+        return n
+
+    def hand(self, seat: Seat, n: int, now_ns: Callable[[], int]) -> None:
+        """Hands out entries."""
+        memory = self.ring.memory
+        self._now_ns = int(memory.mem.records[self._desc[n - 1].record].ts_ns)
+        seat.deliver(memory, self._desc, n, now_ns)
+
+    def passed(self, n: int) -> None:
+        """Advances the ring."""
+        self.ring.advance(n)
+
+    def skip(self, first: int, n: int) -> None:
+        """Advances the ring to the end of a run."""
+        behind = first + n - self.position
+        if 0 < behind <= n:
+            self.ring.advance(behind)
+
+    def wait(self, spin_ns: int, timeout_ns: int) -> bool:
+        """Waits for an entry."""
+        return self.ring.wait(spin_ns, timeout_ns)
+
+
+class LogSource:
+    """Another NF's event log; `place` is its number among those that the NF reads."""
+
+    def __init__(self, name: str, reader: LogReader, place: int) -> None:
+        self.reader, self.name, self.number = reader, name, HEARD + place
+        self._block: Block | None = None
+
+    @property
+    def position(self) -> int:
+        """Bytes passed, ever."""
+        return self.reader.position
+
+    @property
+    def now_ns(self) -> int:
+        """Events of a log carry their own time."""
+        return 0
+
+    def take(self, most: int = _ALL) -> int:
+        """Reads the next block; asked again, it is the one that was not passed."""
+        if self._block is None:
+            self._block = self.reader.read() if most == _ALL else self.reader.read(most)
+        return 0 if self._block is None else len(self._block)
+
+    def hand(self, seat: Seat, n: int, now_ns: Callable[[], int]) -> None:
+        """Hands out the block."""
+        if self._block is not None:
+            seat.hear([self._block], now_ns)
+
+    def passed(self, n: int) -> None:
+        """Moves the cursor behind the block."""
+        self._block = None
+        self.reader.advance()
+
+    def skip(self, first: int, n: int) -> None:
+        """Reads a block and passes it."""
+        if self.position == first and self.reader.read(n) is not None:
+            self.reader.advance()
+
+    def wait(self, spin_ns: int, timeout_ns: int) -> bool:
+        """Waits for an event."""
+        return self.reader.wait(timeout_ns / 1e9, spin_ns / 1e9) is not Waited.ENDED

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker's stack as its part of the plan wants it: built once, changed while packets flow."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mesh._ffi import check, native
+from mesh.attached import ring_stats
+from mesh.control.stats import RingStats
+from mesh.control.wire import (
+    ModulePart,
+    NativeSubscription,
+    Receiver,
+    WorkerPart,
+    catalogue_of,
+)
+from mesh.errors import SpecError
+from mesh.fdpass import DescriptorClient
+from mesh.module import ModuleInfo, Phase
+from mesh.native_worker import Filters, NativeWorker, counters_of, worker_config
+from mesh.plan import Level, Part, PlannedModule
+from mesh.ports import Port
+from mesh.reconcile import WorkerChanges, worker_changes
+
+__all__ = ["Stack"]
+
+
+class Stack:
+    """One native worker in shared objects.
+
+    Args:
+        part: of the plan.
+        client: gives descriptors of the objects and rings.
+        is_again: entries that its predecessor pushed are not pushed again.
+
+    Raises:
+        MeshError: a port cannot be opened, memory is short, or the plan asks for what is not there.
+    """
+
+    def __init__(self, part: WorkerPart, client: DescriptorClient, *, is_again: bool) -> None:
+        self.part, self.revision, self._client = part, 0, client
+        self.left = part.max_packets
+        self.ports = [Port.pcap(port.source) for port in part.ports]
+        self.worker = NativeWorker(self._config())
+        self._filters: list[Filters] = []
+        self._rings: dict[str, Any] = {}
+        self._numbers: dict[str, int] = {}
+        for port in self.ports:
+            self.worker.add_port(port)
+        self._change(worker_changes(part, None))
+        if is_again and part.mode == "file":
+            check(native().lib.nfm_worker_resume(self.worker.pointer), "resume")
+        self.worker.start()
+
+    def _config(self) -> Any:
+        row = worker_config(self.part.config)
+        row.id = self.part.id
+        handles = self._client.fetch(self.part.objects)
+        for i, name in enumerate(self.part.objects):
+            row.fds[i] = handles[name].fd
+        self._fds = [handle.fd for handle in handles.values()]
+        return row
+
+    def apply(self, part: WorkerPart) -> None:
+        """Changes what differs from the part applied before.
+
+        Raises:
+            SpecError: what cannot change while packets flow.
+        """
+        changes = worker_changes(part, self.part)
+        self.part = part
+        self._change(changes)
+
+    def run(self, budget: int) -> int:
+        """Works on, at most to the packet that is the last; returns an enum nfm_run_reason."""
+        source = ", ".join(port.source for port in self.ports)
+        if self.left is None:
+            return self.worker.run(budget, source)
+        before = self.worker.statistics().packets
+        reason = self.worker.run(min(budget, self.left), source)
+        self.left -= self.worker.statistics().packets - before
+        return reason
+
+    def positions(self) -> dict[str, int]:
+        """Returns the entries published so far by ring."""
+        return {stats.ring: stats.head for stats in self.ring_stats()}
+
+    def ring_stats(self) -> list[RingStats]:
+        """Returns a snapshot of all rings."""
+        return [ring_stats(name, ring) for name, ring in self._rings.items()]
+
+    def counters(self) -> dict[str, int]:
+        """Returns the counters that are not zero, the ports' too."""
+        return counters_of(self.worker, self.ports)
+
+    def close(self) -> None:
+        """Closes ports and descriptors; the shared memory stays the supervisor's."""
+        for port in self.ports:
+            port.close()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+    # ---- changing ------------------------------------------------------------------------
+
+    def _change(self, changes: WorkerChanges) -> None:
+        for module in changes.modules:
+            self._add_module(module)
+        for receiver in changes.rings:
+            self._add_ring(receiver)
+        for name in changes.unsubscribe:
+            self.worker.unsubscribe(self._numbers.pop(name))
+        if changes.subscribe:
+            self._filters.append(Filters(catalogue_of(self.part.types)))
+        for ring, row in changes.subscribe:
+            self._numbers[row.id] = self.worker.subscribe(
+                self._rings[ring], row.handler, _part(row), self._filters[-1], row.id
+            )
+        for name in changes.remove_rings:
+            ring = self._rings.pop(name)
+            check(native().lib.nfm_worker_remove_ring(self.worker.pointer, ring), name)
+
+    def _add_module(self, part: ModulePart) -> None:
+        info = ModuleInfo(part.name, part.library, part.symbol)
+        limits = zip(info.descriptor.limits, part.limits, strict=True)
+        for limit, value in limits:
+            if not limit.min <= value <= limit.max:
+                path = f"modules.{part.name}.{limit.name}"
+                raise SpecError(path, f"{value} is not within {limit.min}..{limit.max}")
+        planned = PlannedModule(part.name, Phase.APP, part.limits, {}, part.types, ())
+        self.worker.add_module(planned, info)
+
+    def _add_ring(self, receiver: Receiver) -> None:
+        handle = self._client.fetch([receiver.ring])[receiver.ring]
+        try:
+            ring = self.worker.add_shared_ring(receiver.ring, handle.fd, is_lossy=receiver.lossy)
+        finally:
+            os.close(handle.fd)
+        self._rings[receiver.ring] = ring
+
+
+def _part(row: NativeSubscription) -> Part:
+    return Part(
+        events=row.events,
+        names=(),
+        types=row.types,
+        modules=row.modules,
+        level=Level(row.level),
+        stack_level=Level(row.level),
+        where=row.where,
+        where_on=row.where_on,
+        as_type=row.as_type,
+    )

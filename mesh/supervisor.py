@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor of one mesh on one host: owns the shared memory, keeps the processes running.
+
+Theory of operation. It starts the controller, which composes and says in its part of the plan which
+processes there shall be and which shared objects. The supervisor makes the objects, starts each
+process on its cores and as its own user, and hands out descriptors to whoever proves to be one of
+them. One thread waits for everything at once: ends of processes (pidfd), requests for descriptors,
+signals, messages of the controller, and time. Whoever dies is started again as its policy says; the
+objects stay, so nobody else notices. The controller is no exception: without it the mesh runs on.
+A first SIGINT or SIGTERM ends the flows as at the end of a capture, and all NFs get their totals; a
+second one kills. As PID 1 it also reaps what others leave behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh._ffi import native
+from mesh.child import Child, Patience
+from mesh.control import messages as m
+from mesh.control.client import Control, Settings
+from mesh.control.stats import HostStats, ObjectStats
+from mesh.control.wire import ChildPart, HostPart, from_wire
+from mesh.cores import CoreRequest, allocate
+from mesh.drainer import Drainer
+from mesh.errors import MeshError, ProcessError
+from mesh.eventlog import cursor_size, log_size
+from mesh.fdpass import DescriptorService, Handle, make_token
+from mesh.journal import JOURNAL_BYTES, Journal
+from mesh.objects import Objects
+from mesh.process import Identity
+from mesh.reconcile import host_changes
+from mesh.rundir import RunFolder
+
+__all__ = ["FIRST_UID", "Outcome", "Supervisor", "SupervisorSettings", "mesh_gid"]
+
+FIRST_UID = 64000
+"""NFs of a supervisor that is root run as this user and those after it, in this group."""
+TICK_S = 0.1
+LOG_BYTES = 1 << 20
+LEAVE_S = 3.0
+"""How long children may take to leave when the run is over."""
+_LOG = logging.getLogger("nfmesh.supervisor")
+
+
+def mesh_gid() -> int | None:
+    """Returns the group of the mesh's processes; None when all are this user's."""
+    return FIRST_UID if os.geteuid() == 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """How a supervisor works.
+
+    Attributes:
+        separate_users: every NF is a user of its own; needs root.
+        patience: before a child that gives no sign of life is killed.
+        stop_s: how long an orderly end may take.
+        on_tick: called about ten times a second.
+    """
+
+    separate_users: bool = field(default_factory=lambda: os.geteuid() == 0)
+    patience: Patience = field(default_factory=Patience)
+    stop_s: float = 30.0
+    on_tick: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        report: Report.to_json(), or None when it did not come to one.
+        start_failed: NFs that did not start.
+        error: why there is no whole report, or "".
+        restarts: process → starts after the first.
+    """
+
+    report: Mapping[str, Any] | None
+    start_failed: tuple[str, ...] = ()
+    error: str = ""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Runs a mesh until it is over. Use it in a `with`, or call `close`.
+
+    Args:
+        folder: locked, with what shall run in it; removed at the end.
+        settings: how.
+
+    Raises:
+        ProcessError: the sockets cannot be made.
+    """
+
+    def __init__(self, folder: RunFolder, settings: SupervisorSettings | None = None) -> None:
+        self.folder, self.settings = folder, settings or SupervisorSettings()
+        self.objects = Objects()
+        self.children: dict[str, Child] = {}
+        self.notices: list[str] = list(folder.notices)
+        gid = FIRST_UID if self.settings.separate_users else None
+        try:
+            self.service = DescriptorService(folder.path / "fd.sock", gid)
+        except OSError as error:
+            text = f"{folder.path}/fd.sock: {error.strerror or error}"
+            raise ProcessError(text) from error
+        if not self.settings.separate_users:
+            self.notices.append(
+                "all processes run as one user: NFs cannot map packets writable, but could reopen "
+                "them; start as root to give each NF a user of its own"
+            )
+        self._part = HostPart((), (), {})
+        self._drainer = Drainer(self.objects)
+        self._finished: m.Finished | None = None
+        self._stop_at = self._ending_at = 0.0
+        self._signals = 0
+        self._problem = ""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self.service.fileno(), selectors.EVENT_READ, self.service.serve)
+        self._key = make_token()
+        self._users = iter(range(FIRST_UID + 1, FIRST_UID + 1000))
+        self._control = self._connect()
+        self._mail = _Mail(self._control)
+        self._selector.register(self._mail.fd, selectors.EVENT_READ, self._read_mail)
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _connect(self) -> Control:
+        register = m.Register(
+            role="supervisor", pid=os.getpid(), abi=int(native().lib.nfm_abi_version())
+        )
+        address = f"ipc://{self.folder.path}/control"
+        return Control(Settings(address, "supervisor", self._key, register, self.stats))
+
+    def run(self) -> Outcome:
+        """Starts the mesh and keeps it running until it is over.
+
+        Returns:
+            Its outcome; what went wrong inside the mesh is in there.
+        """
+        with self._catching_signals():
+            controller = Child("controller", "controller", Identity(), key=self._key)
+            self.children["controller"] = controller
+            self._start(controller)
+            while not self._is_over():
+                for key, _ in self._selector.select(self._timeout()):
+                    key.data()
+                self._tick(time.monotonic())
+        return self._outcome()
+
+    def stop(self) -> None:
+        """Ends the run in order, called again at once: also what a signal does."""
+        self._signals += 1
+        if self._signals > 1:
+            self._kill()
+            return
+        self._stop_at = time.monotonic() + self.settings.stop_s
+        self._control.send(m.Stop())
+        for child in self.children.values():
+            if child.role == "worker":
+                child.signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Kills what still runs and leaves nothing behind."""
+        self._kill()
+        for child in self.children.values():
+            while child.process is not None:
+                self._reap(child)
+            if child.journal is not None:
+                child.journal.close()
+        self._mail.close()
+        self._control.close()
+        self._drainer.close()
+        self.service.close()
+        self._selector.close()
+        self.objects.close()
+        self.folder.close()
+
+    def stats(self) -> HostStats:
+        """Returns a heartbeat: processes, objects, notices. Called in the control thread."""
+        return HostStats(
+            processes=[child.stats() for child in list(self.children.values())],
+            objects=[
+                ObjectStats(name=o.name, size=o.size, backing=o.backing) for o in list(self.objects)
+            ],
+            notices=[*self.notices, *self.objects.notices],
+            refused=dict(self.service.refused),
+        )
+
+    # ---- the loop ------------------------------------------------------------------------
+
+    def _timeout(self) -> float:
+        waiting = [c.restart_at for c in self.children.values() if c.state == "waiting"]
+        soonest = min(waiting, default=float("inf")) - time.monotonic()
+        return max(0.0, min(TICK_S, soonest, self._drainer.pause_s))
+
+    def _tick(self, now: float) -> None:
+        for child in list(self.children.values()):
+            child.check_life(self.settings.patience, now)
+            if child.state == "waiting" and now >= child.restart_at and not self._ending_at:
+                self._start(child)
+        self._drainer.drain()
+        self._drop_unused()
+        if os.getpid() == 1:
+            self._reap_orphans()
+        if self._stop_at and now > self._stop_at and not self._ending_at:
+            self._problem = self._problem or "the mesh did not end in time and was killed"
+            self._kill()
+        if self._ending_at:
+            self._hurry(now)
+        if self.settings.on_tick is not None:
+            self.settings.on_tick()
+
+    def _is_over(self) -> bool:
+        return bool(self._ending_at) and not any(c.process for c in self.children.values())
+
+    def _hurry(self, now: float) -> None:
+        """Sees that everybody leaves: the controller last, since it tells the others to."""
+        others = [c for c in self.children.values() if c.role != "controller" and c.process]
+        late = now - self._ending_at
+        for child in others:
+            if late > LEAVE_S:
+                child.signal(signal.SIGTERM if late < 2 * LEAVE_S else signal.SIGKILL)
+        if not others:
+            controller = self.children["controller"]
+            controller.is_unwanted = True
+            controller.signal(signal.SIGTERM if late < 2 * LEAVE_S else signal.SIGKILL)
+
+    def _kill(self) -> None:
+        for child in self.children.values():
+            child.is_unwanted = True
+            child.signal(signal.SIGKILL)
+        self._ending_at = self._ending_at or time.monotonic()
+
+    def _outcome(self) -> Outcome:
+        restarts = {c.name: c.starts - 1 for c in self.children.values() if c.starts > 1}
+        found = self._finished
+        if found is None:
+            return Outcome(None, (), self._problem or "the run was ended", restarts)
+        return Outcome(found.report, tuple(found.start_failed), found.error, restarts)
+
+    # ---- what the controller says --------------------------------------------------------
+
+    def _read_mail(self) -> None:
+        for message in self._mail.take():
+            if isinstance(message, m.PlanPart):
+                self._apply(message)
+            elif isinstance(message, m.Finished):
+                self._finished = message
+                self._ending_at = self._ending_at or time.monotonic()
+
+    def _apply(self, message: m.PlanPart) -> None:
+        is_first = not self._part.children
+        try:
+            part = from_wire(HostPart, message.part)
+            self._change(part)
+        except MeshError as error:
+            self._control.send(m.Failed(where="host", text=str(error), fatal=is_first))
+            if is_first:
+                self._problem = str(error)
+                self._kill()
+            return
+        self._part = part
+        self._control.send(m.Ready(revision=message.revision))
+
+    def _change(self, part: HostPart) -> None:
+        kept = {c.name: c.part for c in self.children.values() if c.part and not c.is_unwanted}
+        planned = {o.name for o in self._part.objects if o.name in self.objects}
+        changes = host_changes(part, kept, planned)
+        cores = self._place(part, [child.name for child in changes.start])
+        self._create(part)
+        for wanted in changes.start:
+            self._add(wanted, cores.get(wanted.name, ()))
+        parts = {child.name: child for child in part.children}
+        for name in changes.regrant:
+            self.children[name].part = parts[name]
+            self.service.extend(name, self._grants(parts[name]))
+        for name in changes.stop:
+            self.children[name].is_unwanted = True
+            self._drainer.forget(name)
+
+    def _place(self, part: HostPart, starting: list[str]) -> dict[str, tuple[int, ...]]:
+        """Finds cores for children that start.
+
+        Raises:
+            SpecError: a core is given twice or is not there.
+        """
+        order = sorted(part.children, key=lambda child: child.role != "worker")
+        requests = [CoreRequest(c.name, c.cores) for c in order if c.name in starting]
+        taken = [core for c in self.children.values() if c.name not in starting for core in c.cores]
+        placement = allocate(requests, os.sched_getaffinity(0), taken)
+        self.notices += placement.notices
+        return placement.cores
+
+    def _create(self, part: HostPart) -> None:
+        """Makes the objects that are not there yet.
+
+        Raises:
+            CapacityError, NativeError: the system refuses.
+        """
+        for child in part.children:
+            self.objects.create_sparse(f"ckpt/{child.name}", JOURNAL_BYTES)
+            if child.role == "worker":
+                prefix = next(o.partition("/")[0] for o in child.writes if o.endswith("/header"))
+                self.objects.create_worker(prefix, part.worker_config[child.name])
+        for wanted in part.objects:
+            if wanted.kind == "ring":
+                self.objects.create_ring(wanted.name, wanted.entries)
+            elif wanted.kind == "log":
+                self.objects.create(wanted.name, log_size(LOG_BYTES))
+            elif wanted.kind == "cursor":
+                self.objects.create(wanted.name, cursor_size())
+
+    def _drop_unused(self) -> None:
+        """Lets go of children that have left, and of objects that the plan no longer has."""
+        for name in [n for n, c in self.children.items() if c.is_unwanted and c.process is None]:
+            if name == "controller" or self._ending_at:
+                continue
+            child = self.children.pop(name)
+            self.service.withdraw(name)
+            if child.journal is not None:
+                child.journal.close()
+        if any(child.is_unwanted for child in self.children.values()) or self._ending_at:
+            return
+        wanted = {o.name for o in self._part.objects}
+        wanted |= {f"ckpt/{name}" for name in self.children}
+        for name in [o.name for o in self.objects if o.name not in wanted]:
+            self.service.revoke(name)
+            self.objects.remove(name)
+
+    # ---- children ------------------------------------------------------------------------
+
+    def _add(self, part: ChildPart, cores: tuple[int, ...]) -> None:
+        identity = Identity()
+        if self.settings.separate_users and part.role == "nf":
+            identity = Identity(next(self._users), FIRST_UID)
+        journal = Journal(self.objects[f"ckpt/{part.name}"].fd)
+        child = Child(part.name, part.role, identity, part, cores, journal)
+        self.children[part.name] = child
+        self._start(child)
+
+    def _start(self, child: Child) -> None:
+        if child.part is not None:
+            child.key = make_token()
+            uid = child.identity.effective_uid
+            self.service.offer(child.name, child.key, uid, self._grants(child.part))
+            self._send_keys()
+        try:
+            child.start(self.folder.path)
+        except ProcessError as error:
+            child.state, child.last_exit = "waiting", error.text
+            now = time.monotonic()
+            child.restart_at = now + child.backoff.delay(0.0)
+            self.notices.append(str(error))
+            return
+        process = child.process
+        if process is not None:
+            self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
+
+    def _grants(self, part: ChildPart) -> dict[str, Handle]:
+        own = f"ckpt/{part.name}"
+        grants = {n: self.objects.handle(n, writable=False) for n in part.reads}
+        return grants | {n: self.objects.handle(n, writable=True) for n in (*part.writes, own)}
+
+    def _send_keys(self) -> None:
+        keys = {c.name: c.key for c in self.children.values() if c.part is not None}
+        self._control.send(m.Keys(keys=keys))
+
+    def _reap(self, child: Child) -> None:
+        process = child.process
+        if process is None:
+            return
+        status = process.reap()
+        if status is None:
+            return
+        self._selector.unregister(process.pidfd)
+        child.ended(status, time.monotonic())
+        if child.state == "done":
+            return
+        text = f"{child.name}: {child.last_exit}"
+        _LOG.warning("%s", text)
+        is_final = child.state == "failed"
+        if child.part is not None:
+            name = child.name
+            self._control.send(m.Failed(where="exit", text=text, fatal=is_final, name=name))
+            if is_final:
+                self._drainer.add(name, [w for w in child.part.writes if w.startswith("ring/")])
+
+    def _reap_orphans(self) -> None:
+        """As PID 1: takes the status of processes that lost their parent."""
+        own = {c.process.pid for c in self.children.values() if c.process is not None}
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid in own:
+                return
+            os.waitpid(found.si_pid, os.WNOHANG)
+
+    # ---- signals -------------------------------------------------------------------------
+
+    @contextmanager
+    def _catching_signals(self) -> Iterator[None]:
+        """Turns signals into calls of `stop`; only the main thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        out, into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        caught = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, lambda *_: None) for number in caught}
+        wakeup = signal.set_wakeup_fd(into, warn_on_full_buffer=False)
+        self._selector.register(out, selectors.EVENT_READ, lambda: self._on_signals(out))
+        try:
+            yield
+        finally:
+            self._selector.unregister(out)
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(out)
+            os.close(into)
+
+    def _on_signals(self, fd: int) -> None:
+        for number in os.read(fd, 64):
+            if number in (signal.SIGINT, signal.SIGTERM):
+                self.stop()
+
+
+class _Mail:
+    """Messages of the controller, with a descriptor that says when there are some."""
+
+    def __init__(self, control: Control) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._control, self._queue = control, queue.SimpleQueue[m.Body]()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="mail", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            message = self._control.poll(0.2)
+            if message is not None:
+                self._queue.put(message)
+                os.eventfd_write(self.fd, 1)
+
+    def take(self) -> Iterator[m.Body]:
+        """Yields what has come."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            return
+        while not self._queue.empty():
+            yield self._queue.get_nowait()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._is_closing = True
+        self._thread.join()
+        os.close(self.fd)

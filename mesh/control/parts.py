@@ -28,7 +28,16 @@ from mesh.errors import SpecError
 from mesh.module import ModuleInfo
 from mesh.plan import Plan, PlannedNF, PlannedSubscription
 
-__all__ = ["OBJECTS", "Layout", "Parts", "Placement", "make_parts", "native_subscriptions"]
+__all__ = [
+    "OBJECTS",
+    "RING_ENTRIES",
+    "Layout",
+    "Leaving",
+    "Parts",
+    "Placement",
+    "make_parts",
+    "native_subscriptions",
+]
 
 OBJECTS = ("header", "packets", "records", "fields", "flows")
 """A worker's shared objects by enum nfm_object."""
@@ -55,6 +64,15 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """An NF that finishes what it was sent: the objects that it had stay until it is done."""
+
+    placement: Placement
+    has_ring: bool
+    has_log: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How a plan is spread over processes.
 
@@ -64,7 +82,7 @@ class Layout:
         config: sizes of every worker, by name in nfm_worker_config.
         modules: the plan's stack modules by name.
         placements: by NF.
-        leaving: NFs that only finish what is in their rings, with the placement they had.
+        leaving: NFs that only finish what is in their rings.
         joined: NFs that were added while others ran.
         worker_cores: by worker, None leaves it to the supervisor.
         out: folder for files that NFs write.
@@ -75,7 +93,7 @@ class Layout:
     config: Mapping[str, int]
     modules: Mapping[str, ModuleInfo]
     placements: Mapping[str, Placement]
-    leaving: Mapping[str, Placement] = field(default_factory=dict)
+    leaving: Mapping[str, Leaving] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
     worker_cores: tuple[int, ...] | None = None
     max_packets: int | None = None
@@ -133,7 +151,11 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
         for nf in plan.nfs
         if _has_ring(nf)
     ]
-    receivers += [_receiver(name, place, layout, ()) for name, place in layout.leaving.items()]
+    receivers += [
+        _receiver(name, gone.placement, layout, ())
+        for name, gone in layout.leaving.items()
+        if gone.has_ring
+    ]
     return WorkerPart(
         worker="worker-0",
         id=0,
@@ -239,12 +261,12 @@ def _host(
     objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
     objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
     objects += [ObjectPart(nf.log, "log") for nf in nfs.values() if nf.log]
-    objects += [ObjectPart(_log(name), "log") for name in layout.leaving]
+    objects += [ObjectPart(_log(n), "log") for n, gone in layout.leaving.items() if gone.has_log]
     objects += [ObjectPart(r.cursor, "cursor") for nf in nfs.values() for r in nf.reads]
     objects += [ObjectPart(_checkpoint(name), "checkpoint") for name in names]
     children = [_worker_child(worker, layout) for worker in workers.values()]
     children += [_nf_child(nf, layout.placements[name]) for name, nf in nfs.items()]
-    children += [_leaving_child(name, place) for name, place in layout.leaving.items()]
+    children += [_leaving_child(name, gone) for name, gone in layout.leaving.items()]
     return HostPart(
         children=tuple(children),
         objects=tuple(objects),
@@ -281,15 +303,17 @@ def _nf_child(part: NFPart, place: Placement) -> ChildPart:
     )
 
 
-def _leaving_child(name: str, place: Placement) -> ChildPart:
+def _leaving_child(name: str, gone: Leaving) -> ChildPart:
     """An NF that finishes what it has; it mapped all of it long ago."""
+    ring = (_ring(name),) if gone.has_ring else ()
+    log = (_log(name),) if gone.has_log else ()
     return ChildPart(
         name=name,
         role="nf",
-        cores=place.cores,
-        restart=place.restart,
-        writes=(_ring(name), _log(name), _checkpoint(name)),
-        reads=_objects(0),
+        cores=gone.placement.cores,
+        restart="never",
+        writes=(*ring, *log, _checkpoint(name)),
+        reads=_objects(0) if gone.has_ring else (),
     )
 
 

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what shall run to the parts of a revision: loads NF classes, composes, checks sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mesh.capacity import check_capacity
+from mesh.control.desired import RESERVED, Desired
+from mesh.control.parts import RING_ENTRIES, Layout, Leaving, Parts, Placement, make_parts
+from mesh.control.wire import PortPart
+from mesh.errors import PlanError, SpecError
+from mesh.native_worker import worker_config
+from mesh.plan import Plan
+from mesh.registry import Registry
+from mesh.runner import make_plan
+from mesh.spec import NFSpec, Spec, user_events_of, uses_of
+
+__all__ = ["Composed", "compose_desired", "place_of"]
+FIRST = 1
+"""The revision that a run begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """One revision, ready to be handed out.
+
+    Attributes:
+        desired: what was asked for, with the names of all NFs and the ids of all event types.
+    """
+
+    desired: Desired
+    plan: Plan
+    parts: Parts
+
+
+def compose_desired(desired: Desired, registry: Registry) -> Composed:
+    """Composes.
+
+    Raises:
+        MeshError: of the kinds that make_plan and check_capacity raise; the text names the place.
+    """
+    spec = _named(desired.parsed, registry)
+    plan = make_plan(
+        uses_of(spec, registry),
+        events=user_events_of(spec),
+        limits=spec.modules,
+        registry=registry,
+        numbers=desired.numbers or None,
+    )
+    modules = {m.name: registry.module(m.name) for m in plan.modules}
+    names = [entry.name or "" for entry in spec.nfs]
+    joined = {name: desired.joined.get(name, desired.revision) for name in names}
+    config = {**spec.worker, "verify_checksums": int(spec.checksums == "verify")}
+    sizes = {"n_records": int(worker_config(config).n_records)}
+    check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes)
+    layout = Layout(
+        ports=tuple(PortPart("pcap", port.pcap) for port in spec.ports),
+        mode="file",
+        config=config,
+        modules=modules,
+        placements={entry.name or "": place_of(entry) for entry in spec.nfs},
+        leaving={name: _leaving(gone) for name, gone in desired.leaving.items()},
+        joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
+        worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
+        max_packets=spec.max_packets,
+        out=spec.out,
+    )
+    plain = spec.model_dump(mode="json", exclude_unset=True)
+    numbers = plan.catalogue.numbers
+    numbered = replace(desired, spec=plain, numbers=numbers, joined=joined)
+    return Composed(numbered, plan, make_parts(plan, layout))
+
+
+def place_of(entry: NFSpec) -> Placement:
+    """Takes from an entry of a spec what does not matter to composition."""
+    return Placement(
+        use=entry.use,
+        config=entry.config,
+        delivery=entry.delivery,
+        restart=entry.restart,
+        cores=None if entry.cores is None else tuple(entry.cores),
+        ring_entries=entry.ring or RING_ENTRIES,
+    )
+
+
+def _leaving(gone: Mapping[str, Any]) -> Leaving:
+    entry = NFSpec.model_validate(gone["entry"])
+    return Leaving(place_of(entry), bool(gone["has_ring"]), bool(gone["has_log"]))
+
+
+def _named(spec: Spec, registry: Registry) -> Spec:
+    """Gives every NF the name that it has in the plan."""
+    nfs: list[NFSpec] = []
+    for i, entry in enumerate(spec.nfs):
+        try:
+            name = entry.name or registry.nf(entry.use).name
+        except PlanError as error:
+            raise type(error)(error.text, path=f"nfs[{i}].use") from error
+        if name in RESERVED or name.startswith("worker-"):
+            raise SpecError(f"nfs[{i}].name", f"{name!r} is the name of another process")
+        if any(name == other.name for other in nfs):
+            raise SpecError(f"nfs[{i}].name", f"an NF {name!r} is there already")
+        if entry.ring is not None and entry.ring & (entry.ring - 1):
+            raise SpecError(f"nfs[{i}].ring", f"{entry.ring} is no power of two")
+        nfs.append(entry.model_copy(update={"name": name}))
+    if not spec.ports:
+        raise SpecError("ports", "name a capture: ports: [{pcap: FILE}]")
+    return spec.model_copy(update={"nfs": nfs})

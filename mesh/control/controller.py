@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller process: `python -m mesh.control.controller --run DIR --key-fd N`.
+
+A thin edge around `state.Mesh`: a ROUTER that processes and tools speak to, an XPUB on which
+published events go out, a thread that composes. It holds no shared memory. It may be killed and
+started again while packets flow: what shall run stands in the run directory, who runs says so
+itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zmq
+import zmq.asyncio
+
+from mesh._ffi import ABI_VERSION
+from mesh.control.client import CONTROLLER
+from mesh.control.composing import Composed, compose_desired
+from mesh.control.desired import Desired, load_desired, save_desired
+from mesh.control.metrics import serve
+from mesh.control.seal import MAX_BYTES, Opener, Refused, Sealer
+from mesh.control.state import Action, Compose, Mesh, Publish, Save, Send
+from mesh.control.status import status
+from mesh.errors import MeshError, SpecError
+from mesh.registry import Registry
+
+__all__ = ["Controller", "Options", "main"]
+
+log = logging.getLogger("nfmesh.controller")
+
+TICK_S = 0.1
+WATCH_BACKLOG = 1000
+"""Events that wait for a slow watcher; it misses what is beyond."""
+MAX_KEYS_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a controller is run.
+
+    Attributes:
+        run: the run directory.
+        keys: of "supervisor" and "tool".
+        metrics_port: of the Prometheus endpoint on this host; None: no endpoint, 0: any port.
+        registry: what is installed.
+        clock: monotonic seconds.
+    """
+
+    run: Path
+    keys: Mapping[str, bytes] = field(repr=False)
+    metrics_port: int | None = None
+    registry: Registry = field(default_factory=Registry.installed)
+    clock: Callable[[], float] = time.monotonic
+
+
+class Controller:
+    """Runs until it is cancelled.
+
+    Raises:
+        SpecError: there is no plan in the run directory.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.mesh = Mesh(load_desired(options.run), ABI_VERSION)
+        self._sealer = Sealer(CONTROLLER)
+        self._opener = Opener(self._key_of)
+        self._lock = threading.Lock()
+        self._watched: set[str] = set()
+        self._context = zmq.asyncio.Context()
+        self._router = self._bind(zmq.ROUTER, "control")
+        self._events = self._bind(zmq.XPUB, "events")
+        self.metrics_port = 0
+        self._unsent = 0
+
+    async def run(self) -> None:
+        """Serves; cancelling ends it."""
+        close_metrics: Callable[[], None] | None = None
+        if self.options.metrics_port is not None:
+            self.metrics_port, close_metrics = serve(self.options.metrics_port, self._status)
+            log.info("metrics on http://127.0.0.1:%d/metrics", self.metrics_port)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                await self._do(self.mesh.start())
+                tasks.create_task(self._receive())
+                tasks.create_task(self._watch())
+                tasks.create_task(self._tick())
+        finally:
+            if close_metrics is not None:
+                await asyncio.to_thread(close_metrics)
+            self._router.close(200)
+            self._events.close(0)
+            self._context.term()
+
+    def _bind(self, kind: int, name: str) -> zmq.asyncio.Socket:
+        path = self.options.run / name
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        socket: zmq.asyncio.Socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        if kind == zmq.XPUB:
+            socket.setsockopt(zmq.SNDHWM, WATCH_BACKLOG)
+            socket.setsockopt(zmq.MAXMSGSIZE, 1024)
+        else:
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            socket.setsockopt(zmq.MAXMSGSIZE, 4 * MAX_BYTES)
+        socket.bind(f"ipc://{path}")
+        # NFs have other uids; who may come near is decided by the directory, who is taken by keys.
+        path.chmod(0o666)
+        return socket
+
+    def _key_of(self, name: str) -> bytes | None:
+        return self.options.keys.get(name) or self.mesh.key_of(name)
+
+    def _status(self) -> dict[str, Any]:
+        """Makes a status; called by the metrics thread too."""
+        with self._lock:
+            return self._with_refusals(status(self.mesh, self.options.clock()))
+
+    def _with_refusals(self, found: dict[str, Any]) -> dict[str, Any]:
+        unsent = {"unsent": self._unsent} if self._unsent else {}
+        return {**found, "refused": {**self._opener.refused, **unsent, **found["refused"]}}
+
+    # ---- what comes in -----------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        while True:
+            identity, *frames = await self._router.recv_multipart()
+            try:
+                message = self._opener.open(frames)
+            except Refused as error:
+                log.warning("%s", error)
+                continue
+            with self._lock:
+                actions = self.mesh.receive(identity, message, self.options.clock())
+            await self._do(actions)
+
+    async def _watch(self) -> None:
+        """Follows who subscribes to what: XPUB says the first and the last of each topic."""
+        while True:
+            frame = await self._events.recv()
+            kind, topic = frame[:1], frame[1:].decode("utf-8", "replace").rstrip(".")
+            if kind == b"\x01":
+                self._watched.add(topic)
+            elif kind == b"\x00":
+                self._watched.discard(topic)
+            with self._lock:
+                actions = self.mesh.watch(frozenset(self._watched), self.options.clock())
+            await self._do(actions)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            with self._lock:
+                actions = self.mesh.tick(self.options.clock())
+            await self._do(actions)
+
+    # ---- what goes out -----------------------------------------------------------------------
+
+    async def _do(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                await self._send(action)
+            elif isinstance(action, Publish):
+                await self._events.send_multipart([action.topic, action.payload])
+            elif isinstance(action, Save):
+                save_desired(self.options.run, action.desired)
+            elif isinstance(action, Compose):
+                self._tasks.create_task(self._compose(action.desired))
+
+    async def _send(self, action: Send) -> None:
+        key = self._key_of(action.name)
+        if key is None:
+            return
+        try:
+            frames = self._sealer.seal(action.body, key)
+            await self._router.send_multipart([action.identity, *frames], zmq.NOBLOCK)
+        except (Refused, zmq.ZMQError) as error:
+            self._unsent += 1
+            log.warning("%s to %s: %s", action.body.TYPE, action.name, error)
+
+    async def _compose(self, desired: Desired) -> None:
+        found = await asyncio.to_thread(_composed, desired, self.options.registry)
+        with self._lock:
+            now = self.options.clock()
+            if isinstance(found, MeshError):
+                actions = self.mesh.not_composed(found, now)
+            else:
+                actions = self.mesh.composed(found, now)
+        await self._do(actions)
+
+
+def _composed(desired: Desired, registry: Registry) -> Composed | MeshError:
+    """Composes; whatever the code of an NF raises is an error of the plan."""
+    try:
+        return compose_desired(desired, registry)
+    except MeshError as error:
+        return error
+    except Exception as error:
+        log.exception("composing")
+        return SpecError("", f"{type(error).__name__}: {error}")
+
+
+def _read_keys(fd: int) -> dict[str, bytes]:
+    with os.fdopen(fd, "rb") as pipe:
+        raw = pipe.read(MAX_KEYS_BYTES)
+    try:
+        keys = msgpack.unpackb(raw, raw=False)
+        found = {name: bytes(keys[name]) for name in ("supervisor", "tool")}
+    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        raise SpecError("--key-fd", f"no keys come from descriptor {fd}") from error
+    return found
+
+
+async def _run(options: Options) -> None:
+    controller = Controller(options)
+    task = asyncio.ensure_future(controller.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the controller; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="mesh.control.controller", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--key-fd", type=int, required=True, help="descriptor with the keys")
+    parser.add_argument("--metrics-port", type=int, help="Prometheus endpoint on 127.0.0.1")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(format="nfmesh: controller: %(message)s", level=logging.WARNING)
+    try:
+        keys = _read_keys(given.key_fd)
+        asyncio.run(_run(Options(given.run, keys, given.metrics_port)))
+    except (MeshError, OSError) as error:
+        sys.stderr.write(f"nfmesh: controller: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

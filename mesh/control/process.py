@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process as the controller knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mesh.control import messages as m
+from mesh.control.stats import Stats
+from mesh.control.wire import HostPart, NFPart, WorkerPart, to_wire
+
+__all__ = ["AnyPart", "Process", "is_same"]
+
+AnyPart = WorkerPart | NFPart | HostPart
+SILENT_S = 3.0
+
+
+@dataclass(slots=True)
+class Process:
+    """A registered process; a restarted one is another, with another session.
+
+    Attributes:
+        identity: of its connection, for the ROUTER.
+        seen_at: seconds, when it was last heard.
+        sent: revision that it was told; part: what that said; sent_part until it is ready.
+        ready: revision that it said it has applied; acked: the part of that revision.
+        effective_from: first packet that the revision holds for (workers).
+        positions: ring → entries pushed before that (workers).
+        went: it was told to go; attached: it said that it did.
+        draining: why it was told to drain, or "".
+        told: it was told that the run is over.
+    """
+
+    name: str
+    role: Literal["worker", "nf", "supervisor"]
+    identity: bytes
+    session: int
+    pid: int
+    cores: tuple[int, ...]
+    registered_at: float
+    seen_at: float
+    sent: int = 0
+    part: AnyPart | None = None
+    ready: int = 0
+    acked: AnyPart | None = None
+    effective_from: int | None = None
+    positions: Mapping[str, int] = field(default_factory=dict)
+    went: bool = False
+    attached: bool = False
+    draining: str = ""
+    drained: bool = False
+    told: bool = False
+    watches: tuple[str, ...] = ()
+    stats: Stats | None = None
+
+    def is_silent(self, now: float) -> bool:
+        """True when it has not been heard for several heartbeats."""
+        return now - self.seen_at > SILENT_S
+
+    def give(self, revision: int, part: AnyPart, after: Mapping[str, int]) -> m.PlanPart:
+        """Notes a part as sent and returns the message."""
+        self.sent, self.part = revision, part
+        return m.PlanPart(revision=revision, part=to_wire(part), after=dict(after))
+
+    def keep(self, revision: int, part: AnyPart) -> None:
+        """Notes that a revision changes nothing for it."""
+        self.sent = self.ready = revision
+        self.part = self.acked = part
+
+    def has_applied(self, message: m.Ready) -> None:
+        """Notes that it is ready."""
+        self.ready = message.revision
+        if message.revision == self.sent:
+            self.acked = self.part
+        self.effective_from = message.effective_from
+        self.positions = dict(message.positions)
+
+
+def is_same(one: AnyPart | None, other: AnyPart) -> bool:
+    """True when a process that has one part need not be told the other.
+
+    Event types that it does not hear of otherwise do not matter: ids never change.
+    """
+    if one is None or type(one) is not type(other):
+        return False
+    if isinstance(one, HostPart) or isinstance(other, HostPart):
+        return one == other
+    return replace(one, types=()) == replace(other, types=())

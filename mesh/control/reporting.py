@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a run from what its processes said; the same JSON as Report.to_json()."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mesh.control.state import Mesh
+
+__all__ = ["final_report", "start_failures"]
+
+
+def final_report(mesh: Mesh) -> tuple[dict[str, Any], str]:
+    """Returns the report, and why it is not whole ("" when it is)."""
+    eof = mesh.eof
+    order = [] if mesh.now is None else [nf.name for nf in mesh.now.plan.nfs]
+    names = [*order, *(name for name in mesh.results if name not in order)]
+    report = {
+        "source": eof.source if eof else "",
+        "seconds": eof.seconds if eof else 0.0,
+        "packets": eof.statistics.get("packets", 0) if eof else 0,
+        "statistics": dict(eof.statistics) if eof else {},
+        "nfs": [_nf(mesh, name) for name in names],
+        "counters": {k: v for k, v in eof.counters.items() if v} if eof else {},
+        "warnings": list(eof.warnings) if eof else [],
+        "interrupted": bool(mesh.stopping) or bool(eof and eof.interrupted),
+    }
+    return report, _error(mesh)
+
+
+def start_failures(mesh: Mesh) -> list[str]:
+    """Returns the names of NFs that did not start."""
+    failed = [name for name, each in mesh.failures.items() if each.where in ("import", "start")]
+    return sorted({*failed, *(name for name, r in mesh.results.items() if r.start_failed)})
+
+
+def _nf(mesh: Mesh, name: str) -> dict[str, Any]:
+    result = mesh.results.get(name)
+    if result is not None:
+        return result.report
+    failed = mesh.failures.get(name)
+    text = f"NF {name!r} failed in {failed.where}: {failed.text}" if failed else ""
+    return {
+        "name": name,
+        "events": 0,
+        "batches": 0,
+        "published": {},
+        "results": None,
+        "errors": [text] if text else [],
+        "failures": int(bool(failed)),
+        "disabled": True,
+    }
+
+
+def _error(mesh: Mesh) -> str:
+    nfs = set() if mesh.now is None else set(mesh.now.parts.nfs)
+    for name, failed in mesh.failures.items():
+        if name not in nfs and mesh.eof is None:
+            return failed.text if name == "controller" else f"{name}: {failed.text}"
+    return ""

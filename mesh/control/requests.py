@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tools ask for, as a new revision of what shall run. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mesh.control import messages as m
+from mesh.control.desired import (
+    Desired,
+    add_nf,
+    change_subscription,
+    events_without,
+    remove_nf,
+)
+from mesh.errors import SpecError, did_you_mean
+from mesh.plan import Plan, PlannedNF
+from mesh.spec import NFSpec, SubscriptionSpec, parse
+
+__all__ = ["CHANGES", "Change", "changed", "without_leaving"]
+
+Change = m.NfAdd | m.NfRemove | m.Subscribe | m.Unsubscribe | m.Apply
+CHANGES = (m.NfAdd, m.NfRemove, m.Subscribe, m.Unsubscribe, m.Apply)
+
+
+def changed(request: Change, desired: Desired, plan: Plan) -> Desired:
+    """Returns what shall run after the request.
+
+    Args:
+        request: a tool's.
+        desired: what shall run now.
+        plan: composed of it.
+
+    Raises:
+        SpecError: the request does not fit; nothing has changed.
+        NFMissing: no such NF runs.
+    """
+    spec = desired.parsed
+    if isinstance(request, m.NfAdd):
+        name = request.entry.get("name")
+        if name in desired.leaving:
+            raise SpecError("nfs", f"the last {name!r} is still leaving; try again")
+        return desired.with_spec(add_nf(spec, request.entry))
+    if isinstance(request, m.NfRemove):
+        rest, entry = remove_nf(spec, request.nf)
+        gone = {**desired.leaving, request.nf: _leaving(entry, plan)}
+        return _with_leaving(desired.with_spec(rest), gone)
+    if isinstance(request, m.Apply):
+        return _applied(request, desired, plan)
+    return _resubscribed(request, desired, plan)
+
+
+def without_leaving(desired: Desired, name: str) -> Desired:
+    """Returns what shall run once a removed NF has left."""
+    leaving = {key: gone for key, gone in desired.leaving.items() if key != name}
+    return replace(desired, revision=desired.revision + 1, leaving=leaving)
+
+
+def _with_leaving(desired: Desired, leaving: dict[str, Any]) -> Desired:
+    joined = {name: at for name, at in desired.joined.items() if name not in leaving}
+    return replace(desired, leaving=leaving, joined=joined)
+
+
+def _applied(request: m.Apply, desired: Desired, plan: Plan) -> Desired:
+    spec = parse(request.spec)
+    names = {entry.name or entry.use for entry in spec.nfs}
+    gone = dict(desired.leaving)
+    for entry in desired.parsed.nfs:
+        if entry.name not in names:
+            gone[entry.name or ""] = _leaving(entry, plan)
+    return _with_leaving(desired.with_spec(spec), gone)
+
+
+def _leaving(entry: NFSpec, plan: Plan) -> dict[str, Any]:
+    planned = _planned(plan, entry.name or "")
+    return {
+        "entry": entry.model_dump(mode="json", exclude_unset=True),
+        "has_ring": any(sub.parts for sub in planned.subscriptions),
+        "has_log": bool(planned.publishes),
+    }
+
+
+def _resubscribed(request: m.Subscribe | m.Unsubscribe, desired: Desired, plan: Plan) -> Desired:
+    planned = _planned(plan, request.nf)
+    names = list(dict.fromkeys(sub.name for sub in planned.cls.subscriptions()))
+    name = request.subscription or names[0]
+    if request.subscription is None and len(names) != 1:
+        text = f"NF {request.nf!r} has several ({', '.join(names)}): say which"
+        raise SpecError("subscription", text)
+    if name not in names:
+        hint = did_you_mean(name, names) or f" (has: {', '.join(names)})"
+        raise SpecError("subscription", f"NF {request.nf!r} has none named {name!r}{hint}")
+    heard = tuple(e for sub in planned.subscriptions if sub.name == name for e in sub.events)
+    if isinstance(request, m.Unsubscribe):
+        events = events_without(heard, request.events, request.nf)
+        change = SubscriptionSpec(events=events)
+    else:
+        if not request.events and request.where is None:
+            raise SpecError("events", "name events, or give a filter")
+        change = SubscriptionSpec(
+            events=list(dict.fromkeys([*heard, *request.events])), where=request.where
+        )
+    return desired.with_spec(change_subscription(desired.parsed, request.nf, name, change))
+
+
+def _planned(plan: Plan, name: str) -> PlannedNF:
+    for nf in plan.nfs:
+        if nf.name == name:
+            return nf
+    hint = did_you_mean(name, (nf.name for nf in plan.nfs))
+    raise SpecError("nf", f"no NF {name!r} runs here{hint}")

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's core: what is heard comes in, what to do comes out. No socket, no clock.
+
+Theory of operation. `Mesh` knows what shall run (`Desired`), its composition (`Composed`), and
+every registered process. Whatever happens, it notes the fact and then walks over all processes and
+tells each what it lacks (`steps.py`): so the order of events, lost messages and restarts of anybody
+end in the same state. Composing loads code and takes time; it is an action whose result comes back
+by `composed` or `not_composed`.
+
+Rules of this file. At most one change is under way; another is refused at once. A change is saved
+before anybody is told. A change that fails is taken back by a further revision, so that numbers
+only grow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from mesh.control import messages as m
+from mesh.control import steps
+from mesh.control.composing import Composed
+from mesh.control.desired import Desired
+from mesh.control.process import Process
+from mesh.control.requests import CHANGES, Change, changed, without_leaving
+from mesh.control.seal import Envelope, pack
+from mesh.errors import MeshError, PlanError, SpecError
+
+__all__ = ["Action", "Compose", "Mesh", "Pending", "Publish", "Save", "Send"]
+
+CHANGE_S = 30.0
+"""A change that has not come into effect by then is taken back."""
+FROM_TOOLS = (m.Status, m.Stop, *CHANGES)
+FROM_PROCESSES = (
+    *(m.Register, m.Heartbeat, m.Ready, m.Attached, m.Drained),
+    *(m.Eof, m.Result, m.Failed, m.Published),
+)
+KEPT_NOTICES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Seal for `name` and send to the connection."""
+
+    identity: bytes
+    name: str
+    body: m.Body
+
+
+@dataclass(frozen=True, slots=True)
+class Compose:
+    """Compose, then call `composed` or `not_composed`."""
+
+    desired: Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write to the run directory."""
+
+    desired: Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send to whoever watches."""
+
+    topic: bytes
+    payload: bytes
+
+
+Action = Send | Compose | Save | Publish
+
+
+@dataclass(slots=True)
+class Pending:
+    """A change under way.
+
+    Attributes:
+        request: what was asked, None for a change of the controller's own.
+        identity, name, seq: whom to answer.
+        before: what ran before it.
+        revision: of the change, once composed.
+        nf: that it is about, or "".
+    """
+
+    request: Change | None
+    identity: bytes
+    name: str
+    seq: int
+    before: Desired
+    since: float
+    revision: int = 0
+    nf: str = ""
+
+
+class Mesh:
+    """What the controller knows.
+
+    Args:
+        desired: what shall run.
+        abi: version that processes must have.
+    """
+
+    def __init__(self, desired: Desired, abi: int) -> None:
+        self.desired, self.abi = desired, abi
+        self.now: Composed | None = None
+        self.processes: dict[str, Process] = {}
+        self.keys: dict[str, bytes] = {}
+        self.results: dict[str, m.Result] = {}
+        self.failures: dict[str, m.Failed] = {}
+        self.notices: list[str] = []
+        self.refused: Counter[str] = Counter()
+        self.eof: m.Eof | None = None
+        self.pending: Pending | None = None
+        self.stopping = ""
+        self.is_over = False
+        self.watched: frozenset[str] = frozenset()
+        self._out: list[Action] = []
+
+    # ---- events in, actions out --------------------------------------------------------------
+
+    def start(self) -> list[Action]:
+        """Begins: asks for the composition of what shall run."""
+        return [Compose(self.desired)]
+
+    def receive(self, identity: bytes, message: Envelope, now: float) -> list[Action]:
+        """Takes a message of a process or a tool."""
+        body = message.body
+        if isinstance(body, m.Keys) and message.name == "supervisor":
+            self.keys = dict(body.keys)
+        elif isinstance(body, FROM_TOOLS) and message.name in ("tool", "supervisor"):
+            self._asked(identity, message, now)
+        elif isinstance(body, FROM_PROCESSES) and message.name != "tool":
+            self._heard(identity, message, now)
+        else:
+            self.refused["role"] += 1
+        return self._advance(now)
+
+    def composed(self, made: Composed, now: float) -> list[Action]:
+        """Takes a composition that was asked for."""
+        self.now, self.desired = made, made.desired
+        self._out.append(Save(made.desired))
+        if self.pending is not None:
+            self.pending.revision = made.desired.revision
+            if isinstance(self.pending.request, m.NfAdd):
+                self.pending.nf = str(made.desired.spec["nfs"][-1]["name"])
+        return self._advance(now)
+
+    def not_composed(self, error: MeshError, now: float) -> list[Action]:
+        """Takes the news that what was asked for cannot be composed; nothing has changed."""
+        pending, self.pending = self.pending, None
+        if pending is None or self.now is None:
+            failed = m.Failed(where="plan", text=str(error), fatal=True)
+            self.failures["controller"] = failed
+            return self._advance(now)
+        self._refuse(pending, error)
+        return self._advance(now)
+
+    def watch(self, events: frozenset[str], now: float) -> list[Action]:
+        """Takes the names of the events that somebody watches; "" is all."""
+        self.watched = events
+        return self._advance(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Takes note of the time; call it several times a second."""
+        return self._advance(now)
+
+    def key_of(self, name: str) -> bytes | None:
+        """Returns the key of a process that the supervisor has started."""
+        return self.keys.get(name)
+
+    # ---- processes ---------------------------------------------------------------------------
+
+    def _heard(self, identity: bytes, message: Envelope, now: float) -> None:
+        body, name = message.body, message.name
+        if isinstance(body, m.Register):
+            self._registered(identity, message, body, now)
+            return
+        process = self.processes.get(name)
+        if process is None or process.session != message.session:
+            self._send(identity, name, m.Who())
+            return
+        process.identity, process.seen_at = identity, now
+        if isinstance(body, m.Heartbeat):
+            process.stats = body.stats or process.stats
+            self._send(identity, name, m.Seen())
+        elif isinstance(body, m.Ready):
+            process.has_applied(body)
+        elif isinstance(body, m.Attached):
+            process.attached = process.went = True
+        elif isinstance(body, m.Drained):
+            process.drained = True
+        elif isinstance(body, m.Published):
+            self._published(name, body)
+        else:
+            self._ended(process, body)
+
+    def _registered(self, identity: bytes, message: Envelope, body: m.Register, now: float) -> None:
+        name = message.name
+        role = "worker" if name.startswith("worker-") else "nf"
+        if body.role != ("supervisor" if name == "supervisor" else role):
+            self.refused["role"] += 1
+            return
+        if body.abi not in (0, self.abi):
+            text = f"its library has ABI {body.abi}, this mesh has {self.abi}; reinstall nfmesh"
+            self.failures[name] = m.Failed(where="register", text=text, fatal=True)
+            self._send(identity, name, m.Leave())
+            return
+        known = self.processes.get(name)
+        if known is not None and known.session == message.session:
+            known.identity, known.seen_at = identity, now
+            known.watches = ()
+        else:
+            self.processes[name] = self._new_process(identity, message, body, now)
+            self.failures.pop(name, None)
+        self._send(identity, name, m.Seen())
+
+    def _new_process(
+        self, identity: bytes, message: Envelope, body: m.Register, now: float
+    ) -> Process:
+        made = Process(
+            name=message.name,
+            role=body.role,
+            identity=identity,
+            session=message.session,
+            pid=body.pid,
+            cores=tuple(body.cores),
+            registered_at=now,
+            seen_at=now,
+        )
+        made.ready = body.revision
+        part = None if self.now is None else steps.part_of(self.now.parts, made)
+        if part is not None and body.revision == self.desired.revision:
+            made.keep(body.revision, part)
+        return made
+
+    def _ended(self, process: Process, body: m.Body) -> None:
+        if isinstance(body, m.Eof):
+            self.eof = body
+        elif isinstance(body, m.Result):
+            self.results[process.name] = body
+        elif isinstance(body, m.Failed):
+            about = body.name if process.role == "supervisor" and body.name else process.name
+            self._note(f"{about}: {body.where}: {body.text}")
+            if body.fatal:
+                self.failures[about] = body
+            elif body.where == "plan" and self.pending is not None:
+                self._take_back(SpecError("", f"{about}: {body.text}"))
+
+    def _published(self, nf: str, body: m.Published) -> None:
+        for event in body.events:
+            payload = pack({"nf": nf, **event.model_dump()})
+            self._out.append(Publish(f"{event.event}.".encode(), payload))
+        if body.missed:
+            payload = pack({"nf": nf, "missed": body.missed})
+            self._out.append(Publish(b".missed", payload))
+
+    # ---- tools -------------------------------------------------------------------------------
+
+    def _asked(self, identity: bytes, message: Envelope, now: float) -> None:
+        body = message.body
+        if isinstance(body, m.Status):
+            from mesh.control.status import status
+
+            self._answer(identity, message.name, message.seq, status(self, now))
+        elif isinstance(body, m.Stop):
+            self.stopping = "now" if body.now else "stop"
+            self._answer(identity, message.name, message.seq, {"stopping": True})
+        elif isinstance(body, CHANGES):
+            self._begin(identity, message, body, now)
+
+    def _begin(self, identity: bytes, message: Envelope, request: Change, now: float) -> None:
+        asked = Pending(request, identity, message.name, message.seq, self.desired, now)
+        asked.nf = getattr(request, "nf", "")
+        if self.pending is not None or self.now is None:
+            self._refuse(asked, SpecError("", "another change is under way; try again"))
+        elif self.stopping or self.eof is not None:
+            self._refuse(asked, SpecError("", "the run is ending"))
+        else:
+            try:
+                desired = changed(request, self.desired, self.now.plan)
+            except MeshError as error:
+                self._refuse(asked, error)
+                return
+            self.pending = asked
+            self._out.append(Compose(desired))
+
+    def _refuse(self, pending: Pending, error: MeshError) -> None:
+        if pending.request is None:
+            self._note(f"change failed: {error}")
+            return
+        text, path = str(error), ""
+        if isinstance(error, SpecError | PlanError):
+            text, path = error.text, error.path
+            if isinstance(error, PlanError) and error.nf:
+                text = f"NF {error.nf!r}: {text}"
+        error_body = m.Error(request=pending.seq, text=text, path=path)
+        self._send(pending.identity, pending.name, error_body)
+
+    def _answer(self, identity: bytes, name: str, seq: int, result: m.Data) -> None:
+        self._send(identity, name, m.Ok(request=seq, result=result))
+
+    # ---- changes under way -------------------------------------------------------------------
+
+    def _settle(self, now: float) -> None:
+        """Ends the change under way if it has come into effect or will not."""
+        pending = self.pending
+        if pending is None or not pending.revision:
+            return
+        result = steps.outcome(self, pending.request, pending.nf)
+        if isinstance(result, MeshError):
+            self._take_back(result)
+        elif self.is_over or (pending.request is None and now - pending.since > CHANGE_S):
+            self.pending = None
+        elif result is not None:
+            self.pending = None
+            result = {"revision": pending.revision, **result}
+            if pending.request is not None:
+                self._answer(pending.identity, pending.name, pending.seq, result)
+        elif now - pending.since > CHANGE_S:
+            self._take_back(SpecError("", f"not in effect after {CHANGE_S:.0f} s; taken back"))
+
+    def _take_back(self, error: MeshError) -> None:
+        pending = self.pending
+        if pending is None:
+            return
+        self._refuse(pending, error)
+        if self.eof is not None:
+            self.pending = None
+            return
+        self.pending = replace(pending, request=None, revision=0, nf="")
+        numbers = self.desired.numbers
+        revision = self.desired.revision + 1
+        self._out.append(Compose(replace(pending.before, revision=revision, numbers=numbers)))
+
+    def _say_goodbye(self, now: float) -> None:
+        """Begins the revision without an NF that has left."""
+        for name in self.desired.leaving:
+            if self.pending is None and steps.has_left(self, name, now):
+                process = self.processes.pop(name, None)
+                if process is not None:
+                    self._send(process.identity, name, m.Leave())
+                self.pending = Pending(None, b"", "", 0, self.desired, now)
+                self._out.append(Compose(without_leaving(self.desired, name)))
+
+    # ---- going on ----------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> list[Action]:
+        self._settle(now)
+        self._say_goodbye(now)
+        for process, body in steps.messages(self, now):
+            self._send(process.identity, process.name, body)
+        found, self._out = self._out, []
+        return found
+
+    def _send(self, identity: bytes, name: str, body: m.Body) -> None:
+        self._out.append(Send(identity, name, body))
+
+    def _note(self, text: str) -> None:
+        self.notices = [*self.notices, text][-KEPT_NOTICES:]

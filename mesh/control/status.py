@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `nfmesh status` prints and the metrics are made of: all that is known, as plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mesh.control.process import Process
+from mesh.control.stats import HostStats, NFStats, RingStats, WorkerStats
+
+if TYPE_CHECKING:
+    from mesh.control.state import Mesh
+
+__all__ = ["status"]
+
+
+def status(mesh: Mesh, now: float) -> dict[str, Any]:
+    """Returns everything, JSON values only."""
+    return {
+        "revision": mesh.desired.revision,
+        "state": _state(mesh),
+        "processes": _processes(mesh, now),
+        "objects": [each.model_dump() for each in _host(mesh).objects],
+        "workers": {p.name: _worker(p) for p in _of_role(mesh, "worker")},
+        "nfs": {p.name: _nf(p) for p in _of_role(mesh, "nf")},
+        "rings": _rings(mesh),
+        "subscriptions": _subscriptions(mesh),
+        "modules": [] if mesh.now is None else [m.name for m in mesh.now.plan.modules],
+        "publishes": _publishes(mesh),
+        "notices": [*_host(mesh).notices, *mesh.notices],
+        "refused": {
+            **dict(mesh.refused),
+            **{f"descriptors.{k}": v for k, v in _host(mesh).refused.items()},
+        },
+    }
+
+
+def _state(mesh: Mesh) -> str:
+    if mesh.is_over:
+        return "over"
+    if mesh.stopping or mesh.eof is not None:
+        return "ending"
+    workers = _of_role(mesh, "worker")
+    return "running" if workers and all(p.attached for p in workers) else "starting"
+
+
+def _of_role(mesh: Mesh, role: str) -> list[Process]:
+    return [p for p in mesh.processes.values() if p.role == role]
+
+
+def _host(mesh: Mesh) -> HostStats:
+    supervisor = mesh.processes.get("supervisor")
+    stats = supervisor.stats if supervisor else None
+    return stats if isinstance(stats, HostStats) else HostStats()
+
+
+def _processes(mesh: Mesh, now: float) -> list[dict[str, Any]]:
+    """The supervisor's list, with what only the controller knows; then processes not on it."""
+    rows: dict[str, dict[str, Any]] = {
+        each.name: each.model_dump() for each in _host(mesh).processes
+    }
+    for process in mesh.processes.values():
+        row = rows.setdefault(
+            process.name,
+            {
+                "name": process.name,
+                "role": process.role,
+                "pid": process.pid,
+                "state": "running",
+                "cores": list(process.cores),
+            },
+        )
+        row["phase"] = _phase(process)
+        row["revision"] = process.ready
+        row["seen_ago_s"] = round(max(0.0, now - process.seen_at), 3)
+        if process.is_silent(now):
+            row["state"] = "silent"
+    for name, failed in mesh.failures.items():
+        rows.setdefault(name, {"name": name})["failed"] = f"{failed.where}: {failed.text}"
+    return list(rows.values())
+
+
+def _phase(process: Process) -> str:
+    """How far it is: registered, ready, attached, draining, drained."""
+    if process.drained:
+        return "drained"
+    if process.draining:
+        return "draining"
+    if process.attached:
+        return "attached"
+    return "ready" if process.ready else "registered"
+
+
+def _worker(process: Process) -> dict[str, Any]:
+    stats = process.stats
+    if not isinstance(stats, WorkerStats):
+        return {"effective_from": process.effective_from}
+    return {
+        "statistics": dict(stats.statistics),
+        "counters": dict(stats.counters),
+        "ports": [port.model_dump() for port in stats.ports],
+        "memory_bytes": stats.memory_bytes,
+        "effective_from": process.effective_from,
+    }
+
+
+def _nf(process: Process) -> dict[str, Any]:
+    stats = process.stats
+    if not isinstance(stats, NFStats):
+        return {}
+    return stats.model_dump(exclude={"kind", "rings"})
+
+
+def _rings(mesh: Mesh) -> list[dict[str, Any]]:
+    """Every ring once: as its worker sees it, else as its NF does."""
+    found: dict[str, tuple[RingStats, str]] = {}
+    for role in ("nf", "worker"):
+        for process in _of_role(mesh, role):
+            stats = process.stats
+            if isinstance(stats, WorkerStats | NFStats):
+                found.update({ring.ring: (ring, process.name) for ring in stats.rings})
+    return [
+        {"nf": name.split("/")[1] if "/" in name else "", **ring.model_dump(), "depth": ring.depth}
+        for name, (ring, _) in found.items()
+    ]
+
+
+def _subscriptions(mesh: Mesh) -> list[dict[str, Any]]:
+    """What is subscribed, with the entries that the NF's handler has had."""
+    if mesh.now is None:
+        return []
+    rows = []
+    for nf in mesh.now.plan.nfs:
+        process = mesh.processes.get(nf.name)
+        stats = process.stats if process else None
+        heard = stats.handlers if isinstance(stats, NFStats) else {}
+        for sub in nf.subscriptions:
+            rows.append(
+                {
+                    "nf": nf.name,
+                    "subscription": sub.name,
+                    "events": list(sub.events),
+                    "where": sub.where,
+                    "handler": sub.method,
+                    "entries": heard.get(sub.method),
+                }
+            )
+    return rows
+
+
+def _publishes(mesh: Mesh) -> dict[str, list[str]]:
+    """Event → NFs that publish it."""
+    found: dict[str, list[str]] = {}
+    for nf in mesh.now.plan.nfs if mesh.now else ():
+        for event in nf.publishes:
+            found.setdefault(event, []).append(nf.name)
+    return found

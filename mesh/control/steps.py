@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each process lacks, given all that is known: the order in which a mesh comes up and changes.
+
+    supervisor  makes objects, starts processes           ─┐
+    NF          registers, constructs itself               │ ready
+    worker      modules, rings, subscriptions              │ ready, at a packet
+    NF          go: attaches, starts                       │ attached
+    worker      go: takes packets, once all NFs do        ─┘
+
+A new NF is constructed before the worker subscribes it, so that nobody waits for its imports. An NF
+whose part changes is told after the worker, with the positions in its rings from which the change
+holds. An NF that leaves is told to drain after the worker has ended its subscriptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mesh.control import messages as m
+from mesh.control.composing import FIRST
+from mesh.control.parts import Parts
+from mesh.control.process import AnyPart, Process, is_same
+from mesh.control.reporting import final_report, start_failures
+from mesh.control.requests import Change
+from mesh.control.wire import NFPart, WorkerPart
+from mesh.errors import MeshError, PlanError, SpecError
+
+if TYPE_CHECKING:
+    from mesh.control.state import Mesh
+
+__all__ = ["has_left", "messages", "outcome", "part_of"]
+
+START_S = 30.0
+"""The worker takes packets then, also when an NF has not come up."""
+LEAVE_S = 10.0
+"""A leaving NF that says nothing for so long is given up."""
+
+
+def part_of(parts: Parts, process: Process) -> AnyPart | None:
+    """Returns what a process has to do, or None when it has no place."""
+    if process.role == "supervisor":
+        return parts.host
+    if process.role == "worker":
+        return parts.workers.get(process.name)
+    return parts.nfs.get(process.name)
+
+
+def messages(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
+    """Yields what has to be said, and notes it as said."""
+    if mesh.now is None or mesh.is_over:
+        if mesh.is_over or "controller" in mesh.failures:
+            yield from _farewells(mesh)
+        return
+    yield from _plans(mesh)
+    yield from _gos(mesh, now)
+    yield from _drains(mesh)
+    yield from _watches(mesh)
+    if _is_done(mesh):
+        mesh.is_over = True
+        yield from _farewells(mesh)
+
+
+# ---- plans --------------------------------------------------------------------------------------
+
+
+def _plans(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
+    revision = mesh.desired.revision
+    for process in list(mesh.processes.values()):
+        part = _part(mesh, process)
+        if part is None or process.sent >= revision:
+            continue
+        if is_same(process.acked, part) and process.ready == process.sent:
+            process.keep(revision, part)
+        elif _may_have(mesh, process, part):
+            after = _after(mesh, process, part)
+            yield process, process.give(revision, part, after)
+
+
+def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
+    """True when what the part builds upon is there."""
+    if process.role == "supervisor" or process.sent == 0 == process.ready:
+        return process.role != "worker" or _supervisor_is_ready(mesh)
+    if process.role == "worker":
+        return _supervisor_is_ready(mesh) and all(
+            _is_constructed(mesh, name) for name in _joining(mesh)
+        )
+    return _worker_is_ready(mesh)
+
+
+def _part(mesh: Mesh, process: Process) -> AnyPart | None:
+    return None if mesh.now is None else part_of(mesh.now.parts, process)
+
+
+def _supervisor_is_ready(mesh: Mesh) -> bool:
+    """True when the objects of this revision are there; a mesh without one needs none."""
+    supervisor = mesh.processes.get("supervisor")
+    return supervisor is not None and supervisor.ready >= mesh.desired.revision
+
+
+def _worker_is_ready(mesh: Mesh) -> bool:
+    workers = _workers(mesh)
+    return bool(workers) and all(w.ready >= mesh.desired.revision for w in workers)
+
+
+def _workers(mesh: Mesh) -> list[Process]:
+    return [p for p in mesh.processes.values() if p.role == "worker"]
+
+
+def _joining(mesh: Mesh) -> list[str]:
+    """NFs that this revision adds to a mesh that runs."""
+    joined = mesh.desired.joined
+    return [name for name, at in joined.items() if at > FIRST and at == mesh.desired.revision]
+
+
+def _is_constructed(mesh: Mesh, name: str) -> bool:
+    process = mesh.processes.get(name)
+    return name in mesh.failures or (process is not None and process.ready > 0)
+
+
+def _after(mesh: Mesh, process: Process, part: AnyPart) -> dict[str, int]:
+    """Positions from which a running NF's changed part holds."""
+    if not isinstance(part, NFPart) or not process.attached:
+        return {}
+    own = {ring.ring for ring in part.rings}
+    return {
+        ring: position
+        for worker in _workers(mesh)
+        for ring, position in worker.positions.items()
+        if ring in own
+    }
+
+
+# ---- go -----------------------------------------------------------------------------------------
+
+
+def _gos(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
+    for process in list(mesh.processes.values()):
+        if process.went or not process.ready:
+            continue
+        if _may_go(mesh, process, now):
+            process.went = True
+            yield process, m.Go(revision=process.ready)
+
+
+def _may_go(mesh: Mesh, process: Process, now: float) -> bool:
+    if process.role == "nf":
+        return _rings_are_there(mesh, process)
+    return process.role == "worker" and _nfs_are_there(mesh, process, now)
+
+
+def _rings_are_there(mesh: Mesh, process: Process) -> bool:
+    part = process.acked
+    if not isinstance(part, NFPart):
+        return False
+    made = {
+        receiver.ring
+        for worker in _workers(mesh)
+        if isinstance(worker.acked, WorkerPart)
+        for receiver in worker.acked.receivers
+    }
+    rings = all(ring.ring in made for ring in part.rings)
+    return rings and all(_is_writing(mesh, log.peer, part.nf) for log in part.reads)
+
+
+def _is_writing(mesh: Mesh, publisher: str, reader: str) -> bool:
+    """True when a publisher knows of its reader, or never will."""
+    if _is_finished(mesh, publisher):
+        return True
+    process = mesh.processes.get(publisher)
+    part = process.acked if process is not None else None
+    return isinstance(part, NFPart) and any(log.peer == reader for log in part.readers)
+
+
+def _nfs_are_there(mesh: Mesh, worker: Process, now: float) -> bool:
+    if now - worker.registered_at > START_S:
+        return True
+    return all(_is_attached(mesh, name) for name in _nf_names(mesh))
+
+
+def _is_attached(mesh: Mesh, name: str) -> bool:
+    process = mesh.processes.get(name)
+    return (process is not None and process.attached) or _is_finished(mesh, name)
+
+
+def _is_finished(mesh: Mesh, name: str) -> bool:
+    return name in mesh.results or name in mesh.failures
+
+
+def _nf_names(mesh: Mesh) -> list[str]:
+    return [] if mesh.now is None else list(mesh.now.parts.nfs)
+
+
+# ---- draining -----------------------------------------------------------------------------------
+
+
+def _drains(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
+    for process in list(mesh.processes.values()):
+        reason = _drain_reason(mesh, process)
+        if reason and not process.draining:
+            process.draining = reason
+            yield process, m.Drain(reason=reason)
+
+
+def _drain_reason(mesh: Mesh, process: Process) -> str:
+    if process.role == "worker":
+        return mesh.stopping
+    if process.role == "supervisor":
+        return ""
+    if process.name in mesh.desired.leaving:
+        return "removed" if _hears_nothing(mesh, process.name) else ""
+    if any(worker in mesh.failures for worker in _worker_names(mesh)):
+        return "worker failed"
+    if mesh.eof is not None and _is_at_its_end(mesh, process):
+        return "end"
+    return ""
+
+
+def _hears_nothing(mesh: Mesh, nf: str) -> bool:
+    """True when every worker has ended the subscriptions of an NF."""
+    for worker in _workers(mesh):
+        if not isinstance(worker.acked, WorkerPart):
+            return False
+        if any(r.nf == nf and r.subscriptions for r in worker.acked.receivers):
+            return False
+    return True
+
+
+def _is_at_its_end(mesh: Mesh, process: Process) -> bool:
+    """True for an NF that does not see its end in its rings, when nothing more comes."""
+    part = process.acked
+    if not isinstance(part, NFPart) or (part.rings and not part.reads):
+        return False
+    return all(_is_finished(mesh, log.peer) for log in part.reads)
+
+
+def _worker_names(mesh: Mesh) -> list[str]:
+    return [] if mesh.now is None else list(mesh.now.parts.workers)
+
+
+def has_left(mesh: Mesh, name: str, now: float) -> bool:
+    """True when a leaving NF has nothing left to do, or cannot say so."""
+    process = mesh.processes.get(name)
+    if process is None or name in mesh.failures:
+        return True
+    return process.drained or now - process.seen_at > LEAVE_S
+
+
+# ---- watching and the end -----------------------------------------------------------------------
+
+
+def _watches(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
+    if mesh.now is None:
+        return
+    catalogue = mesh.now.plan.catalogue
+    for process in list(mesh.processes.values()):
+        part = process.acked
+        if not isinstance(part, NFPart) or not part.publishes:
+            continue
+        wanted = tuple(
+            sorted(
+                name
+                for name in mesh.watched
+                if name in catalogue and any(catalogue.is_a(own, name) for own in part.publishes)
+            )
+        )
+        if wanted != process.watches:
+            process.watches = wanted
+            yield process, m.Watch(events=list(wanted))
+
+
+def _is_done(mesh: Mesh) -> bool:
+    if mesh.stopping == "now":
+        return True
+    ended = mesh.eof is not None or any(name in mesh.failures for name in _worker_names(mesh))
+    return ended and all(_is_finished(mesh, name) for name in _nf_names(mesh))
+
+
+def _farewells(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
+    for process in list(mesh.processes.values()):
+        if process.told:
+            continue
+        process.told = True
+        if process.role != "supervisor":
+            yield process, m.Leave()
+            continue
+        report, error = final_report(mesh)
+        yield process, m.Finished(report=report, start_failed=start_failures(mesh), error=error)
+
+
+# ---- what became of a change --------------------------------------------------------------------
+
+
+def outcome(mesh: Mesh, request: Change | None, nf: str) -> dict[str, Any] | MeshError | None:
+    """Returns what to answer, the error that takes the change back, or None to wait on."""
+    if isinstance(request, m.NfAdd) and nf in mesh.failures:
+        failed = mesh.failures[nf]
+        return PlanError(f"failed in {failed.where}: {failed.text}", nf=nf)
+    if not (_supervisor_is_ready(mesh) and _worker_is_ready(mesh)):
+        return SpecError("", "the run has ended") if mesh.eof is not None else None
+    found: dict[str, Any] = {"effective_from": _effective_from(mesh)}
+    process = mesh.processes.get(nf)
+    if isinstance(request, m.NfAdd):
+        if process is None or not process.attached:
+            return None
+        return {"nf": nf, "pid": process.pid, **found}
+    if isinstance(request, m.NfRemove):
+        if process is not None and not process.drained and nf not in mesh.failures:
+            return None
+        result = mesh.results.get(nf)
+        return {"nf": nf, "report": result.report if result else None, **found}
+    waiting = [p for p in mesh.processes.values() if p.ready < mesh.desired.revision]
+    if any(p.role == "nf" and p.name in _nf_names(mesh) for p in waiting):
+        return None
+    return found
+
+
+def _effective_from(mesh: Mesh) -> int | None:
+    revision = mesh.desired.revision
+    found = [w.effective_from for w in _workers(mesh) if w.ready == revision]
+    return max((at for at in found if at is not None), default=None)

@@ -16,10 +16,17 @@
 
 enum { RING_ENTRIES = 4096, MAX_SUBSCRIBERS = 64 };
 
+typedef struct measured_level {
+    const char *name;
+    uint32_t level;
+    uint64_t events;
+} measured_level;
+
 typedef struct options {
     const char *workload;
     uint64_t packets, passes, seed;
-    int level, subscribers;
+    const measured_level *level;
+    int subscribers;
     uint32_t max_flows;
 } options;
 
@@ -32,7 +39,17 @@ typedef struct clocks {
     long rss_kib;
 } clocks;
 
-static const char *const level_names[] = {"header", "track", "data"};
+/* What a subscriber of each kind hears: a record per flow, per packet, per connection event, or per
+ * piece of stream data. */
+static const measured_level levels[] = {
+    {"header", NFM_LEVEL_PACKET, NFM_BIT(NFM_EV_FLOW_START) | NFM_BIT(NFM_EV_FLOW_END)},
+    {"packets", NFM_LEVEL_PACKET, NFM_BIT(NFM_EV_PACKET_TCP)},
+    {"track", NFM_LEVEL_TRACK,
+     NFM_BIT(NFM_EV_FLOW_START) | NFM_BIT(NFM_EV_FLOW_END) | NFM_BIT(NFM_EV_TCP_ESTABLISHED) |
+         NFM_BIT(NFM_EV_TCP_FIN) | NFM_BIT(NFM_EV_TCP_RESET)},
+    {"data", NFM_LEVEL_DATA, NFM_BIT(NFM_EV_TCP_DATA) | NFM_BIT(NFM_EV_TCP_GAP)},
+};
+enum { N_LEVELS = sizeof(levels) / sizeof(levels[0]) };
 
 /* The subscriber: counts connection events, or every byte of the data it is shown. */
 static int count(void *state, const nfm_batch *batch) {
@@ -54,24 +71,14 @@ static int count(void *state, const nfm_batch *batch) {
     return NFM_OK;
 }
 
-static uint64_t events_of(int level) {
-    if (level == NFM_LEVEL_PACKET)
-        return NFM_BIT(NFM_EV_PACKET_TCP);
-    if (level == NFM_LEVEL_TRACK)
-        return NFM_BIT(NFM_EV_FLOW_START) | NFM_BIT(NFM_EV_FLOW_END) |
-               NFM_BIT(NFM_EV_TCP_ESTABLISHED) | NFM_BIT(NFM_EV_TCP_FIN) |
-               NFM_BIT(NFM_EV_TCP_RESET);
-    return NFM_BIT(NFM_EV_TCP_DATA) | NFM_BIT(NFM_EV_TCP_GAP);
-}
-
 static void die(const char *what, const char *why) {
     fprintf(stderr, "nfm-bench: %s: %s\n", what, why);
     exit(2);
 }
 
-static void add_modules(nfm_worker *worker, int level) {
+static void add_modules(nfm_worker *worker, uint32_t level) {
     static const char *const wanted[] = {"tcp_track", "udp", "tcp_stream"};
-    uint32_t n, take = level == 0 ? 0 : level == 1 ? 2 : 3;
+    uint32_t n, take = level == NFM_LEVEL_PACKET ? 0 : level == NFM_LEVEL_TRACK ? 2 : 3;
     const nfm_module *const *modules = nfm_builtin_modules(&n);
     nfm_error err = {0};
     for (uint32_t w = 0; w < take; w++) {
@@ -93,12 +100,12 @@ static nfm_worker *make_worker(const options *o, nfm_port *port, totals *sums) {
     nfm_worker *worker = nfm_worker_new(&config, &err);
     if (worker == NULL || nfm_worker_add_port(worker, port) != NFM_OK)
         die("worker", err.text);
-    add_modules(worker, o->level);
+    add_modules(worker, o->level->level);
     for (int i = 0; i < o->subscribers; i++) {
         nfm_subscription sub = {
             .ring = nfm_worker_add_ring(worker, RING_ENTRIES, &err),
-            .level = (uint32_t)o->level,
-            .events = events_of(o->level),
+            .level = o->level->level,
+            .events = o->level->events,
             .type_first = 1,
         };
         if (sub.ring == NULL || nfm_worker_subscribe(worker, &sub) != NFM_OK ||
@@ -146,10 +153,10 @@ static void print(const options *o, const nfm_workload_truth *truth, const nfm_w
            ",\"bytes\":%" PRIu64 ",\"gap_bytes\":%" PRIu64 ",\"cpu_ns\":%" PRIu64
            ",\"tsc_cycles\":%" PRIu64 ",\"rss_kib\":%ld,\"flow_bytes\":%" PRIu64
            ",\"want_flows\":%" PRIu64 ",\"want_bytes\":%" PRIu64 "}\n",
-           o->workload, level_names[o->level], o->subscribers, timed, stats->bytes,
-           stats->flows_opened, sum->established, sum->ended, sum->events, sum->bytes,
-           sum->gap_bytes, spent->cpu_ns, spent->cycles, spent->rss_kib, stats->flow_bytes,
-           truth->flows * o->passes, (truth->stream_bytes[0] + truth->stream_bytes[1]) * o->passes);
+           o->workload, o->level->name, o->subscribers, timed, stats->bytes, stats->flows_opened,
+           sum->established, sum->ended, sum->events, sum->bytes, sum->gap_bytes, spent->cpu_ns,
+           spent->cycles, spent->rss_kib, stats->flow_bytes, truth->flows * o->passes,
+           (truth->stream_bytes[0] + truth->stream_bytes[1]) * o->passes);
 }
 
 static void measure(const options *o) {
@@ -182,9 +189,17 @@ static void measure(const options *o) {
 }
 
 static const char usage[] =
-    "usage: nfm-bench [--workload NAME] [--level header|track|data] [--subscribers N]\n"
+    "usage: nfm-bench [--workload NAME] [--level header|packets|track|data] [--subscribers N]\n"
     "                 [--packets N] [--passes N] [--max-flows N] [--seed N]\n"
     "Runs the stack over a generated workload in memory and prints what it counted and cost.\n";
+
+static const measured_level *find_level(const char *name) {
+    for (int i = 0; i < N_LEVELS; i++)
+        if (strcmp(levels[i].name, name) == 0)
+            return &levels[i];
+    die(name, "no such level: header, packets, track or data");
+    return NULL;
+}
 
 static void parse(int argc, char **argv, options *o) {
     static const struct option longs[] = {
@@ -203,7 +218,7 @@ static void parse(int argc, char **argv, options *o) {
         if (c == 'w')
             o->workload = optarg;
         else if (c == 'l')
-            o->level = optarg[0] == 'h' ? 0 : optarg[0] == 't' ? 1 : 2;
+            o->level = find_level(optarg);
         else if (c == 's')
             o->subscribers = atoi(optarg);
         else if (c == 'n')
@@ -227,7 +242,7 @@ int main(int argc, char **argv) {
     options o = {.workload = "http",
                  .passes = 1,
                  .seed = 1,
-                 .level = 1,
+                 .level = &levels[2],
                  .subscribers = 1,
                  .max_flows = 1u << 20};
     parse(argc, argv, &o);

@@ -82,7 +82,7 @@ def lookup(n: int) -> Iterator[Row]:
 
 def customise(n: int) -> Iterator[Row]:
     """What a flow costs at each level: only the work that somebody needs is done."""
-    levels = ("header", "track", "data")
+    levels = ("header", "packets", "track", "data")
     found = alternate(
         {v: partial(ours, workload="http", level=v, passes=PASSES["http"]) for v in levels}, n
     )
@@ -94,7 +94,7 @@ def customise(n: int) -> Iterator[Row]:
 def fanout(n: int) -> Iterator[Row]:
     """Each further subscriber of the same events, in one process."""
     counts = (1, 2, 4, 8, 16)
-    arguments = {"workload": "http", "level": "header", "passes": PASSES["http"]}
+    arguments = {"workload": "http", "level": "packets", "passes": PASSES["http"]}
     found = alternate({str(k): partial(ours, subscribers=k, **arguments) for k in counts}, n)
     base = ns_per_packet(found["1"])
     yield row("fanout", "1", base, "ns/packet")

@@ -21,11 +21,15 @@ from bench.measure import ROOT, BenchError, Row, build, options, row, say
 BASELINE = ROOT / "bench" / "instructions.json"
 TOLERANCE = 0.08
 """Another compiler of the same family moves the counts by a few per cent."""
-CASES = [(w, v) for v in ("header", "track", "data") for w in ("http", "short")]
+CASES = {
+    **{f"{w}-{v}": (w, v, 1) for v in ("header", "track", "data") for w in ("http", "short")},
+    "http-header-x4": ("http", "header", 4),
+}
+"""Workload, level and number of subscribers by case."""
 PACKETS = 20_000
 
 
-def count(workload: str, level: str, passes: int) -> int:
+def count(workload: str, level: str, subscribers: int, passes: int) -> int:
     """Instructions that one run executes, generation of the workload included."""
     if shutil.which("valgrind") is None:
         raise BenchError("valgrind is not installed: apt-get install valgrind")
@@ -33,7 +37,8 @@ def count(workload: str, level: str, passes: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program]
-        command += options(workload=workload, level=level, packets=PACKETS, passes=passes)
+        command += options(workload=workload, level=level, subscribers=subscribers)
+        command += options(packets=PACKETS, passes=passes)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.M)
     if done.returncode or found is None:
@@ -41,17 +46,17 @@ def count(workload: str, level: str, passes: int) -> int:
     return int(found.group(1))
 
 
-def per_packet(workload: str, level: str) -> float:
+def per_packet(workload: str, level: str, subscribers: int) -> float:
     """Instructions of one more pass, so that making the workload and the worker cancels out."""
-    return (count(workload, level, 3) - count(workload, level, 2)) / PACKETS
+    two, three = (count(workload, level, subscribers, passes) for passes in (2, 3))
+    return (three - two) / PACKETS
 
 
 def instructions(n: int) -> Iterator[Row]:
     """Instructions per packet against the recorded ones; `n` is not needed, they repeat."""
     baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-    for workload, level in CASES:
-        case = f"{workload}-{level}"
-        found = per_packet(workload, level)
+    for case, what in CASES.items():
+        found = per_packet(*what)
         before = baseline.get(case)
         ratio = before / found if before else None
         against = "recorded" if before else None

@@ -108,7 +108,7 @@ static nfm_worker *make_worker(const options *o, nfm_port *port, totals *sums) {
             .events = o->level->events,
             .type_first = 1,
         };
-        if (sub.ring == NULL || nfm_worker_subscribe(worker, &sub) != NFM_OK ||
+        if (sub.ring == NULL || nfm_worker_subscribe(worker, &sub) < 0 ||
             nfm_worker_attach_native(worker, sub.ring, count, &sums[i]) != NFM_OK)
             die("subscribe", err.text);
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -81,7 +82,11 @@ def build() -> Path:
 
 def run_json(command: Sequence[str]) -> Result | None:
     """Runs a program that prints a JSON line; None when it says (exit code 3) it is not here."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    # numpy's BLAS starts threads that spin for work; nobody here multiplies matrices.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
     if done.returncode == 3:
         return None
     if done.returncode:

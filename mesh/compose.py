@@ -31,6 +31,7 @@ def compose(
     user_events: Sequence[UserEvent] = (),
     limits: Mapping[str, Mapping[str, int | str]] | None = None,
     check_filter: CheckFilter | None = None,
+    numbers: Mapping[str, int] | None = None,
 ) -> Plan:
     """Composes a plan.
 
@@ -41,6 +42,7 @@ def compose(
         user_events: named events that filters define.
         limits: module → limit → number or word.
         check_filter: parses filters; None takes them unread.
+        numbers: event type → id, as a mesh that runs has them.
 
     Raises:
         PlanError: see the tree in mesh.errors.
@@ -48,7 +50,7 @@ def compose(
     """
     uses = _named_uses(uses)
     modules = sorted(modules, key=lambda module: (module.phase, module.name))
-    catalogue = _catalogue_for(core, modules, uses, user_events)
+    catalogue = _catalogue_for(core, modules, uses, user_events, numbers)
     raisers = Raisers(catalogue, modules)
     subscriber = Subscriber(raisers, check_filter)
     for event in user_events:
@@ -78,6 +80,7 @@ def build_catalogue(
     modules: Iterable[ModuleDescriptor],
     uses: Iterable[NFUse],
     user_events: Iterable[UserEvent] = (),
+    numbers: Mapping[str, int] | None = None,
 ) -> Catalogue:
     """Returns the event types of the core, of modules, of the NFs in use and of the user."""
     types = {event.name: event for event in core}
@@ -91,7 +94,7 @@ def build_catalogue(
     for user in user_events:
         doc = f"{user.base} where {user.where}"
         _add(types, EventType(user.name, doc, origin="user", base=user.base, where=user.where))
-    return Catalogue(types.values())
+    return Catalogue(types.values(), numbers)
 
 
 def _catalogue_for(
@@ -99,9 +102,10 @@ def _catalogue_for(
     modules: Iterable[ModuleDescriptor],
     uses: Iterable[NFUse],
     user_events: Sequence[UserEvent],
+    numbers: Mapping[str, int] | None,
 ) -> Catalogue:
     try:
-        return build_catalogue(core, modules, uses, user_events)
+        return build_catalogue(core, modules, uses, user_events, numbers)
     except UnknownEvent as error:  # a user event's base
         paths = {event.name: f"{event.path}.event" for event in user_events if event.path}
         path, name = paths.get(error.subscription, ""), error.subscription

@@ -48,13 +48,21 @@ def make_plan(
     events: UserEvents = (),
     limits: Mapping[str, Mapping[str, int | str]] | None = None,
     registry: Registry | None = None,
+    numbers: Mapping[str, int] | None = None,
 ) -> Plan:
-    """Composes NFs into a plan without running anything (see `replay` for the arguments)."""
+    """Composes NFs into a plan without running anything.
+
+    Args:
+        nfs, events, limits, registry: as for `replay`.
+        numbers: event type → id, as a mesh that runs has them.
+    """
     found = registry or Registry.installed()
     uses = [_use_of(nf, found) for nf in nfs]
     modules = [module.descriptor for module in found.modules()]
     try:
-        return compose(core_events(), modules, uses, _user_events(events), limits, NativeFilter)
+        return compose(
+            core_events(), modules, uses, _user_events(events), limits, NativeFilter, numbers
+        )
     except UnknownEvent as error:
         raise _with_publisher(error, found) from error
 

@@ -78,14 +78,17 @@ def _plans(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
 
 
 def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
-    """True when what the part builds upon is there."""
+    """True when what the part builds upon is there.
+
+    An NF that is coming up is told of further changes when it runs.
+    """
     if process.role == "supervisor" or process.sent == 0 == process.ready:
         return process.role != "worker" or _supervisor_is_ready(mesh)
     if process.role == "worker":
         return _supervisor_is_ready(mesh) and all(
             _is_constructed(mesh, name) for name in _joining(mesh)
         )
-    return _worker_is_ready(mesh)
+    return process.attached and _worker_is_ready(mesh)
 
 
 def _part(mesh: Mesh, process: Process) -> AnyPart | None:
@@ -255,7 +258,7 @@ def _watches(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
     catalogue = mesh.now.plan.catalogue
     for process in list(mesh.processes.values()):
         part = process.acked
-        if not isinstance(part, NFPart) or not part.publishes:
+        if not process.attached or not isinstance(part, NFPart) or not part.publishes:
             continue
         wanted = tuple(
             sorted(
@@ -272,8 +275,9 @@ def _watches(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
 def _is_done(mesh: Mesh) -> bool:
     if mesh.stopping == "now":
         return True
-    ended = mesh.eof is not None or any(name in mesh.failures for name in _worker_names(mesh))
-    return ended and all(_is_finished(mesh, name) for name in _nf_names(mesh))
+    if any(name in mesh.failures for name in _worker_names(mesh)):
+        return all(_is_finished(mesh, n) or not _is_attached(mesh, n) for n in _nf_names(mesh))
+    return mesh.eof is not None and all(_is_finished(mesh, name) for name in _nf_names(mesh))
 
 
 def _farewells(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:

@@ -131,10 +131,12 @@ enum nfm_layout {
     NFM_RECORD_SIZE = 128,
     NFM_FLOW_INFO_SIZE = 64,
     NFM_DESC_SIZE = 16,
-    NFM_SLOT_SMALL = 2048,   /* bytes of a small slot, headroom included */
-    NFM_SLOT_LARGE = 69632,  /* 68 KiB: GSO frames, jumbo, reassembled datagrams */
+    /* Bytes of a slot, headroom included: 2 KiB and 68 KiB and a cache line more, so that the heads of
+     * many slots do not share a few sets of the caches. */
+    NFM_SLOT_SMALL = 2112,
+    NFM_SLOT_LARGE = 69696, /* GSO frames, jumbo, reassembled datagrams */
     NFM_HEADROOM = 128,      /* the frame starts here in its slot */
-    NFM_MAX_FRAME = 69504,   /* NFM_SLOT_LARGE - NFM_HEADROOM */
+    NFM_MAX_FRAME = 69568,   /* NFM_SLOT_LARGE - NFM_HEADROOM */
     NFM_BURST = 32
 };
 

@@ -23,7 +23,8 @@ TOLERANCE = 0.08
 """Another compiler of the same family moves the counts by a few per cent."""
 CASES = {
     **{f"{w}-{v}": (w, v, 1) for v in ("header", "track", "data") for w in ("http", "short")},
-    "http-header-x4": ("http", "header", 4),
+    "http-packets": ("http", "packets", 1),
+    "http-packets-x4": ("http", "packets", 4),
 }
 """Workload, level and number of subscribers by case."""
 PACKETS = 20_000

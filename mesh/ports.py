@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class Port:
         """
         ffi, lib = native()
         error = ffi.new("nfm_error *")
-        found = lib.nfm_port_pcap_open(str(path).encode(), error)
+        found = lib.nfm_port_pcap_open(os.fsencode(path), error)
         return cls(check_pointer(found, "", error), str(path))
 
     @classmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mesh.cli import main
+from mesh.cli.output import fitted
 from mesh.testing import conversation, datagrams, write_capture
 
 OFFICE = Path(__file__).parent / "captures" / "office.pcap"
@@ -114,6 +115,31 @@ def test_settings_reach_the_nf_as_their_types(nfmesh):
     words = ("--set", "syn_scan.limit=30", "--set", "syn_scan.ratio=0.5")
     [report] = nfmesh("run", "--pcap", OFFICE, "--nf", "syn_scan", *words, "--json").objects
     assert [row["attempts"] for row in report["nfs"][0]["results"]["scans"]] == [40]
+
+
+def test_a_table_fits_the_terminal_and_names_what_it_leaves_out():
+    row = {"time": 0.0, "host": "a" * 30, "status": 200, "agent": "b" * 30, "bytes": 1}
+    for room, names, left_out in (
+        (200, ["time", "host", "status", "agent", "bytes"], []),
+        (60, ["time", "host", "status", "agent"], ["bytes"]),
+        (40, ["time", "host", "status"], ["agent", "bytes"]),
+        (5, ["time"], ["host", "status", "agent", "bytes"]),
+    ):
+        made, missing = fitted([row], room)
+        assert [column.header for column in made.columns] == names
+        assert missing == left_out
+        assert len(names) == 1 or sum(c.max_width + 2 for c in made.columns) <= room + 2
+
+
+def test_names_of_files_may_be_any_bytes(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff[b].pcap"
+    Path(os.fsdecode(path)).write_bytes(OFFICE.read_bytes())
+    command = [sys.executable, "-m", "mesh.cli", "run", "--nf", "flow_counter", "--pcap", path]
+    for encoding in ("utf-8", "ascii"):
+        env = {**os.environ, "PYTHONIOENCODING": encoding}
+        shown = subprocess.run([*command, "--json"], capture_output=True, check=True, env=env)
+        assert json.loads(shown.stdout)["source"].endswith("\udcff[b].pcap")
+        subprocess.run(command, capture_output=True, check=True, env=env)
 
 
 def test_where_narrows_what_all_nfs_hear(nfmesh):

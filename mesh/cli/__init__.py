@@ -13,7 +13,7 @@ import sys
 import typer
 
 from mesh.cli import bench, capture, flows, show
-from mesh.cli.output import complain, explain
+from mesh.cli.output import accept_all_text, complain, explain
 from mesh.errors import MeshError
 
 __all__ = ["app", "main"]
@@ -52,6 +52,7 @@ app.command("bench")(bench.bench)
 
 def main() -> None:
     """Runs the command line; every error that nfmesh foresees is one line."""
+    accept_all_text()
     try:
         app(prog_name="nfmesh")
     except (MeshError, OSError) as error:

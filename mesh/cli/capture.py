@@ -17,10 +17,10 @@ from mesh.cli.output import (
     cell,
     complain,
     dump,
+    fitted,
     prints_to_stderr,
     progress_bar,
     stdout,
-    table,
     warn,
 )
 from mesh.compose import NFUse
@@ -154,7 +154,10 @@ def print_results(console: Console, found: NFReport) -> None:
     for key, value in (found.results or {}).items():
         rows = value if isinstance(value, list) else []
         if rows and all(isinstance(row, Mapping) for row in rows):
-            console.print(table("", rows[:SHOWN]))
+            made, left_out = fitted(rows[:SHOWN], console.width)
+            console.print(made)
+            if left_out:
+                console.print(f"... also: {', '.join(left_out)}: use --json or a wider terminal")
             if len(rows) > SHOWN:
                 console.print(f"... {len(rows) - SHOWN} more rows of {key}: use --json")
         else:

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from io import TextIOWrapper
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -25,6 +26,7 @@ __all__ = [
     "complain",
     "dump",
     "explain",
+    "fitted",
     "prints_to_stderr",
     "progress_bar",
     "stdout",
@@ -35,6 +37,10 @@ __all__ = [
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 WIDEST = 60
 """Characters of a cell; --json has the whole text."""
+NARROW = 14
+"""Characters to which texts are cut, when a table would be wider than the terminal."""
+GAP = 2
+"""Blanks between the columns of a table."""
 PROSE = frozenset({"what", "doc", "hears", "needs", "emits"})
 """Columns that are wrapped instead."""
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else.")]
@@ -76,8 +82,24 @@ def dump(value: Any) -> None:
 
 def _json(value: Any) -> str:
     return json.dumps(
-        value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str
+        value,
+        separators=(",", ":"),
+        ensure_ascii=not is_unicode(sys.stdout),
+        allow_nan=False,
+        default=str,
     )
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """True when any text may be written to `stream`."""
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def accept_all_text() -> None:
+    """Makes the standard streams escape what they have no character for, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def plain(value: Any) -> Any:
@@ -122,6 +144,35 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] 
     for row in rows:
         made.add_row(*(_written(name, row.get(name)) for name in names))
     return made
+
+
+def fitted(rows: Sequence[Mapping[str, Any]], room: int) -> tuple[Table, list[str]]:
+    """Makes a table of records that is no wider than `room`, and names the columns left out.
+
+    Columns come in the order of the records' keys, the most telling first: those to the right are
+    left out. Texts are cut down to NARROW characters before that.
+    """
+    made = table("", rows)
+    full = {}
+    for column in made.columns:
+        cells = [str(column.header), *map(str, column.cells)]
+        full[str(column.header)] = max(map(len, cells))
+    left = room + GAP
+    kept: dict[str, int] = {}
+    for column in made.columns:
+        name, is_text = str(column.header), column.justify == "left" and column.header != "time"
+        least = min(full[name], max(NARROW, len(name))) if is_text else full[name]
+        if kept and least + GAP > left:
+            break
+        kept[name] = least
+        left -= least + GAP
+    made.columns = made.columns[: len(kept)]
+    for column in made.columns:
+        name = str(column.header)
+        more = min(left, full[name] - kept[name])
+        column.max_width = kept[name] + more
+        left -= more
+    return made, list(full)[len(kept) :]
 
 
 def _written(name: str, value: Any) -> str:

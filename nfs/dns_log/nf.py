@@ -110,13 +110,13 @@ def new_row(event: EventView, sent: int) -> dict[str, Any]:
     return {
         "time": event.ts / 1e9,
         "client": endpoint(event.client_ip, event.client_port),
-        "server": endpoint(event.server_ip, event.server_port),
-        "transport": "tcp" if event.proto == 6 else "udp",
         "qname": event.qname,
         "qtype": event.qtype_name,
-        "sent": sent,
         "rcode": None,
         "answers": None,
+        "server": endpoint(event.server_ip, event.server_port),
+        "transport": "tcp" if event.proto == 6 else "udp",
+        "sent": sent,
         "truncated": None,
         "latency_ms": None,
     }

@@ -136,15 +136,15 @@ def new_row(event: EventView) -> dict[str, Any]:
     return {
         "time": event.ts / 1e9,
         "client": endpoint(event.client_ip, event.client_port),
-        "server": endpoint(event.server_ip, event.server_port),
         "method": None,
         "host": None,
         "target": None,
         "status": None,
+        "response_bytes": None,
+        "server": endpoint(event.server_ip, event.server_port),
         "content_type": None,
+        "latency_ms": None,
         "user_agent": None,
         "request_bytes": None,
-        "response_bytes": None,
-        "latency_ms": None,
         "request": None,
     }

@@ -124,9 +124,9 @@ void nfm_ring_take_tail(nfm_ring *ring, uint64_t tail) {
     set_limit(ring);
 }
 
-void nfm_ring_flush(nfm_ring *ring) {
+bool nfm_ring_flush(nfm_ring *ring) {
     if (ring->quarantined)
-        return;
+        return false;
     uint64_t room = ring->tail_seen + ring->mask + 1;
     if (ring->in_ring != ring->head) {
         while (ring->in_ring < ring->head && ring->in_ring < room) {
@@ -135,7 +135,9 @@ void nfm_ring_flush(nfm_ring *ring) {
         }
         set_limit(ring);
     }
+    bool moved = atomic_load_explicit(&ring->shared->head, memory_order_relaxed) != ring->in_ring;
     nfm_ring_publish(ring);
+    return moved;
 }
 
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n) {

@@ -76,8 +76,9 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy);
 void nfm_ring_fini(nfm_ring *ring);
 /* Slow path of nfm_ring_push: spills or drops. Returns whether the entry will be delivered. */
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what);
-/* Moves spilled entries into the ring as far as they fit, and publishes head. */
-void nfm_ring_flush(nfm_ring *ring);
+/* Moves spilled entries into the ring as far as they fit, and publishes head. Returns whether that
+ * made entries visible: then the receiver may have to be woken. */
+bool nfm_ring_flush(nfm_ring *ring);
 /* Lays the worker's side over a shared object; goes on behind the entries that are in it. */
 int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err);
 /* The next |n| pushes are entries that an earlier worker pushed: they are counted only. */

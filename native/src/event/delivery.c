@@ -161,8 +161,8 @@ void nfm_delivery_publish(nfm_delivery *d) {
         nfm_ring *ring = d->rings[i];
         if (ring == NULL)
             continue;
-        nfm_ring_flush(ring);
-        if (ring->is_shared && d->inflight_head != begin)
+        bool moved = nfm_ring_flush(ring); /* by spilled entries alone, perhaps */
+        if (ring->is_shared && (moved || d->inflight_head != begin))
             nfm_ring_wake(ring);
     }
     if (d->inflight_head == begin || d->epoch_open - d->epoch_retired == NFM_EPOCHS)

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rings and releases against a model, under random schedules.
+ *
+ * A schedule is a random order of small steps: the worker delivers records to some of its rings,
+ * publishes, collects tails, adds or removes a ring, dies (also half-way through publishing) and
+ * begins again over the same memory; receivers look, pass, sleep, die, or lie about their tail. The
+ * model knows what each ring must hold, which records and slots are in use, and who sleeps. Nothing
+ * may be lost, repeated, reordered or overwritten; what all have passed is free, nothing earlier;
+ * nobody sleeps on an entry that was published.
+ */
+#include "event/delivery.h"
+#include "nfm_test.h"
+
+enum {
+    SCHEDULES = 3000,
+    STEPS = 300,
+    RINGS = 4,
+    ENTRIES = 128, /* what an object of one page holds */
+    RECORDS = 512,
+    SLOTS = 256,
+    SERIALS = 4096, /* what is delivered in a schedule, at most */
+    LIVES = 32768   /* records made for it: a replay makes new ones */
+};
+
+typedef struct model_ring {
+    nfm_ring *worker; /* NULL: no such ring now */
+    nfm_ring *nf;
+    int fd;
+    bool lossy, quarantined, asleep;
+    uint64_t pushed, in_ring, published, seen, passed; /* positions */
+    uint64_t suppressed;                               /* pushes still to be left out */
+    uint64_t dropped;
+    uint32_t life[SERIALS]; /* by position: the record */
+} model_ring;
+
+typedef struct model_epoch {
+    uint32_t end; /* of busy[] */
+    uint64_t heads[RINGS];
+} model_epoch;
+
+typedef struct world {
+    uint64_t seed;
+    bool replays; /* a worker that begins again delivers everything from the start */
+    nfm_mem mem;
+    nfm_pool pool;
+    nfm_delivery delivery;
+    nfm_worker_config config;
+    nfm_record *records;
+    uint8_t *packets;
+    nfm_ring *rings[RINGS];
+    model_ring ring[RINGS];
+    nfm_receiver receivers[RINGS];
+    nfm_subset set;
+    uint32_t next;          /* serial of the next record */
+    uint8_t bits[SERIALS];  /* rings that it is for */
+    uint32_t lives;         /* records made */
+    uint32_t serial[LIVES]; /* of a record */
+    uint32_t slot[LIVES];   /* its slot */
+    uint32_t busy[LIVES];   /* records in use: from busy_begin to busy_end */
+    uint32_t busy_begin, busy_end;
+    model_epoch epochs[LIVES];
+    uint32_t epoch_begin, epoch_end;
+    uint64_t no_record, deaths, lies, wakes;
+} world;
+
+static uint32_t draw(world *w, uint32_t below) {
+    w->seed ^= w->seed << 13;
+    w->seed ^= w->seed >> 7;
+    w->seed ^= w->seed << 17;
+    return (uint32_t)(w->seed >> 33) % below;
+}
+
+/* ---- the worker's life ---------------------------------------------------------------------- */
+
+/* What subscriptions would give: ring i wants event bit i. */
+static void wire(world *w) {
+    w->set.n = 0;
+    w->set.receivers = w->receivers;
+    for (uint32_t i = 0; i < RINGS; i++)
+        if (w->ring[i].worker != NULL)
+            w->receivers[w->set.n++] =
+                (nfm_receiver){.ring = w->ring[i].worker, .events = UINT64_C(1) << i};
+}
+
+static void open_ring(world *w, uint32_t i) {
+    model_ring *r = &w->ring[i];
+    r->worker = calloc(1, sizeof(*r->worker));
+    CHECK_EQ(nfm_ring_adopt(r->worker, r->fd, r->lossy, NULL), NFM_OK);
+    w->rings[i] = r->worker;
+}
+
+static void new_ring(world *w, uint32_t i) {
+    model_ring *r = &w->ring[i];
+    nfm_object_info info;
+    nfm_error err;
+    memset(r, 0, sizeof(*r));
+    CHECK_EQ(nfm_object_create("ring", nfm_ring_object_size(ENTRIES), &info, &err), NFM_OK);
+    r->fd = info.fd;
+    r->lossy = !w->replays && draw(w, 3) == 0;
+    open_ring(w, i);
+    r->nf = nfm_ring_attach(r->fd, &err);
+    CHECK(r->nf != NULL);
+    wire(w);
+}
+
+static void close_worker_ring(world *w, uint32_t i) {
+    nfm_ring_fini(w->ring[i].worker);
+    free(w->ring[i].worker);
+    w->ring[i].worker = w->rings[i] = NULL;
+}
+
+static void remove_ring(world *w, uint32_t i) {
+    nfm_delivery_forget(&w->delivery, i);
+    for (uint32_t e = w->epoch_begin; e < w->epoch_end; e++)
+        w->epochs[e].heads[i] = 0;
+    close_worker_ring(w, i);
+    nfm_ring_detach(w->ring[i].nf);
+    close(w->ring[i].fd);
+    memset(&w->ring[i], 0, sizeof(w->ring[i]));
+    wire(w);
+}
+
+static void open_delivery(world *w) {
+    w->config.n_records = RECORDS;
+    CHECK_EQ(nfm_pool_init(&w->pool, w->packets, SLOTS, 0), NFM_OK);
+    w->mem = (nfm_mem){.packets = w->packets,
+                       .records = w->records,
+                       .n_small = SLOTS,
+                       .n_slots = SLOTS,
+                       .n_records = RECORDS};
+    CHECK_EQ(nfm_delivery_init(&w->delivery, &w->config, &w->pool, &w->mem), NFM_OK);
+    w->delivery.rings = w->rings;
+    w->delivery.n_rings = RINGS;
+}
+
+/* ---- the model of release ------------------------------------------------------------------- */
+
+static void model_publish(world *w) {
+    uint32_t begin =
+        w->epoch_end == w->epoch_begin ? w->busy_begin : w->epochs[w->epoch_end - 1].end;
+    for (uint32_t i = 0; i < RINGS; i++) {
+        model_ring *r = &w->ring[i];
+        if (r->worker == NULL || r->quarantined)
+            continue;
+        uint64_t room = r->seen + ENTRIES;
+        r->in_ring = r->pushed < room ? r->pushed : room;
+        r->published = r->in_ring;
+    }
+    if (w->busy_end == begin)
+        return;
+    model_epoch *e = &w->epochs[w->epoch_end++];
+    e->end = w->busy_end;
+    for (uint32_t i = 0; i < RINGS; i++)
+        e->heads[i] = w->ring[i].worker == NULL ? 0 : w->ring[i].pushed;
+}
+
+static bool model_passed(const world *w, const model_epoch *e) {
+    for (uint32_t i = 0; i < RINGS; i++)
+        if (w->ring[i].worker != NULL && !w->ring[i].quarantined && w->ring[i].seen < e->heads[i])
+            return false;
+    return true;
+}
+
+static void model_collect(world *w) {
+    for (uint32_t i = 0; i < RINGS; i++)
+        w->ring[i].seen = w->ring[i].passed;
+    while (w->epoch_begin < w->epoch_end && model_passed(w, &w->epochs[w->epoch_begin]))
+        w->busy_begin = w->epochs[w->epoch_begin++].end;
+}
+
+/* After a death: what the rings hold is in use, as one epoch. */
+static void model_adopt(world *w) {
+    bool named[LIVES] = {false};
+    w->busy_begin = w->busy_end = w->epoch_begin = w->epoch_end = 0;
+    for (uint32_t i = 0; i < RINGS; i++) {
+        model_ring *r = &w->ring[i];
+        if (r->worker == NULL)
+            continue;
+        r->pushed = r->in_ring = r->published;
+        r->seen = r->passed;
+        for (uint64_t at = r->passed; at < r->published; at++) {
+            if (!named[r->life[at]])
+                w->busy[w->busy_end++] = r->life[at];
+            named[r->life[at]] = true;
+        }
+    }
+    model_publish(w);
+}
+
+static uint32_t model_slots(const world *w) {
+    bool used[SLOTS] = {false};
+    uint32_t n = 0;
+    for (uint32_t i = w->busy_begin; i < w->busy_end; i++) {
+        n += !used[w->slot[w->busy[i]]];
+        used[w->slot[w->busy[i]]] = true;
+    }
+    return n;
+}
+
+static void check_memory(const world *w) {
+    CHECK_EQ(w->delivery.n_free, RECORDS - (w->busy_end - w->busy_begin));
+    CHECK_EQ(w->pool.n_free_small, SLOTS - model_slots(w));
+    CHECK_EQ(w->delivery.no_record, w->no_record);
+}
+
+/* ---- steps of the worker -------------------------------------------------------------------- */
+
+/* Whether the model lets ring |i| have one more entry, and where that stands. */
+static void model_push(world *w, uint32_t i, uint32_t life) {
+    model_ring *r = &w->ring[i];
+    if (r->suppressed > 0) {
+        r->suppressed--;
+        return;
+    }
+    bool full = r->pushed >= r->seen + ENTRIES;
+    if (r->quarantined || (r->lossy && full)) {
+        r->dropped++;
+        return;
+    }
+    r->life[r->pushed++] = life;
+    if (r->in_ring + 1 == r->pushed && !full)
+        r->in_ring = r->pushed;
+}
+
+static void deliver_one(world *w, uint32_t slot) {
+    uint32_t serial = w->next++, life = w->lives++;
+    w->serial[life] = serial;
+    w->slot[life] = slot;
+    nfm_record record = {.packet = serial, .slot = slot, .events = w->bits[serial]};
+    record.kind = NFM_REC_PACKET;
+    bool wanted = false;
+    for (uint32_t i = 0; i < RINGS; i++)
+        wanted |= w->ring[i].worker != NULL && (w->bits[serial] >> i & 1);
+    if (wanted && w->delivery.n_free == 0) {
+        w->no_record++;
+    } else if (wanted) {
+        w->busy[w->busy_end++] = life;
+        for (uint32_t i = 0; i < RINGS; i++)
+            if (w->ring[i].worker != NULL && (w->bits[serial] >> i & 1))
+                model_push(w, i, life);
+    }
+    nfm_deliver(&w->delivery, &w->set, &record, NULL);
+}
+
+/* A packet in a slot, with one to three records that refer to it. */
+static void deliver(world *w) {
+    uint32_t records = 1 + draw(w, 3);
+    if (w->pool.n_free_small == 0 || w->next + records >= SERIALS || w->lives + records >= LIVES)
+        return;
+    if (w->replays && w->delivery.n_free < records)
+        return; /* files wait: a replay must be the same */
+    uint32_t slot = nfm_pool_get(&w->pool, 64);
+    memcpy(nfm_pool_addr(&w->pool, slot), &w->next, 4);
+    for (uint32_t i = 0; i < records; i++)
+        deliver_one(w, slot);
+    nfm_pool_put(&w->pool, slot);
+}
+
+/* Nobody sleeps while there is something for him. */
+static void check_awake(world *w) {
+    for (uint32_t i = 0; i < RINGS; i++) {
+        model_ring *r = &w->ring[i];
+        if (r->worker == NULL || !r->asleep || r->quarantined || r->published == r->passed)
+            continue;
+        const nfm_ring_shared *shared = r->worker->shared;
+        CHECK(shared->asleep != shared->wake_seq + 1);
+        w->wakes++;
+    }
+}
+
+static void publish(world *w) {
+    model_publish(w);
+    nfm_delivery_publish(&w->delivery);
+    for (uint32_t i = 0; i < RINGS; i++) {
+        model_ring *r = &w->ring[i];
+        if (r->worker == NULL || r->quarantined)
+            continue;
+        CHECK_EQ(r->worker->head, r->pushed);
+        CHECK_EQ(r->worker->shared->head, r->published);
+        CHECK_EQ(r->worker->dropped, r->dropped);
+    }
+    check_awake(w);
+}
+
+static void collect(world *w) {
+    uint32_t before = w->busy_begin;
+    model_collect(w);
+    CHECK_EQ(nfm_delivery_collect(&w->delivery), w->busy_begin - before);
+    check_memory(w);
+}
+
+/* The worker's process ends, perhaps after it published some rings and before it woke anybody. */
+static void die(world *w) {
+    for (uint32_t i = draw(w, RINGS + 1); i < RINGS; i++) {
+        model_ring *r = &w->ring[i];
+        if (r->worker == NULL || r->quarantined)
+            continue;
+        nfm_ring_flush(r->worker);
+        uint64_t room = r->seen + ENTRIES;
+        r->published = r->pushed < room ? r->pushed : room;
+    }
+    for (uint32_t i = 0; i < RINGS; i++) {
+        bool spoilt = w->ring[i].quarantined;
+        if (spoilt)
+            remove_ring(w, i);
+        else if (w->ring[i].worker != NULL)
+            close_worker_ring(w, i);
+    }
+    nfm_delivery_fini(&w->delivery);
+    nfm_pool_fini(&w->pool);
+    w->deaths++;
+}
+
+static void begin_again(world *w) {
+    open_delivery(w);
+    w->no_record = 0;
+    for (uint32_t i = 0; i < RINGS; i++) {
+        model_ring *r = &w->ring[i];
+        if (r->nf == NULL)
+            continue;
+        open_ring(w, i);
+        r->dropped = 0;
+        if (w->replays) {
+            r->suppressed = r->published;
+            nfm_ring_suppress(r->worker, r->published);
+        }
+    }
+    if (w->replays)
+        w->next = 0;
+    wire(w);
+    model_adopt(w);
+    CHECK_EQ(nfm_delivery_adopt(&w->delivery), NFM_OK);
+    check_memory(w);
+    check_awake(w);
+}
+
+/* ---- steps of a receiver -------------------------------------------------------------------- */
+
+static void look(world *w, model_ring *r) {
+    const nfm_desc *desc;
+    uint32_t n = nfm_ring_peek(r->nf, &desc, 1 + draw(w, 40));
+    CHECK(r->passed + n <= r->published);
+    CHECK(n > 0 || r->passed == r->published);
+    for (uint32_t k = 0; k < n && !nfm_test_failed; k++) {
+        uint32_t life = r->life[r->passed + k], serial = w->serial[life], first;
+        const nfm_record *record = &w->records[desc[k].record];
+        CHECK_EQ(record->packet, serial);
+        CHECK_EQ(record->slot, w->slot[life]);
+        memcpy(&first, nfm_pool_addr(&w->pool, record->slot), 4);
+        CHECK(first <= serial && serial - first < 3);
+    }
+    uint32_t passed = draw(w, n + 1);
+    nfm_ring_advance(r->nf, passed);
+    r->passed += passed;
+    if (n == 0 && draw(w, 2) == 0) { /* as nfm_ring_wait does before its system call */
+        r->worker->shared->asleep = r->worker->shared->wake_seq + 1;
+        r->asleep = true;
+    }
+}
+
+static void reattach(model_ring *r) {
+    nfm_error err;
+    nfm_ring_detach(r->nf);
+    r->nf = nfm_ring_attach(r->fd, &err);
+    CHECK(r->nf != NULL && nfm_ring_position(r->nf) == r->passed);
+    r->asleep = false;
+}
+
+static void lie(world *w, model_ring *r) {
+    uint64_t tails[] = {r->in_ring + 1 + draw(w, 5), UINT64_MAX, UINT64_C(1) << 63};
+    r->worker->shared->tail = tails[draw(w, 3)];
+    r->quarantined = true;
+    w->lies++;
+    nfm_delivery_collect(&w->delivery);
+    CHECK(r->worker->quarantined);
+    CHECK_EQ(r->worker->bad_tails, 1);
+    model_collect(w);
+    check_memory(w);
+}
+
+static void receive(world *w) {
+    model_ring *r = &w->ring[draw(w, RINGS)];
+    if (r->worker == NULL || r->quarantined)
+        return;
+    if (r->asleep && r->worker->shared->asleep == r->worker->shared->wake_seq + 1)
+        return; /* in its system call */
+    r->asleep = false;
+    uint32_t what = draw(w, 200);
+    if (what == 0)
+        lie(w, r);
+    else if (what < 6)
+        reattach(r);
+    else
+        look(w, r);
+}
+
+/* ---- schedules ------------------------------------------------------------------------------ */
+
+static void step(world *w) {
+    uint32_t what = draw(w, 1000), i = draw(w, RINGS);
+    if (what < 400) {
+        receive(w);
+    } else if (what < 750) {
+        for (uint32_t n = draw(w, 16); n > 0; n--)
+            deliver(w);
+    } else if (what < 880) {
+        publish(w);
+    } else if (what < 985) {
+        collect(w);
+    } else if (what < 990) {
+        publish(w);
+        die(w);
+        begin_again(w);
+    } else if (what < 994) {
+        die(w);
+        begin_again(w);
+    } else if (!w->replays && w->ring[i].worker == NULL) {
+        new_ring(w, i);
+    } else if (!w->replays && what < 997) {
+        remove_ring(w, i);
+    }
+}
+
+/* Everything arrives and is released when receivers go on reading. */
+static void drain(world *w) {
+    for (int turn = 0; turn < 4000 && !nfm_test_failed; turn++) {
+        if (w->replays && turn % 7 == 0)
+            while (w->next < SERIALS / 4 && w->bits[w->next] != 0 && w->pool.n_free_small > 0 &&
+                   w->delivery.n_free > 3)
+                deliver(w);
+        publish(w);
+        receive(w);
+        collect(w);
+        bool idle = w->busy_begin == w->busy_end;
+        if (idle && (!w->replays || w->next >= SERIALS / 4))
+            break;
+    }
+    CHECK_EQ(w->busy_end, w->busy_begin);
+    CHECK(nfm_delivery_is_idle(&w->delivery));
+    for (uint32_t i = 0; i < RINGS; i++)
+        if (w->ring[i].worker != NULL && !w->ring[i].quarantined)
+            CHECK_EQ(w->ring[i].passed, w->ring[i].pushed);
+}
+
+static void run_schedule(world *w, uint32_t number) {
+    uint8_t *packets = w->packets;
+    nfm_record *records = w->records;
+    uint64_t deaths = w->deaths, lies = w->lies, wakes = w->wakes;
+    memset(w, 0, sizeof(*w));
+    w->packets = packets;
+    w->records = records;
+    w->deaths = deaths;
+    w->lies = lies;
+    w->wakes = wakes;
+    w->seed = number * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    w->replays = number % 2 == 1;
+    for (uint32_t i = 0; i < SERIALS; i++)
+        w->bits[i] = (uint8_t)(1 + draw(w, (1 << RINGS) - 1));
+    open_delivery(w);
+    for (uint32_t i = 0; i < 3; i++)
+        new_ring(w, i);
+    for (int i = 0; i < STEPS && !nfm_test_failed; i++)
+        step(w);
+    drain(w);
+    for (uint32_t i = 0; i < RINGS; i++)
+        if (w->ring[i].worker != NULL)
+            remove_ring(w, i);
+    nfm_delivery_fini(&w->delivery);
+    nfm_pool_fini(&w->pool);
+}
+
+static void test_random_schedules_agree_with_the_model(void) {
+    world *w = calloc(1, sizeof(*w));
+    w->packets = calloc(SLOTS, NFM_SLOT_SMALL);
+    w->records = calloc(RECORDS, sizeof(nfm_record));
+    uint32_t number = 0;
+    const char *only = getenv("NFM_SCHEDULE"); /* to look at one that failed */
+    for (number = only ? (uint32_t)atoi(only) : 0; number < SCHEDULES && !nfm_test_failed;
+         number++) {
+        run_schedule(w, number);
+        if (nfm_test_failed)
+            printf("# schedule %u\n", number);
+        if (only != NULL)
+            break;
+    }
+    printf("# %u schedules, %" PRIu64 " deaths of the worker, %" PRIu64 " lies, %" PRIu64
+           " wakes\n",
+           number, w->deaths, w->lies, w->wakes);
+    free(w->packets);
+    free(w->records);
+    free(w);
+}
+
+int main(int argc, char **argv) {
+    static const nfm_test tests[] = {T(test_random_schedules_agree_with_the_model)};
+    return nfm_run_tests(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);
+}

@@ -262,7 +262,7 @@ def _with_inner_nodes(types: Iterable[EventType]) -> dict[str, EventType]:
     for name in list(known):
         parent = known[name].parent
         while parent is not None and parent not in known:
-            known[parent] = EventType(parent)
+            known[parent] = EventType(parent, f"everything that begins with {parent}.")
             parent = known[parent].parent
     return known
 

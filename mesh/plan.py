@@ -180,6 +180,9 @@ class Plan:
         lines = ["stack", *_module_lines(self), "", "network functions"]
         for nf in self.nfs:
             lines += _nf_lines(nf, self.edges)
+        named = [event for event in self.catalogue if event.base is not None]
+        lines += ["", "named events"] if named else []
+        lines += [f"  {event.name} = {event.base} where {event.where}" for event in named]
         return "\n".join(lines) + "\n"
 
     def to_json(self) -> dict[str, Any]:
@@ -197,6 +200,11 @@ class Plan:
             ],
             "skipped": list(self.skipped),
             "nfs": [_nf_json(nf) for nf in self.nfs],
+            "events": [
+                {"name": event.name, "event": event.base, "where": event.where}
+                for event in self.catalogue
+                if event.base is not None
+            ],
             "edges": [
                 {"from": e.publisher, "event": e.event, "to": f"{e.subscriber}.{e.subscription}"}
                 for e in self.edges

@@ -62,7 +62,8 @@ def test_a_user_event_is_an_event_with_a_filter():
 def test_the_spec_of_the_user_event_is_the_same_plan(monkeypatch):
     monkeypatch.chdir(ROOT)
     plan = plan_of(load(EXAMPLES / "user_event.yaml"), Registry.installed())
-    assert "dns.response.failed" in plan.render()
+    assert "dns.response.failed = dns.response where rcode != 0" in plan.render()
+    assert [event["name"] for event in plan.to_json()["events"]] == ["dns.response.failed"]
     assert "dns" in [module.name for module in plan.modules]
 
 

@@ -53,7 +53,10 @@ def make_plan(
     """Composes NFs into a plan without running anything.
 
     Args:
-        nfs, events, limits, registry: as for `replay`.
+        nfs: as for `replay`, like the next three.
+        events: named user events.
+        limits: of stack modules.
+        registry: what is installed.
         numbers: event type → id, as a mesh that runs has them.
     """
     found = registry or Registry.installed()

@@ -65,8 +65,8 @@ static bool holds(const nfm_log *log, const nfm__log_follower *f) {
     return f->cursor != NULL && f->lossless && f->lost_until == 0 && f->seen >= log->tail;
 }
 
-/* Looks at all cursors. Returns the position up to which tail may move now; up to |safe| it may move
- * without another look, nowhere while a lossless reader may be catching up. */
+/* Looks at all cursors. Returns the position up to which tail may move now; up to |safe| it may
+ * move without another look, nowhere while a lossless reader may be catching up. */
 static uint64_t slowest(nfm_log *log) {
     uint64_t least = UINT64_MAX;
     bool is_catching_up = false;

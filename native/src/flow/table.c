@@ -6,8 +6,9 @@
 #endif
 
 #define FIRST_BUCKETS 1024u
-#define FLOWS_PER_BUCKET 4u /* of ten ways; twice that where a split is due: overflow stays rare   \
-                             */
+#define FLOWS_PER_BUCKET                                                                           \
+    4u /* of ten ways; twice that where a split is due: overflow stays rare                        \
+        */
 
 static uint64_t hash_of(const nfm_table *table, uint32_t index) {
     return nfm_hash_flow(&table->key, &nfm_table_flow(table, index)->key);

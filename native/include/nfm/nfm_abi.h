@@ -607,7 +607,7 @@ enum nfm_idle_class {
     NFM_IDLE_TCP_SYN = 0,    /* handshake unfinished: 240 s (RFC 5382 REQ-5, transitory) */
     NFM_IDLE_TCP_EST = 1,    /* 7440 s (RFC 5382 REQ-5: not less than 2 h 4 min) */
     NFM_IDLE_TCP_CLOSE = 2,  /* one or both FINs: 240 s */
-    NFM_IDLE_TCP_GONE = 3,   /* closed or reset, waits for stragglers: 120 s */
+    NFM_IDLE_TCP_GONE = 3,   /* closed or reset, waits for stragglers: 10 s */
     NFM_IDLE_UDP = 4,        /* 300 s (RFC 4787 REQ-5, recommended) */
     NFM_IDLE_ICMP = 5,       /* 60 s (RFC 5508 REQ-2) */
     NFM_IDLE_OTHER = 6       /* 600 s */

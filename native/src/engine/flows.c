@@ -4,7 +4,10 @@
 
 #include "engine/worker.h"
 
-enum { EVICTION_SAMPLES = 16 };
+enum {
+    EVICTION_SAMPLES = 16,
+    LIMBO_KEPT = 8192, /* few enough that their memory is still in the cache when used again */
+};
 
 static uint64_t next_random(nfm_worker *w) { /* xorshift64 (Marsaglia 2003) */
     uint64_t x = w->random;
@@ -283,6 +286,7 @@ void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
  * flow gets depends on the packets alone: a capture read again gives the same flow ids. */
 static uint32_t limbo_excess(const nfm_worker *w) {
     uint32_t waiting = w->limbo_head - w->limbo_tail, keep = w->table.max_flows / 32;
+    keep = keep < LIMBO_KEPT ? keep : LIMBO_KEPT;
     return waiting > keep ? waiting - keep : 0;
 }
 

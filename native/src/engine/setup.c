@@ -8,9 +8,9 @@
 
 static const uint32_t default_idle_s[8] = {
     [NFM_IDLE_TCP_SYN] = 240,   [NFM_IDLE_TCP_EST] = 7440, /* RFC 5382 REQ-5 */
-    [NFM_IDLE_TCP_CLOSE] = 240, [NFM_IDLE_TCP_GONE] = 120,
-    [NFM_IDLE_UDP] = 300, /* RFC 4787 REQ-5 */
-    [NFM_IDLE_ICMP] = 60, /* RFC 5508 REQ-2 */
+    [NFM_IDLE_TCP_CLOSE] = 240, [NFM_IDLE_TCP_GONE] = 10,  /* stragglers and retransmitted FINs */
+    [NFM_IDLE_UDP] = 300,                                  /* RFC 4787 REQ-5 */
+    [NFM_IDLE_ICMP] = 60,                                  /* RFC 5508 REQ-2 */
     [NFM_IDLE_OTHER] = 600,     [7] = 600,
 };
 

@@ -196,7 +196,8 @@ static void on_rst(nfm__track_seg *seg) {
     t->conn &= (uint8_t)~CONN_STEADY;
     seg->own->flags |= SIDE_RST;
     seg->own->state = seg->peer->state = NFM_TCP_CLOSED;
-    seg->flow->idle_class = NFM_IDLE_TCP_GONE;
+    seg->flow->idle_class =
+        NFM_IDLE_TCP_CLOSE; /* a reset for one copy of a segment need not be the end */
     if (seg->flow->end_reason == NFM_END_NONE)
         seg->flow->end_reason = NFM_END_RESET;
 }

@@ -12,8 +12,9 @@ BUILD_IN = pyproject.toml native/CMakeLists.txt $(wildcard nfs/native.cmake) \
            $(shell find native/include native/src stack_modules nfs -name '*.[ch]')
 STAMP   := $(VENV)/.nfmesh-installed
 CMAKE    = cmake -G Ninja -S native
+TSAN_TESTS := test_ring test_handoff test_log test_log_threads
 
-.PHONY: all setup run check check-format check-python check-c format test pytest ctest fuzz-short fuzz bench instructions docs clean
+.PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions docs clean
 all: setup
 
 setup: $(STAMP)
@@ -55,9 +56,18 @@ pytest: setup
 
 build/test/build.ninja:
 	$(CMAKE) -B build/test -DNFM_TESTS=ON -DNFM_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug
-ctest: setup build/test/build.ninja
+ctest: setup build/test/build.ninja tsan model
 	cmake --build build/test -j $(JOBS)
 	ctest --test-dir build/test --output-on-failure -j $(JOBS)
+
+build/tsan/build.ninja:
+	$(CMAKE) -B build/tsan -DNFM_TESTS=ON -DNFM_SANITIZE=thread -DCMAKE_BUILD_TYPE=RelWithDebInfo
+tsan: setup build/tsan/build.ninja ## what processes share, under the thread sanitizer
+	cmake --build build/tsan -j $(JOBS) --target $(TSAN_TESTS)
+	for test in $(TSAN_TESTS); do build/tsan/$$test || exit 1; done
+
+model: ## the ring's protocol under a model checker (Debian package: spin)
+	tools/model.sh
 
 build/fuzz/build.ninja:
 	CC=clang $(CMAKE) -B build/fuzz -DNFM_FUZZ=ON -DNFM_SANITIZE=address,undefined \

@@ -2,19 +2,23 @@
 """Messages: whatever bytes come, they are taken or refused and counted; nothing crashes."""
 
 import hmac
+import ipaddress
+from pathlib import Path
 
 import msgpack
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.control import messages as m
-from mesh.control.seal import MAX_BYTES, Opener, Reason, Refused, Sealer, pack
+from mesh.control.seal import MAX_BYTES, Opener, Reason, Refused, Sealer
 from mesh.control.stats import HostStats, NFStats, RingStats, WorkerStats
 
 KEY = b"k" * 32
 COUNTS = {"packets": 3}
 EXAMPLES = [
+    m.Piece(of="leave", index=0, total=2, data=b"x"),
     m.Register(role="worker", pid=7, abi=1, cores=[0, 1], revision=2),
     m.Keys(keys={"http_log": KEY}),
     m.Ready(revision=1, effective_from=9, positions={"ring/a/w0": 5}),
@@ -60,7 +64,7 @@ def test_every_message_has_an_example() -> None:
 
 @pytest.mark.parametrize("body", EXAMPLES, ids=lambda body: body.TYPE)
 def test_what_is_sealed_is_opened_unchanged(body: m.Body) -> None:
-    taken = opener().open(Sealer("a", 5).seal(body, KEY))
+    taken = opener().open(Sealer("a", 5).seal(body, KEY)[0])
     assert (taken.name, taken.session, taken.seq, taken.body) == ("a", 5, 1, body)
 
 
@@ -109,12 +113,12 @@ def test_a_refusal_has_its_reason_and_is_counted(frames: list[bytes], reason: Re
 
 def test_a_message_is_taken_once() -> None:
     receiver, sender = opener(), Sealer("a", 5)
-    first, second = (sender.seal(m.Leave(), KEY) for _ in range(2))
+    first, second = (sender.seal(m.Leave(), KEY)[0] for _ in range(2))
     receiver.open(second)
     for late in (first, second):
         with pytest.raises(Refused, match="replay"):
             receiver.open(late)
-    other = Sealer("a", 6).seal(m.Leave(), KEY)
+    other = Sealer("a", 6).seal(m.Leave(), KEY)[0]
     assert receiver.open(other).session == 6
     assert receiver.refused == {Reason.REPLAY: 2}
 
@@ -134,26 +138,73 @@ def test_a_refused_body_does_not_come_again() -> None:
             receiver.open(bad)
 
 
-def test_too_large_a_message_is_not_sent() -> None:
+LONG = m.Result(report={"results": {"rows": ["x" * 1000] * 2000}})
+
+
+def test_a_long_message_comes_in_pieces() -> None:
+    receiver = opener()
+    messages = Sealer("a", 5).seal(LONG, KEY)
+    assert len(messages) == 4
+    bodies = [receiver.open(frames).body for frames in messages]
+    assert [type(body) for body in bodies] == [m.Piece, m.Piece, m.Piece, m.Result]
+    assert bodies[-1] == LONG
+
+
+@pytest.mark.parametrize("order", [[1], [0, 2], [0, 1, 1], [0, 1, 0, 2]])
+def test_pieces_out_of_order_are_refused(order: list[int]) -> None:
+    receiver, pieces = opener(), [*range(4)]
+    sealer = Sealer("a", 5)
+    for at in order[:-1]:
+        receiver.open(sealer._frames("piece", piece_of(LONG, pieces[at]), KEY))
+    with pytest.raises(Refused, match="piece"):
+        receiver.open(sealer._frames("piece", piece_of(LONG, pieces[order[-1]]), KEY))
+
+
+def piece_of(body: m.Body, index: int) -> dict[str, object]:
+    return opener().open(Sealer("a").seal(body, KEY)[index]).body.model_dump() if index == 0 else {
+        "of": body.TYPE, "index": index, "total": 4, "data": b"x"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("of", "reason"), [("piece", "type"), ("what", "type"), ("go", "schema")])
+def test_a_whole_made_of_pieces_is_checked_like_any_other(of: str, reason: str) -> None:
+    whole = {"of": of, "index": 0, "total": 1, "data": msgpack.packb({"x": 1})}
+    with pytest.raises(Refused, match=reason):
+        opener().open(frames_of(head(type="piece", body=whole)))
+
+
+def test_too_long_or_too_deep_a_message_is_not_sent() -> None:
     with pytest.raises(Refused, match="too_large"):
-        Sealer("a").seal(m.Result(report={"x": "y" * MAX_BYTES}), KEY)
+        Sealer("a").seal(m.Result(report={"x": "y" * (MAX_BYTES * 65)}), KEY)
+    deep: list[object] = []
+    for _ in range(50):
+        deep = [deep]
+    with pytest.raises(Refused, match="too_deep"):
+        Sealer("a").seal(m.Result(report={"x": deep}), KEY)
 
 
 def test_values_that_msgpack_lacks_become_plain() -> None:
-    import ipaddress
-    import pathlib
-
-    import numpy as np
-
-    plain = {
+    values = {
         "n": np.int64(3),
         "f": np.float32(0.5),
         "a": ipaddress.ip_address("192.0.2.1"),
-        "p": pathlib.Path("/x"),
-        "s": {2, 1},
+        "p": Path("/x"),
+        "s": {1},
+        (1, 2): 1 << 70,
+        "odd": "\udcff",
     }
-    expected = {"n": 3, "f": 0.5, "a": "192.0.2.1", "p": "/x", "s": [1, 2]}
-    assert msgpack.unpackb(pack(plain)) == expected
+    sealed = Sealer("a", 5).seal(m.Result(report={"results": values}), KEY)[0]
+    body = opener().open(sealed).body
+    assert isinstance(body, m.Result)
+    assert body.report["results"] == {
+        "n": 3,
+        "f": 0.5,
+        "a": "192.0.2.1",
+        "p": "/x",
+        "s": [1],
+        "(1, 2)": str(1 << 70),
+        "odd": "\udcff",
+    }
 
 
 def outcome(receiver: Opener, frames: list[bytes]) -> str:
@@ -200,7 +251,7 @@ def test_any_authentic_map_is_taken_or_refused(
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(EXAMPLES), st.data())
 def test_a_changed_byte_is_refused(body: m.Body, data: st.DataObject) -> None:
-    frames = Sealer("a", 5).seal(body, KEY)
+    frames = Sealer("a", 5).seal(body, KEY)[0]
     which = data.draw(st.integers(0, 1))
     at = data.draw(st.integers(0, len(frames[which]) - 1))
     changed = bytearray(frames[which])

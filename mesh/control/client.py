@@ -165,7 +165,7 @@ class Control:
                 self._register()
             elif isinstance(message.body, m.StatsRequest):
                 self._heartbeat()
-            elif not isinstance(message.body, m.Seen):
+            elif not isinstance(message.body, m.Seen | m.Piece):
                 self._deliver(message.body)
 
     def _deliver(self, message: m.Body) -> None:
@@ -215,13 +215,16 @@ class Control:
 
     def _put(self, message: m.Body) -> None:
         try:
-            frames = self._sealer.seal(message, self.settings.key)
+            sealed = self._sealer.seal(message, self.settings.key)
         except Refused as error:
             log.warning("%s", error)
             self._dropped += 1
+            if isinstance(message, m.Result) and message.report.get("results") is not None:
+                self._put(_without_results(message, str(error)))
             return
-        if not self._line.put(frames):
-            self._dropped += 1
+        for frames in sealed:
+            if not self._line.put(frames):
+                self._dropped += 1
 
     def _drop_one(self) -> None:
         """Makes room: a published message if there is one; what is repeated is not lost anyway."""
@@ -231,6 +234,13 @@ class Control:
                 del self._outbox[i]
                 return
         self._outbox.popleft()
+
+
+def _without_results(message: m.Result, why: str) -> m.Result:
+    """A report whose results cannot be sent says so; the rest of it counts."""
+    errors = [*message.report.get("errors", ()), f"the results cannot be sent: {why}"]
+    changes = {"results": None, "errors": errors, "failures": len(errors)}
+    return message.model_copy(update={"report": {**message.report, **changes}})
 
 
 class _Line:

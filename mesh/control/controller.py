@@ -28,9 +28,11 @@ import zmq
 import zmq.asyncio
 
 from mesh._ffi import ABI_VERSION
+from mesh.confine import confine
 from mesh.control.client import CONTROLLER
 from mesh.control.composing import Composed, compose_desired
 from mesh.control.desired import Desired, load_desired, save_desired
+from mesh.control.messages import Piece
 from mesh.control.metrics import serve
 from mesh.control.seal import MAX_BYTES, Opener, Refused, Sealer
 from mesh.control.state import Action, Compose, Mesh, Publish, Save, Send
@@ -146,6 +148,8 @@ class Controller:
             except Refused as error:
                 log.warning("%s", error)
                 continue
+            if isinstance(message.body, Piece):
+                continue
             with self._lock:
                 actions = self.mesh.receive(identity, message, self.options.clock())
             await self._do(actions)
@@ -188,8 +192,8 @@ class Controller:
         if key is None:
             return
         try:
-            frames = self._sealer.seal(action.body, key)
-            await self._router.send_multipart([action.identity, *frames], zmq.NOBLOCK)
+            for frames in self._sealer.seal(action.body, key):
+                await self._router.send_multipart([action.identity, *frames], zmq.NOBLOCK)
         except (Refused, zmq.ZMQError) as error:
             self._unsent += 1
             log.warning("%s to %s: %s", action.body.TYPE, action.name, error)
@@ -245,10 +249,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mesh.control.controller", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--key-fd", type=int, required=True, help="descriptor with the keys")
+    parser.add_argument("--parent", type=int, help="pid of the supervisor, to die with it")
     parser.add_argument("--metrics-port", type=int, help="Prometheus endpoint on 127.0.0.1")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="nfmesh: controller: %(message)s", level=logging.WARNING)
     try:
+        if given.parent is not None:
+            confine(given.parent, is_private=True)
         keys = _read_keys(given.key_fd)
         asyncio.run(_run(Options(given.run, keys, given.metrics_port)))
     except (MeshError, OSError) as error:

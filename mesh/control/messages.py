@@ -3,7 +3,8 @@
 
 A message on the wire is two frames, a msgpack map {v, type, name, session, seq, body} and its
 HMAC-SHA256 under the key of the process that it comes from or goes to. `mesh/control/seal.py`
-makes and opens them; whatever does not open is refused with a reason and counted.
+makes and opens them; whatever does not open is refused with a reason and counted. What is longer
+than a message may be, the report of an NF that found much, goes in pieces.
 
     process → controller            controller → process          tool ↔ controller
     register                        plan (its part)               status, stop, apply
@@ -48,6 +49,7 @@ __all__ = [
     "NfAdd",
     "NfRemove",
     "Ok",
+    "Piece",
     "PlanPart",
     "Published",
     "PublishedEvent",
@@ -77,6 +79,21 @@ class Body(Strict):
     """Base of all messages; `TYPE` is its name on the wire."""
 
     TYPE: ClassVar[str] = ""
+
+
+class Piece(Body):
+    """Part of a message that is too long for one: `data` joined is its packed body.
+
+    Attributes:
+        of: type of the whole message.
+        index: from 0, in order; total: how many there are.
+    """
+
+    TYPE = "piece"
+    of: Text
+    index: Count
+    total: Annotated[int, Field(ge=1, le=128)]
+    data: Annotated[bytes, Field(max_length=1 << 20)]
 
 
 # ---- process → controller ----------------------------------------------------------------------
@@ -364,8 +381,8 @@ class Error(Body):
 BODIES: Mapping[str, type[Body]] = {
     body.TYPE: body
     for body in (
-        *(Register, Keys, Ready, Attached, Heartbeat, Drained, Eof, Result, Failed, Published),
-        *(PlanPart, Go, Drain, Leave, StatsRequest, Watch, Seen, Who, Finished),
+        *(Piece, Register, Keys, Ready, Attached, Heartbeat, Drained, Eof, Result, Failed),
+        *(Published, PlanPart, Go, Drain, Leave, StatsRequest, Watch, Seen, Who, Finished),
         *(Status, Stop, Apply, NfAdd, NfRemove, Subscribe, Unsubscribe, Ok, Error),
     )
 }

@@ -6,7 +6,8 @@ checks, cheapest first: number of frames, size, msgpack with bounded depth, the 
 whether it knows the sender's key, the HMAC, that the number is greater than the last of that
 session, and last the body's model. The first check that fails names the refusal; nothing of a
 refused message is used. Sessions are remembered after the HMAC only, so that a stranger cannot
-fill the memory.
+fill the memory. A body longer than PIECE_BYTES is cut; its pieces come in order, one such message
+at a time per session, and the last of them opens as the whole.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ import hmac
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
 import msgpack
 from pydantic import Field, ValidationError
 
-from mesh.control.messages import BODIES, NAME, VERSION, Body
+from mesh.control.messages import BODIES, NAME, VERSION, Body, Piece
 from mesh.control.stats import Strict
 from mesh.errors import MeshError
 
-__all__ = ["MAX_BYTES", "Envelope", "Opener", "Reason", "Refused", "Sealer", "pack"]
+__all__ = ["MAX_BYTES", "Envelope", "Opener", "Reason", "Refused", "Sealer", "as_plain", "pack"]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_SESSIONS = 4096
+PIECE_BYTES = 1 << 19
+MAX_PIECES = 128
 
 
 class Reason(StrEnum):
@@ -48,6 +51,7 @@ class Reason(StrEnum):
     MAC = "mac"
     REPLAY = "replay"
     SCHEMA = "schema"
+    PIECE = "piece"
 
 
 class Refused(MeshError):
@@ -95,44 +99,75 @@ class Sealer:
         self.session = secrets.randbits(63) if session is None else session
         self.seq = 0
 
-    def seal(self, body: Body, key: bytes) -> list[bytes]:
-        """Returns the two frames.
+    def seal(self, body: Body, key: bytes) -> list[list[bytes]]:
+        """Returns messages of two frames each: one, or a long one's pieces.
 
         Raises:
-            Refused: the message is longer than MAX_BYTES or cannot be packed.
+            Refused: the message is too long, too deep, or cannot be packed.
         """
-        self.seq += 1
-        head = {
-            "v": VERSION,
-            "type": body.TYPE,
-            "name": self.name,
-            "session": self.session,
-            "seq": self.seq,
-            "body": body.model_dump(),
-        }
-        raw = pack(head)
-        if len(raw) > MAX_BYTES:
+        plain = as_plain(body.model_dump())
+        raw = pack(plain)
+        if len(raw) <= PIECE_BYTES:
+            return [self._frames(body.TYPE, plain, key)]
+        total = -(-len(raw) // PIECE_BYTES)
+        if total > MAX_PIECES:
             raise Refused(Reason.TOO_LARGE, f"{body.TYPE} of {len(raw)} bytes", self.name)
+        pieces = [raw[i * PIECE_BYTES : (i + 1) * PIECE_BYTES] for i in range(total)]
+        return [
+            self._frames(
+                Piece.TYPE, {"of": body.TYPE, "index": i, "total": total, "data": piece}, key
+            )
+            for i, piece in enumerate(pieces)
+        ]
+
+    def _frames(self, kind: str, body: Any, key: bytes) -> list[bytes]:
+        self.seq += 1
+        raw = pack(
+            {
+                "v": VERSION,
+                "type": kind,
+                "name": self.name,
+                "session": self.session,
+                "seq": self.seq,
+                "body": body,
+            }
+        )
         return [raw, _mac(key, raw)]
 
 
 def pack(value: Any) -> bytes:
-    """Packs plain data; what msgpack lacks (addresses, paths, numpy scalars) becomes text."""
+    """Packs plain data.
+
+    Raises:
+        Refused: it is none.
+    """
     try:
-        raw: bytes = msgpack.packb(value, use_bin_type=True, default=_plain)
+        raw: bytes = msgpack.packb(value, use_bin_type=True, unicode_errors="surrogateescape")
     except (TypeError, ValueError, OverflowError) as error:
         raise Refused(Reason.NOT_MSGPACK, str(error)) from error
     return raw
 
 
-def _plain(value: Any) -> Any:
-    item = getattr(value, "item", None)
-    if callable(item) and getattr(value, "shape", None) == ():
-        return item()
+def as_plain(value: Any, depth: int = MAX_DEPTH - 2) -> Any:
+    """Turns what NFs may return into what msgpack has: strangers become text.
+
+    Raises:
+        Refused: containers nest too deep.
+    """
+    if depth < 0:
+        raise Refused(Reason.TOO_DEEP, f"deeper than {MAX_DEPTH}")
+    if isinstance(value, str | bytes | bool | float | None):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(1 << 63) <= value < 1 << 64 else str(value)
     if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, set | frozenset):
-        return sorted(value)
+        return {
+            k if isinstance(k, str) else str(k): as_plain(v, depth - 1) for k, v in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_plain(each, depth - 1) for each in value]
+    if callable(item := getattr(value, "item", None)) and getattr(value, "shape", None) == ():
+        return item()
     return str(value)
 
 
@@ -146,10 +181,11 @@ class Opener:
     def __init__(self, key_of: Callable[[str], bytes | None]) -> None:
         self._key_of = key_of
         self._last: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._pieces: dict[str, _Pieces] = {}
         self.refused: Counter[str] = Counter()
 
     def open(self, frames: Sequence[bytes]) -> Envelope:
-        """Returns the message.
+        """Returns the message; a piece that is not the last of its message is one itself.
 
         Raises:
             Refused: with the reason, which was counted.
@@ -173,7 +209,25 @@ class Opener:
         if not hmac.compare_digest(_mac(key, raw), mac):
             raise Refused(Reason.MAC, f"not from {head.name!r}")
         self._check_order(head)
-        return Envelope(head.name, head.session, head.seq, _body(head))
+        body = _body(head)
+        if isinstance(body, Piece):
+            body = self._joined(head, body)
+        return Envelope(head.name, head.session, head.seq, body)
+
+    def _joined(self, head: _Head, piece: Piece) -> Body:
+        whole = self._pieces.pop(head.name, None)
+        if piece.index == 0:
+            whole = _Pieces(head.session, piece.of, piece.total)
+        if whole is None or not whole.takes(head.session, piece):
+            raise Refused(Reason.PIECE, f"{piece.of}: piece {piece.index} out of order", head.name)
+        whole.data.append(piece.data)
+        if len(whole.data) < whole.total:
+            self._pieces[head.name] = whole
+            return piece
+        inner = _unpacked(b"".join(whole.data))
+        if not isinstance(inner, dict) or piece.of not in BODIES or piece.of == Piece.TYPE:
+            raise Refused(Reason.TYPE, f"unknown type {piece.of[:40]!r}", head.name)
+        return _body(head.model_copy(update={"type": piece.of, "body": inner}))
 
     def _check_order(self, head: _Head) -> None:
         sender = (head.name, head.session)
@@ -185,17 +239,38 @@ class Opener:
             self._last.popitem(last=False)
 
 
+@dataclass(slots=True)
+class _Pieces:
+    """A long message under way."""
+
+    session: int
+    of: str
+    total: int
+    data: list[bytes] = field(default_factory=list)
+
+    def takes(self, session: int, piece: Piece) -> bool:
+        same = (self.session, self.of, self.total) == (session, piece.of, piece.total)
+        return same and piece.index == len(self.data)
+
+
 def _mac(key: bytes, raw: bytes) -> bytes:
     return hmac.digest(key, raw, hashlib.sha256)
 
 
-def _head(raw: bytes) -> _Head:
+def _unpacked(raw: bytes) -> Any:
     try:
-        value = msgpack.unpackb(raw, raw=False, strict_map_key=True)
+        value = msgpack.unpackb(
+            raw, raw=False, strict_map_key=True, unicode_errors="surrogateescape"
+        )
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise Refused(Reason.NOT_MSGPACK, type(error).__name__) from error
     if _is_deeper(value, MAX_DEPTH):
         raise Refused(Reason.TOO_DEEP, f"deeper than {MAX_DEPTH}")
+    return value
+
+
+def _head(raw: bytes) -> _Head:
+    value = _unpacked(raw)
     if isinstance(value, dict) and value.get("v") != VERSION:
         raise Refused(Reason.VERSION, f"version {value.get('v')!r:.40}, this is {VERSION}")
     try:

@@ -59,8 +59,15 @@ static unsigned shown(const nfm__track_seg *seg) {
     return bits;
 }
 
-/* All that track_usual() relies on about a side. */
-enum { HEARD = SIDE_ACK | SIDE_PACKET | SIDE_BASE | SIDE_NEXT };
+/* Whether track_usual() may take the segments that follow: the state machine rests, nothing that a
+ * side sends for the first time, other than SYN, FIN or RST, can move it, and both sides' numbers
+ * are known. */
+static bool is_usual(const nfm__track_seg *seg) {
+    enum { HEARD = SIDE_PACKET | SIDE_BASE | SIDE_NEXT };
+    unsigned conn = seg->track->conn, own = seg->own->flags, peer = seg->peer->flags;
+    bool decided = (conn & CONN_ESTABLISHED) || !((own | peer) & (SIDE_SYN | SIDE_SYNACK));
+    return (conn & CONN_STEADY) && decided && (own & peer & HEARD) == HEARD;
+}
 
 /* The parts that only the begin, the end or an oddity of a connection needs. */
 static void handle_flags(nfm__track_seg *seg) {
@@ -84,8 +91,7 @@ static void handle_flags(nfm__track_seg *seg) {
             seg->events |= NFM_BIT(NFM_EV_TCP_STATE);
         seg->flow->conn_state = word;
     }
-    bool usual = (t->conn & CONN_STEADY) && (seg->own->flags & seg->peer->flags & HEARD) == HEARD;
-    t->conn = (uint8_t)(usual ? t->conn | CONN_USUAL : t->conn & ~CONN_USUAL);
+    t->conn = (uint8_t)(is_usual(seg) ? t->conn | CONN_USUAL : t->conn & ~CONN_USUAL);
     if ((t->side[0].state << 8 | t->side[1].state) != before)
         seg->events |= NFM_BIT(NFM_EV_TCP_STATE);
 }
@@ -126,8 +132,9 @@ static void fill_snapshot(const nfm__track *t, nfm_packet *packet) {
 
 /*
  * The usual segment of an established connection, in few instructions: it starts at next, its ACK
- * is possible, it is not a duplicate ACK, windows are open, nothing is new about its sender. Does
- * what the three parts would do; returns false, with nothing changed, when it is another kind.
+ * is possible, it is not a duplicate ACK, windows are open. Does what the three parts would do (while
+ * no RST was seen, the conn_state does not depend on the sender's first ACK and first data); returns
+ * false, with nothing changed, when it is another kind.
  */
 static inline bool track_usual(nfm__track *t, const nfm_packet *p) {
     enum { PSH = 8 };
@@ -138,8 +145,7 @@ static inline bool track_usual(nfm__track *t, const nfm_packet *p) {
 
     if (!(t->conn & CONN_USUAL) || (p->rec.tcp_flags & ~PSH) != TH_ACK || p->seq != own->next ||
         acked < (len == 0) || nfm_seq_diff(p->ack, peer->next) > 0 || p->window == 0 ||
-        peer->window == 0 || (own->flags & SIDE_PROBED) || (p->rec.flags & NFM_F_BAD_L4_CSUM) ||
-        (len > 0 && !(own->flags & SIDE_DATA)))
+        peer->window == 0 || (own->flags & SIDE_PROBED) || (p->rec.flags & NFM_F_BAD_L4_CSUM))
         return false;
     if (p->tcp.seen) {
         if (p->tcp.seen != NFM_OPT_TIMESTAMP || !(own->flags & SIDE_TS) ||
@@ -155,7 +161,9 @@ static inline bool track_usual(nfm__track *t, const nfm_packet *p) {
             nfm__track_end_sample(peer, p, now_us);
     }
     own->window = (uint32_t)p->window << own->wscale;
+    own->flags |= SIDE_ACK;
     if (len > 0) {
+        own->flags |= SIDE_DATA;
         own->next = p->seq + len;
         own->sent_at = now_us;
         if (!(own->flags & SIDE_RTT))

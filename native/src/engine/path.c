@@ -105,7 +105,8 @@ static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         (void)in->module->on_packet(&in->ctx, p, nfm_instance_state(in, p->flow_index));
     }
     /* A deadline that moves out is found when the old one comes up; one that comes near is not. */
-    if (w->idle_ns[p->flow->idle_class & 7] < w->idle_ns[idle_class & 7] / 2)
+    if (p->flow->idle_class != idle_class &&
+        w->idle_ns[p->flow->idle_class & 7] < w->idle_ns[idle_class & 7] / 2)
         nfm__flow_rearm(w, p->flow_index);
     if ((p->flow->flags ^ flags) & NFM_FLOW_CLIENT_IS_1 && w->subs.any_filter) {
         subscribe_again(w, p); /* "client" terms judge anew */

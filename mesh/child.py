@@ -55,8 +55,11 @@ class Child:
         part: of the plan; None for the controller.
         cores: that it is pinned to; empty: not.
         key: its token, also its key to the controller.
+        secret: what it reads at its start, when that is not its key.
+        arguments: for its command line.
         journal: None for the controller.
         state: what it does; "waiting" to be started again.
+        is_unwanted: its end is not to be mended; was_told: it got a SIGTERM.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Child:
     cores: tuple[int, ...] = ()
     journal: Journal | None = None
     key: bytes = field(default_factory=make_token, repr=False)
+    secret: bytes | None = field(default=None, repr=False)
+    arguments: tuple[str, ...] = ()
     process: Process | None = None
     state: State = "waiting"
     restart_at: float = 0.0
@@ -73,6 +78,7 @@ class Child:
     starts: int = 0
     last_exit: str = ""
     is_unwanted: bool = False
+    was_told: bool = False
     backoff: Backoff = field(default_factory=Backoff)
     crashes: CrashMemory = field(default_factory=CrashMemory)
     hang: str = ""
@@ -88,7 +94,9 @@ class Child:
         Raises:
             ProcessError: the system refuses.
         """
-        arguments = ["--run", str(run)]
+        arguments = ["--run", str(run), *self.arguments]
+        if self.role != "controller":
+            arguments += ["--name", self.name]
         if self.role == "nf":
             arguments += self.crashes.arguments()
         if self.role == "worker" and self.starts:
@@ -101,7 +109,8 @@ class Child:
             self.name,
             MODULES[self.role],
             arguments,
-            token=self.key,
+            secret=self.key if self.secret is None else self.secret,
+            secret_option="--key-fd" if self.role == "controller" else "--token-fd",
             identity=self.identity,
             cores=self.cores,
         )

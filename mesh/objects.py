@@ -41,10 +41,16 @@ class SharedObject:
 
 
 class Objects:
-    """All shared objects of a supervisor."""
+    """All shared objects of a supervisor.
 
-    def __init__(self) -> None:
+    Args:
+        owner: user that they belong to; None: this one.
+    """
+
+    def __init__(self, owner: int | None = None) -> None:
+        self._owner = owner
         self._objects: dict[str, SharedObject] = {}
+        self._sparse: set[str] = set()
 
     def __contains__(self, name: object) -> bool:
         return name in self._objects
@@ -85,6 +91,7 @@ class Objects:
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        self._sparse.add(name)
         return self._add(name, size, "ordinary", fd)
 
     def _add(self, name: str, size: int, backing: str, fd: int) -> SharedObject:
@@ -94,6 +101,8 @@ class Objects:
         if read_only < 0:
             os.close(fd)
             check(int(error.code) or int(lib.NFM_E_IO), name, error)
+        if self._owner is not None:
+            os.fchown(fd, self._owner, -1)
         made = SharedObject(name, size, backing, fd, read_only)
         self._objects[name] = made
         return made
@@ -120,6 +129,7 @@ class Objects:
     def remove(self, name: str) -> None:
         """Lets go of an object; its memory is free when nobody maps it any more."""
         found = self._objects.pop(name)
+        self._sparse.discard(name)
         os.close(found.fd)
         os.close(found.read_only_fd)
 
@@ -131,7 +141,8 @@ class Objects:
     @property
     def notices(self) -> tuple[str, ...]:
         """Steps down from huge pages, in one line."""
-        down = [o for o in self if o.size >= HUGE_BYTES and o.backing == "ordinary"]
+        tried = [o for o in self if o.size >= HUGE_BYTES and o.name not in self._sparse]
+        down = [o for o in tried if o.backing == "ordinary"]
         if not down:
             return ()
         mib = -(-sum(o.size for o in down) // (1 << 20))

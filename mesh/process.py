@@ -44,8 +44,8 @@ class Process:
     Args:
         name: in the mesh.
         module: run as `python -m module`.
-        arguments: for the module; `--name`, `--parent` and `--token-fd` are added.
-        token: left in a pipe for it.
+        arguments: for the module; `--parent` is added, and `secret_option` with the descriptor of
+            a pipe in which `secret` lies.
         identity: whom it runs as.
         cores: where it may run; empty: anywhere.
 
@@ -59,13 +59,15 @@ class Process:
         module: str,
         arguments: Sequence[str],
         *,
-        token: bytes,
+        secret: bytes,
+        secret_option: str = "--token-fd",
         identity: Identity,
         cores: Sequence[int] = (),
     ) -> None:
         self.name, self.identity, self.cores = name, identity, tuple(cores)
+        command = [sys.executable, "-P", "-m", module, "--parent", str(os.getpid()), *arguments]
         try:
-            self._popen = _start(name, module, arguments, token, identity, cores)
+            self._popen = _start([*command, secret_option], secret, identity, cores)
             self.pid = self._popen.pid
             self.pidfd = os.pidfd_open(self.pid)
         except OSError as error:
@@ -95,21 +97,14 @@ class Process:
 
 
 def _start(
-    name: str,
-    module: str,
-    arguments: Sequence[str],
-    token: bytes,
-    identity: Identity,
-    cores: Sequence[int],
+    command: list[str], secret: bytes, identity: Identity, cores: Sequence[int]
 ) -> subprocess.Popen[bytes]:
     out, into = os.pipe()
     try:
-        os.write(into, token)
-        command = [sys.executable, "-P", "-m", module, "--name", name]
-        command += ["--parent", str(os.getpid()), "--token-fd", str(out), *arguments]
+        os.write(into, secret)
         with _running_on(cores):
             return subprocess.Popen(
-                command,
+                [*command, str(out)],
                 stdin=subprocess.DEVNULL,
                 stdout=STDERR,
                 stderr=STDERR,

@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
+
 from mesh._ffi import native
 from mesh.child import Child, Patience
 from mesh.control import messages as m
@@ -41,11 +43,12 @@ from mesh.objects import Objects
 from mesh.process import Identity
 from mesh.reconcile import host_changes
 from mesh.rundir import RunFolder
+from mesh.users import MAX_NFS, Users, find_users
 
-__all__ = ["FIRST_UID", "Outcome", "Supervisor", "SupervisorSettings", "mesh_gid"]
+__all__ = ["TOOL_KEY", "Outcome", "Supervisor", "SupervisorSettings", "mesh_gid"]
 
-FIRST_UID = 64000
-"""NFs of a supervisor that is root run as this user and those after it, in this group."""
+TOOL_KEY = "tool.key"
+"""File in the run folder with the key that tools speak to the controller with."""
 TICK_S = 0.1
 LOG_BYTES = 1 << 20
 LEAVE_S = 3.0
@@ -54,8 +57,8 @@ _LOG = logging.getLogger("nfmesh.supervisor")
 
 
 def mesh_gid() -> int | None:
-    """Returns the group of the mesh's processes; None when all are this user's."""
-    return FIRST_UID if os.geteuid() == 0 else None
+    """Returns the group of NFs that are users of their own; None when they are this user."""
+    return find_users().group
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,17 @@ class SupervisorSettings:
     """How a supervisor works.
 
     Attributes:
-        separate_users: every NF is a user of its own; needs root.
+        users: whom NFs run as; default is what this host allows.
         patience: before a child that gives no sign of life is killed.
         stop_s: how long an orderly end may take.
+        metrics_port: of the controller's Prometheus endpoint; None: none, 0: any.
         on_tick: called about ten times a second.
     """
 
-    separate_users: bool = field(default_factory=lambda: os.geteuid() == 0)
+    users: Users = field(default_factory=find_users)
     patience: Patience = field(default_factory=Patience)
     stop_s: float = 30.0
+    metrics_port: int | None = None
     on_tick: Callable[[], None] | None = None
 
 
@@ -105,20 +110,17 @@ class Supervisor:
 
     def __init__(self, folder: RunFolder, settings: SupervisorSettings | None = None) -> None:
         self.folder, self.settings = folder, settings or SupervisorSettings()
-        self.objects = Objects()
+        users = self.settings.users
+        self.objects = Objects(users.owner)
         self.children: dict[str, Child] = {}
         self.notices: list[str] = list(folder.notices)
-        gid = FIRST_UID if self.settings.separate_users else None
         try:
-            self.service = DescriptorService(folder.path / "fd.sock", gid)
+            self.service = DescriptorService(folder.path / "fd.sock", users.group)
         except OSError as error:
             text = f"{folder.path}/fd.sock: {error.strerror or error}"
             raise ProcessError(text) from error
-        if not self.settings.separate_users:
-            self.notices.append(
-                "all processes run as one user: NFs cannot map packets writable, but could reopen "
-                "them; start as root to give each NF a user of its own"
-            )
+        if users.notice:
+            self.notices.append(users.notice)
         self._part = HostPart((), (), {})
         self._drainer = Drainer(self.objects)
         self._finished: m.Finished | None = None
@@ -128,7 +130,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.service.fileno(), selectors.EVENT_READ, self.service.serve)
         self._key = make_token()
-        self._users = iter(range(FIRST_UID + 1, FIRST_UID + 1000))
+        self._users = 0
         self._control = self._connect()
         self._mail = _Mail(self._control)
         self._selector.register(self._mail.fd, selectors.EVENT_READ, self._read_mail)
@@ -153,14 +155,28 @@ class Supervisor:
             Its outcome; what went wrong inside the mesh is in there.
         """
         with self._catching_signals():
-            controller = Child("controller", "controller", Identity(), key=self._key)
-            self.children["controller"] = controller
-            self._start(controller)
+            self._start_controller()
             while not self._is_over():
                 for key, _ in self._selector.select(self._timeout()):
                     key.data()
                 self._tick(time.monotonic())
         return self._outcome()
+
+    def _start_controller(self) -> None:
+        keys = msgpack.packb({"supervisor": self._key, "tool": self._write_tool_key()})
+        port = self.settings.metrics_port
+        arguments = () if port is None else ("--metrics-port", str(port))
+        child = Child("controller", "controller", Identity(), secret=keys, arguments=arguments)
+        self.children["controller"] = child
+        self._start(child)
+
+    def _write_tool_key(self) -> bytes:
+        """Leaves the key of tools where only this user finds it."""
+        key = make_token()
+        path = self.folder.path / TOOL_KEY
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key)
+        return key
 
     def stop(self) -> None:
         """Ends the run in order, called again at once: also what a signal does."""
@@ -230,15 +246,16 @@ class Supervisor:
 
     def _hurry(self, now: float) -> None:
         """Sees that everybody leaves: the controller last, since it tells the others to."""
-        others = [c for c in self.children.values() if c.role != "controller" and c.process]
         late = now - self._ending_at
-        for child in others:
-            if late > LEAVE_S:
-                child.signal(signal.SIGTERM if late < 2 * LEAVE_S else signal.SIGKILL)
-        if not others:
-            controller = self.children["controller"]
-            controller.is_unwanted = True
-            controller.signal(signal.SIGTERM if late < 2 * LEAVE_S else signal.SIGKILL)
+        others = [c for c in self.children.values() if c.role != "controller" and c.process]
+        leaving = others or [self.children["controller"]]
+        for child in leaving:
+            child.is_unwanted = True
+            if late > 2 * LEAVE_S:
+                child.signal(signal.SIGKILL)
+            elif not child.was_told and (not others or late > LEAVE_S):
+                child.was_told = True
+                child.signal(signal.SIGTERM)
 
     def _kill(self) -> None:
         for child in self.children.values():
@@ -345,13 +362,19 @@ class Supervisor:
     # ---- children ------------------------------------------------------------------------
 
     def _add(self, part: ChildPart, cores: tuple[int, ...]) -> None:
-        identity = Identity()
-        if self.settings.separate_users and part.role == "nf":
-            identity = Identity(next(self._users), FIRST_UID)
+        identity = self._identity() if part.role == "nf" else Identity()
         journal = Journal(self.objects[f"ckpt/{part.name}"].fd)
         child = Child(part.name, part.role, identity, part, cores, journal)
         self.children[part.name] = child
         self._start(child)
+
+    def _identity(self) -> Identity:
+        """Finds a user for an NF; no two have the same within 1000."""
+        users = self.settings.users
+        if users.first is None:
+            return Identity()
+        self._users += 1
+        return Identity(users.first + (self._users - 1) % MAX_NFS, users.group)
 
     def _start(self, child: Child) -> None:
         if child.part is not None:

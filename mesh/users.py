@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whom the processes of a mesh run as, and what that keeps apart.
+
+A supervisor that is root makes each NF a user of its own, and the shared memory the property of one
+that no process runs as. Where other users cannot read the installation (a Python below /root), NFs
+stay root but lose every capability: they still cannot open the memory for writing, since they do
+not own it. A supervisor that is not root cannot give anything away: then the kernel refuses an NF
+to map packets writable, but not to open them again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesh._ffi import native
+
+__all__ = ["GROUP", "MAX_NFS", "OWNER", "Users", "closed_to_others", "find_users"]
+
+OWNER = 64000
+"""The user that memory belongs to; NFs are those after it."""
+GROUP = 64000
+"""The group of all NFs."""
+MAX_NFS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """Who is who.
+
+    Attributes:
+        owner: user that owns shared memory; None: this one.
+        first: user of the first NF; None: NFs are this user.
+        group: group of NFs that have users of their own.
+        notice: what is not kept apart, or "".
+    """
+
+    owner: int | None = None
+    first: int | None = None
+    group: int | None = None
+    notice: str = ""
+
+
+def find_users(*, is_root: bool | None = None) -> Users:
+    """Finds out what this host allows."""
+    root = os.geteuid() == 0 if is_root is None else is_root
+    if not root:
+        return Users(
+            notice="all processes run as one user: the kernel refuses NFs to map packets writable, "
+            "but not to open them again; start as root to give each NF a user of its own"
+        )
+    closed = closed_to_others(_installation())
+    if closed is not None:
+        return Users(
+            owner=OWNER,
+            notice=f"NFs run as root without capabilities: other users cannot read {closed}; "
+            "install nfmesh where they can to give each NF a user of its own",
+        )
+    return Users(OWNER, OWNER + 1, GROUP)
+
+
+def closed_to_others(paths: Iterable[Path]) -> Path | None:
+    """Returns the first file or folder on the way to `paths` that other users cannot read."""
+    for path in paths:
+        for spelling in (path.absolute(), path.resolve()):
+            for each in reversed([spelling, *spelling.parents]):
+                if not _is_open(each):
+                    return each
+    return None
+
+
+def _is_open(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    needed = stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
+    return bool(mode & needed)
+
+
+def _installation() -> list[Path]:
+    """The files that a process of the mesh needs at its start."""
+    native()
+    extension = getattr(sys.modules.get("mesh._native"), "__file__", None)
+    found = [Path(sys.executable), Path(os.__file__), Path(__file__)]
+    return found if extension is None else [*found, Path(extension)]

@@ -207,6 +207,8 @@ def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
         (("flows", OFFICE, "--limit", "ip_defrag.fragments=-5"), "not within"),
         (("flows", OFFICE, "--limit", "ip_defrag.fragments=many"), "is no number"),
         (("flows", OFFICE, "--limit", "ip_defrag.overlap=beos"), "bsd, linux"),
+        (("flows", OFFICE, "--worker", "max_flows"), "KEY=NUMBER"),
+        (("flows", OFFICE, "--worker", "max_flow=64"), "did you mean 'max_flows'?"),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--where", "port (80"), "not closed"),
         (("flows", "/no/such/file.pcap"), "/no/such/file.pcap"),
         (("flows", __file__), "not a capture"),
@@ -230,6 +232,15 @@ def test_foreseen_errors_are_one_line_and_status_2(nfmesh, words, says):
     assert len(result.err.splitlines()) == 1
     assert says in result.err
     assert result.out == ""
+
+
+def test_a_small_worker_sheds_flows_and_still_tells_of_them(nfmesh, tmp_path):
+    path, ports = tmp_path / "flood.pcapng", range(1000, 4000)
+    write_capture(
+        path, [f for p in ports for f in datagrams([("client", b"?")], client=("10.0.0.9", p))]
+    )
+    flows = nfmesh("flows", path, "--json", "--worker", "max_flows=1024").objects
+    assert len(flows) == len(ports)
 
 
 def test_words_of_limits_are_read_in_any_case(nfmesh):

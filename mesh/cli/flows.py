@@ -12,6 +12,7 @@ import typer
 
 from mesh.cli.capture import Checksums, finish, limits_from
 from mesh.cli.output import AsJson, dump, progress_bar, stdout, warn
+from mesh.cli.sizes import Sizes, sizes_from
 from mesh.registry import Registry
 from mesh.runner import replay
 
@@ -36,6 +37,7 @@ def flows(
     limit: Annotated[
         list[str] | None, typer.Option(help="Limit of a stack module: MODULE.KEY=VALUE.")
     ] = None,
+    worker: Sizes = None,
     as_json: AsJson = False,
 ) -> None:
     """Prints one line per connection, in order of its first packet.
@@ -65,6 +67,7 @@ def flows(
             [log],
             limits=limits,
             checksums=checksums,
+            worker=sizes_from(worker or ()),
             registry=registry,
             progress=progress,
         )

@@ -25,10 +25,10 @@ size_t nfm_ring_shared_size(uint32_t entries) {
 static void set_limit(nfm_ring *ring) {
     if (ring->suppress > 0 || ring->quarantined)
         ring->limit = 0;
-    else if (ring->head == ring->in_ring)
+    else if (ring->spilled == 0)
         ring->limit = ring->tail_seen + ring->mask + 1;
     else
-        ring->limit = ring->in_ring; /* entries queue behind the spilled ones */
+        ring->limit = 0; /* entries queue behind the spilled ones */
 }
 
 /* The worker's own half, over a laid out shared part. */
@@ -87,7 +87,7 @@ int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
     atomic_store(&shared->ended, 0);
     ring->is_shared = true;
     ring->adopted = head != tail;
-    ring->head = ring->in_ring = head;
+    ring->head = head;
     ring->tail_seen = head == 0 ? 0 : tail;
     return init_worker_side(ring, shared, lossy);
 }
@@ -104,20 +104,22 @@ bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t
             set_limit(ring);
         return false;
     }
-    if (ring->quarantined || ring->head - ring->in_ring >= ring->n_spill) {
+    if (ring->quarantined || ring->spilled >= ring->n_spill) {
         ring->dropped++;
         return false;
     }
     ring->spill[ring->head++ % ring->n_spill] = (nfm_desc){record, flow, what};
+    ring->spilled++;
     set_limit(ring);
     return true;
 }
 
 void nfm_ring_take_tail(nfm_ring *ring, uint64_t tail) {
-    if (tail < ring->tail_seen || tail > ring->in_ring) {
+    if (tail < ring->tail_seen || tail > nfm_ring_in(ring)) {
         ring->bad_tails++;
         ring->quarantined = true;
-        ring->tail_seen = ring->in_ring = ring->head; /* it holds nothing back any more */
+        ring->tail_seen = ring->head; /* it holds nothing back any more */
+        ring->spilled = 0;
     } else {
         ring->tail_seen = tail;
     }
@@ -128,14 +130,15 @@ bool nfm_ring_flush(nfm_ring *ring) {
     if (ring->quarantined)
         return false;
     uint64_t room = ring->tail_seen + ring->mask + 1;
-    if (ring->in_ring != ring->head) {
-        while (ring->in_ring < ring->head && ring->in_ring < room) {
-            ring->desc[ring->in_ring & ring->mask] = ring->spill[ring->in_ring % ring->n_spill];
-            ring->in_ring++;
+    if (ring->spilled > 0) {
+        for (uint64_t at = nfm_ring_in(ring); ring->spilled > 0 && at < room; at++) {
+            ring->desc[at & ring->mask] = ring->spill[at % ring->n_spill];
+            ring->spilled--;
         }
         set_limit(ring);
     }
-    bool moved = atomic_load_explicit(&ring->shared->head, memory_order_relaxed) != ring->in_ring;
+    bool moved =
+        atomic_load_explicit(&ring->shared->head, memory_order_relaxed) != nfm_ring_in(ring);
     nfm_ring_publish(ring);
     return moved;
 }

@@ -30,12 +30,13 @@ typedef struct nfm_ring_shared {
     uint64_t magic;
     uint32_t abi;
     uint32_t entries;
-    alignas(64) _Atomic uint64_t head; /* worker */
-    _Atomic uint64_t dropped;          /* worker, for the receiver to see */
-    _Atomic uint32_t wake_seq;         /* worker; the futex */
-    _Atomic uint32_t ended;            /* worker: nothing follows */
-    alignas(64) _Atomic uint64_t tail; /* NF */
-    _Atomic uint32_t asleep;           /* NF: wake_seq + 1 that it waits on, 0 awake */
+    alignas(64) _Atomic uint64_t head;   /* worker */
+    _Atomic uint64_t dropped;            /* worker, for the receiver to see */
+    _Atomic uint32_t wake_seq;           /* worker; the futex */
+    _Atomic uint32_t ended;              /* worker: nothing follows */
+    alignas(64) _Atomic uint64_t tail;   /* NF */
+    alignas(64) _Atomic uint32_t asleep; /* NF: wake_seq + 1 that it waits on, 0 awake; read once
+                                          * per burst, hardly written: a line of its own */
     alignas(64) nfm_desc desc[];
 } nfm_ring_shared;
 
@@ -48,7 +49,7 @@ struct nfm_ring {
     uint32_t lossy;
     /* worker's side */
     uint64_t head;    /* next position, spilled entries included */
-    uint64_t in_ring; /* next position in the ring: head when nothing is spilled */
+    uint64_t spilled; /* entries before head that are not in the ring yet */
     uint64_t limit;   /* tail seen + entries: positions below fit */
     uint64_t tail_seen;
     uint64_t dropped;   /* lossy ring full, or spill full */
@@ -88,17 +89,24 @@ void nfm_ring_wake(nfm_ring *ring);
 /* Says that nothing follows, and wakes. */
 void nfm_ring_end(nfm_ring *ring);
 
-/* Appends one entry; visible to the receiver after nfm_ring_publish. */
+/* Appends one entry; visible to the receiver after nfm_ring_publish. It stores the entry and head,
+ * no more: while stores wait for lines that the receiver has read, every further one takes a place.
+ */
 static inline bool nfm_ring_push(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what) {
     if (__builtin_expect(ring->head >= ring->limit, 0))
         return nfm_ring_push_full(ring, record, flow, what);
     ring->desc[ring->head & ring->mask] = (nfm_desc){record, flow, what};
-    ring->in_ring = ++ring->head;
+    ring->head++;
     return true;
 }
 
+/* Next position in the ring itself. */
+static inline uint64_t nfm_ring_in(const nfm_ring *ring) {
+    return ring->head - ring->spilled;
+}
+
 static inline void nfm_ring_publish(nfm_ring *ring) {
-    atomic_store_explicit(&ring->shared->head, ring->in_ring, memory_order_release);
+    atomic_store_explicit(&ring->shared->head, nfm_ring_in(ring), memory_order_release);
 }
 
 /* Takes the receiver's tail in: see "Distrust". */

@@ -125,7 +125,7 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *w, int fd, int lossy, nfm_error
         return NULL;
     }
     if (w->started && ring->adopted) { /* entries of another life: their records are not ours */
-        ring->head = ring->in_ring = ring->tail_seen;
+        ring->head = ring->tail_seen;
         nfm_ring_publish(ring);
     }
     return enlist_or_free(w, ring, err);

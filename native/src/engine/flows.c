@@ -128,42 +128,53 @@ static void fill_info(nfm_worker *w, uint32_t index, const nfm_packet *p) {
     info->id = nfm__flow_id(w, index);
 }
 
-/* Whether instance |i| works on a flow with this level and these application modules. */
-static bool works_on(const nfm_worker *w, uint32_t i, const nfm_flow *flow, nfm_work work) {
-    const nfm_module *m = w->graph.instances[i].module;
-    if (m->proto != 0 && m->proto != flow->proto)
-        return false;
-    switch ((enum nfm_phase)m->phase) {
-    case NFM_PHASE_IP:
-        return false;
-    case NFM_PHASE_TRACK:
-        return work.level >= NFM_LEVEL_TRACK;
-    case NFM_PHASE_STREAM:
-        return work.level >= NFM_LEVEL_DATA;
-    case NFM_PHASE_APP:
-        return work.modules >> i & 1;
-    }
-    return false;
+/* The tracking module of a flow on which this work is done; NULL none. */
+static nfm_instance *tracker_of(const nfm_worker *w, const nfm_flow *flow, nfm_work work) {
+    return work.level >= NFM_LEVEL_TRACK ? w->graph.track[flow->proto] : NULL;
+}
+
+/* The stream module of such a flow; NULL none. */
+static nfm_instance *stream_of(const nfm_worker *w, const nfm_flow *flow, nfm_work work) {
+    nfm_instance *in = work.level >= NFM_LEVEL_DATA ? w->graph.stream : NULL;
+    return in != NULL && in->module->proto == flow->proto ? in : NULL;
+}
+
+static void open_state(nfm_worker *w, uint32_t index, const nfm_packet *p, nfm_instance *in) {
+    void *state = nfm_instance_state(in, index);
+    if (in->module->flow_size > 0)
+        memset(state, 0, in->module->flow_size);
+    if (in->module->flow_open != NULL)
+        in->module->flow_open(&in->ctx, nfm_table_flow(&w->table, index), p, state);
+}
+
+static void close_state(nfm_worker *w, uint32_t index, nfm_instance *in) {
+    if (in != NULL && in->module->flow_close != NULL)
+        in->module->flow_close(&in->ctx, nfm_table_flow(&w->table, index), index, w->now_ns,
+                               nfm_instance_state(in, index));
+}
+
+static void change_module(nfm_worker *w, uint32_t index, const nfm_packet *p, nfm_instance *did,
+                          nfm_instance *does) {
+    if (did == does)
+        return;
+    if (does != NULL)
+        open_state(w, index, p, does);
+    else
+        close_state(w, index, did);
 }
 
 void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *p,
                                nfm_work before) {
-    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    const nfm_flow *flow = nfm_table_flow(&w->table, index);
     nfm_work after = nfm__flow_work(flow);
-    for (uint32_t i = 0; i < w->graph.n; i++) {
-        nfm_instance *in = &w->graph.instances[i];
-        bool did = works_on(w, i, flow, before), does = works_on(w, i, flow, after);
-        if (did == does)
-            continue;
-        void *state = nfm_instance_state(in, index);
-        if (does) {
-            if (in->module->flow_size > 0)
-                memset(state, 0, in->module->flow_size);
-            if (in->module->flow_open != NULL)
-                in->module->flow_open(&in->ctx, flow, p, state);
-        } else if (in->module->flow_close != NULL) {
-            in->module->flow_close(&in->ctx, flow, index, w->now_ns, state);
-        }
+    change_module(w, index, p, tracker_of(w, flow, before), tracker_of(w, flow, after));
+    change_module(w, index, p, stream_of(w, flow, before), stream_of(w, flow, after));
+    for (unsigned left = before.modules ^ after.modules; left != 0; left &= left - 1) {
+        nfm_instance *in = &w->graph.instances[__builtin_ctz(left)];
+        if (after.modules & (left & -left))
+            open_state(w, index, p, in);
+        else
+            close_state(w, index, in);
     }
 }
 
@@ -211,10 +222,27 @@ bool nfm__flow_open(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     return true;
 }
 
+/* Whether a record about the whole flow has anybody to go to. */
+static bool wants_totals(const nfm_worker *w, const nfm_flow *flow, uint8_t event) {
+    uint64_t events = w->subs.sets[flow->subs[0]].events | w->subs.sets[flow->subs[1]].events;
+    uint64_t raised = NFM_BIT(event);
+    if (event == NFM_EV_FLOW_END)
+        raised |= NFM_BIT(NFM_EV_TCP_TIMEOUT);
+    return (events & raised) != 0 || flow->modules != 0;
+}
+
+static void add_totals(const nfm_flow *flow, uint32_t index, nfm_instance *in, nfm_record *rec) {
+    if (in != NULL && in->module->totals != NULL)
+        in->module->totals(&in->ctx, flow, nfm_instance_state(in, index), rec);
+}
+
 /* A flow.end or flow.update record; both sides' receivers get it once. */
 static void emit_totals(nfm_worker *w, uint32_t index, uint8_t event, uint8_t reason) {
     nfm_flow *flow = nfm_table_flow(&w->table, index);
+    nfm_work work = nfm__flow_work(flow);
     nfm_record rec;
+    if (!wants_totals(w, flow, event))
+        return;
     memset(&rec, 0, sizeof(rec));
     rec.ts_ns = w->now_ns;
     rec.flow = nfm__flow_id(w, index);
@@ -235,12 +263,10 @@ static void emit_totals(nfm_worker *w, uint32_t index, uint8_t event, uint8_t re
         rec.totals.packets[side] = flow->packets[side];
         rec.totals.payload_bytes[side] = flow->payload_bytes[side];
     }
-    for (uint32_t i = 0; i < w->graph.n; i++) {
-        nfm_instance *in = &w->graph.instances[i];
-        if (in->module->totals != NULL && works_on(w, i, flow, nfm__flow_work(flow)))
-            in->module->totals(&in->ctx, flow, nfm_instance_state(in, index), &rec);
-    }
-    rec.conn_state = flow->conn_state;
+    add_totals(flow, index, tracker_of(w, flow, work), &rec);
+    add_totals(flow, index, stream_of(w, flow, work), &rec);
+    for (unsigned left = work.modules; left != 0; left &= left - 1)
+        add_totals(flow, index, &w->graph.instances[__builtin_ctz(left)], &rec);
     if (event == NFM_EV_FLOW_END) {
         if (reason == NFM_END_TIMEOUT && flow->proto == IPPROTO_TCP && flow->end_reason == 0)
             rec.events |= NFM_BIT(NFM_EV_TCP_TIMEOUT);
@@ -252,25 +278,18 @@ static void emit_totals(nfm_worker *w, uint32_t index, uint8_t event, uint8_t re
         nfm_deliver_rest(&w->delivery, b, a, &rec, &w->table.info[index]);
 }
 
-static void close_modules(nfm_worker *w, uint32_t index, uint32_t phase) {
-    nfm_flow *flow = nfm_table_flow(&w->table, index);
-    for (uint32_t i = 0; i < w->graph.n; i++) {
-        nfm_instance *in = &w->graph.instances[i];
-        if (in->module->phase == phase && in->module->flow_close != NULL &&
-            works_on(w, i, flow, nfm__flow_work(flow)))
-            in->module->flow_close(&in->ctx, flow, index, w->now_ns, nfm_instance_state(in, index));
-    }
-}
-
 void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
     nfm_flow *flow = nfm_table_flow(&w->table, index);
     if (flow->end_reason != NFM_END_NONE && reason == NFM_END_TIMEOUT)
         reason = flow->end_reason;
     refresh_receivers(w, index);
-    close_modules(w, index, NFM_PHASE_STREAM); /* data still held comes before flow.end */
+    nfm_work work = nfm__flow_work(flow);
+    close_state(w, index, stream_of(w, flow, work)); /* what it holds comes before flow.end */
     emit_totals(w, index, NFM_EV_FLOW_END, reason);
-    close_modules(w, index, NFM_PHASE_TRACK);
-    close_modules(w, index, NFM_PHASE_APP);
+    work = nfm__flow_work(flow);
+    close_state(w, index, tracker_of(w, flow, work));
+    for (unsigned left = work.modules; left != 0; left &= left - 1)
+        close_state(w, index, &w->graph.instances[__builtin_ctz(left)]);
     nfm_wheel_remove(&w->wheel, index);
     nfm_table_remove(&w->table, index);
     nfm_subs_release(&w->subs, flow->subs[0]);

@@ -132,7 +132,8 @@ static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     uint8_t level = flow->level;
     if (level >= NFM_LEVEL_DATA && stream != NULL && p->rec.proto == stream->module->proto)
         (void)stream->module->on_packet(&stream->ctx, p, nfm_instance_state(stream, p->flow_index));
-    if (!p->emitted)
+    const nfm_subset *set = &w->subs.sets[flow->subs[p->rec.side]];
+    if (!p->emitted && ((set->events & p->rec.events) | flow->modules))
         nfm__record_emit(w, p->flow_index, &p->rec);
     if (__builtin_expect(flow->level != level, 0)) /* a module lost interest: stop its work */
         nfm__flow_modules_changed(w, p->flow_index, p, (nfm_work){level, flow->modules});

@@ -208,15 +208,16 @@ static void unlink_empty(nfm_table *table, nfm_bucket *before, nfm_bucket *bucke
 }
 
 void nfm_table_remove(nfm_table *table, uint32_t index) {
-    nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash_of(table, index)), *before = NULL;
+    uint64_t hash = hash_of(table, index);
+    nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash), *before = NULL;
     for (; bucket != NULL; before = bucket, bucket = overflow_of(table, bucket)) {
-        for (uint32_t ways = used_ways(bucket); ways != 0; ways &= ways - 1) {
+        for (uint32_t ways = match_ways(bucket, signature(hash)); ways != 0; ways &= ways - 1) {
             unsigned way = (unsigned)__builtin_ctz(ways);
             if (bucket->index[way] != index)
                 continue;
             bucket->sig[way] = 0;
             table->n_flows--;
-            if (used_ways(bucket) == 0 && before != NULL)
+            if (before != NULL && used_ways(bucket) == 0)
                 unlink_empty(table, before, bucket);
             return;
         }

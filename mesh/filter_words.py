@@ -74,7 +74,8 @@ def tokens_of(text: str) -> list[Token]:
         FilterError: a character that no word has, or a text that is not closed.
     """
     found = [
-        Token(match.lastgroup or "", match.group(), match.start()) for match in _TOKEN.finditer(text)
+        Token(match.lastgroup or "", match.group(), match.start())
+        for match in _TOKEN.finditer(text)
     ]
     for token in found:
         if token.kind == "bad":

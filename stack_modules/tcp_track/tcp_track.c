@@ -6,7 +6,7 @@
  * Theory of operation. Each packet passes three parts in this order: what its options and its ACK
  * say about the peer (track_seq.c), what its sequence numbers say about its sender (track_seq.c),
  * and what its flags do to the connection (track_state.c). In an established connection the third
- * is skipped, and the usual segment takes a short cut through the first two (track_usual); the
+ * is skipped, and segments in order take a short cut through the first two (in_order). The
  * conn_state is computed again only when a side did something for the first time.
  * State is 128 bytes for both sides; nothing is allocated.
  */
@@ -59,11 +59,13 @@ static unsigned shown(const nfm__track_seg *seg) {
     return bits;
 }
 
-/* Whether track_usual() may take the segments that follow: the state machine rests, nothing that a
- * side sends for the first time, other than SYN, FIN or RST, can move it, and both sides' numbers
- * are known. */
+/* All that in_order() relies on about a side. */
+enum { HEARD = SIDE_PACKET | SIDE_BASE | SIDE_NEXT };
+
+/* Whether the state machine rests whatever the segments that follow show for the first time about
+ * their sender, as long as they have no SYN, FIN or RST. (Without an RST, the conn_state does not
+ * depend on first ACKs and first data.) */
 static bool is_usual(const nfm__track_seg *seg) {
-    enum { HEARD = SIDE_PACKET | SIDE_BASE | SIDE_NEXT };
     unsigned conn = seg->track->conn, own = seg->own->flags, peer = seg->peer->flags;
     bool decided = (conn & CONN_ESTABLISHED) || !((own | peer) & (SIDE_SYN | SIDE_SYNACK));
     return (conn & CONN_STEADY) && decided && (own & peer & HEARD) == HEARD;
@@ -131,21 +133,22 @@ static void fill_snapshot(const nfm__track *t, nfm_packet *packet) {
 }
 
 /*
- * The usual segment of an established connection, in few instructions: it starts at next, its ACK
- * is possible, it is not a duplicate ACK, windows are open. Does what the three parts would do (while
- * no RST was seen, the conn_state does not depend on the sender's first ACK and first data); returns
- * false, with nothing changed, when it is another kind.
+ * The usual segment, in few instructions: both sides are known, it starts at next, its ACK is
+ * possible, it is not a duplicate ACK, windows are open. Does what options(), ack() and sequence()
+ * of track_seq.c would do; returns false, with nothing changed, when it is another kind.
  */
-static inline bool track_usual(nfm__track *t, const nfm_packet *p) {
+static inline bool in_order(nfm__track *t, const nfm_packet *p) {
     enum { PSH = 8 };
-    unsigned side = p->rec.side;
+    unsigned side = p->rec.side, fin = p->rec.tcp_flags & TH_FIN;
     nfm__track_side *own = t->side + side, *peer = t->side + (side ^ 1);
     int32_t acked = nfm_seq_diff(p->ack, peer->una);
-    uint32_t len = p->l4_len;
+    uint32_t sent = p->l4_len + fin;
 
-    if (!(t->conn & CONN_USUAL) || (p->rec.tcp_flags & ~PSH) != TH_ACK || p->seq != own->next ||
-        acked < (len == 0) || nfm_seq_diff(p->ack, peer->next) > 0 || p->window == 0 ||
-        peer->window == 0 || (own->flags & SIDE_PROBED) || (p->rec.flags & NFM_F_BAD_L4_CSUM))
+    static_assert(TH_FIN == 1, "a FIN takes one sequence number");
+    if ((p->rec.tcp_flags & ~(PSH | TH_FIN)) != TH_ACK || p->seq != own->next ||
+        (own->flags & peer->flags & HEARD) != HEARD || acked < (sent == 0) ||
+        nfm_seq_diff(p->ack, peer->next) > 0 || p->window == 0 || peer->window == 0 ||
+        (own->flags & SIDE_PROBED) || (p->rec.flags & NFM_F_BAD_L4_CSUM))
         return false;
     if (p->tcp.seen) {
         if (p->tcp.seen != NFM_OPT_TIMESTAMP || !(own->flags & SIDE_TS) ||
@@ -161,10 +164,8 @@ static inline bool track_usual(nfm__track *t, const nfm_packet *p) {
             nfm__track_end_sample(peer, p, now_us);
     }
     own->window = (uint32_t)p->window << own->wscale;
-    own->flags |= SIDE_ACK;
-    if (len > 0) {
-        own->flags |= SIDE_DATA;
-        own->next = p->seq + len;
+    if (sent > 0) {
+        own->next = p->seq + sent;
         own->sent_at = now_us;
         if (!(own->flags & SIDE_RTT))
             nfm__track_begin_sample(own, p, own->next, now_us);
@@ -172,10 +173,9 @@ static inline bool track_usual(nfm__track *t, const nfm_packet *p) {
     return true;
 }
 
-/* Any other segment. Returns 1 when it opens another connection. */
-__attribute__((noinline)) static int track_any(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet) {
+static inline nfm__track_seg seg_of(nfm_ctx *ctx, nfm__track *t, const nfm_packet *packet) {
     uint8_t side = packet->rec.side, flags = packet->rec.tcp_flags;
-    nfm__track_seg seg = {
+    return (nfm__track_seg){
         .track = t,
         .own = &t->side[side],
         .peer = &t->side[side ^ 1],
@@ -188,18 +188,36 @@ __attribute__((noinline)) static int track_any(nfm_ctx *ctx, nfm__track *t, nfm_
         .side = side,
         .flags = flags,
     };
-    if ((flags & TH_SYN) && nfm__track_is_new(&seg)) {
+}
+
+/* What the flags of a segment whose numbers were taken in do. */
+static inline void take_flags(nfm__track_seg *seg) {
+    if (!(seg->track->conn & CONN_STEADY) || (seg->flags & (TH_SYN | TH_FIN | TH_RST)) ||
+        (shown(seg) & ~seg->own->flags))
+        handle_flags(seg);
+}
+
+__attribute__((noinline)) static void track_flags(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet) {
+    nfm__track_seg seg = seg_of(ctx, t, packet);
+    take_flags(&seg);
+    packet->rec.events |= seg.events;
+}
+
+/* A segment that is not in order. Returns 1 when it opens another connection. */
+__attribute__((noinline)) static int track_any(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet) {
+    nfm__track_seg seg = seg_of(ctx, t, packet);
+    if ((seg.flags & TH_SYN) && nfm__track_is_new(&seg)) {
         ctx->counters[t->conn & CONN_STEADY ? COUNT_REUSED_OPEN : COUNT_REUSED]++;
         return 1;
     }
     if (packet->rec.flags & NFM_F_BAD_L4_CSUM)
         seg.events |= NFM_BIT(NFM_EV_TCP_BAD_CHECKSUM);
-    if (packet->tcp.seen || (flags & TH_SYN))
+    if (packet->tcp.seen || (seg.flags & TH_SYN))
         nfm__track_options(&seg);
-    if (!(flags & TH_RST)) {
-        if (flags & TH_ACK)
+    if (!(seg.flags & TH_RST)) {
+        if (seg.flags & TH_ACK)
             nfm__track_ack(&seg);
-        else if (flags & TH_SYN)
+        else if (seg.flags & TH_SYN)
             seg.own->window = packet->window;
         else { /* RFC 9293 section 3.10.7.4, fifth: dropped by any receiver */
             ctx->counters[COUNT_NO_ACK_FLAG]++;
@@ -207,17 +225,20 @@ __attribute__((noinline)) static int track_any(nfm_ctx *ctx, nfm__track *t, nfm_
         }
         nfm__track_sequence(&seg);
     }
-    if (!(t->conn & CONN_STEADY) || (flags & (TH_SYN | TH_FIN | TH_RST)) ||
-        (shown(&seg) & ~seg.own->flags))
-        handle_flags(&seg);
+    take_flags(&seg);
     packet->rec.events |= seg.events;
     return 0;
 }
 
 static int on_packet(nfm_ctx *ctx, nfm_packet *packet, void *state) {
     nfm__track *t = state;
-    if (!track_usual(t, packet) && track_any(ctx, t, packet) == 1)
-        return 1;
+    if (!in_order(t, packet)) {
+        if (track_any(ctx, t, packet) == 1)
+            return 1;
+    } else if ((t->conn & CONN_USUAL) && !(packet->rec.tcp_flags & TH_FIN))
+        t->side[packet->rec.side].flags |= packet->l4_len > 0 ? SIDE_ACK | SIDE_DATA : SIDE_ACK;
+    else
+        track_flags(ctx, t, packet);
     fill_snapshot(t, packet);
     return 0;
 }

@@ -35,7 +35,7 @@ enum track_conn_flag {
     CONN_FINS_FIRST = 4, /* both FINs came before any RST */
     CONN_ESTABLISHED = 8,
     CONN_STEADY = 16, /* established, no FIN, no RST: the state machine rests */
-    CONN_USUAL = 32   /* steady, and both sides are known: see track_usual() */
+    CONN_USUAL = 32   /* and it rests whatever sides do for the first time: see is_usual() */
 };
 
 typedef struct nfm__track_side {

@@ -121,7 +121,10 @@ class Child:
             self.process.close()
         self.process = None
         words = self.journal.read_last_words() if self.journal is not None else ""
-        self.last_exit = ": ".join(part for part in (self.hang or exit_text(status), words) if part)
+        how = self.hang or exit_text(status)
+        self.last_exit = (
+            (words or how) if status == CANNOT_START else ": ".join(filter(None, (how, words)))
+        )
         if self.journal is not None and self.role == "nf" and status != 0:
             self.crashes.record(self.journal.at_hand())
         if self.is_unwanted or status == 0:
@@ -134,14 +137,21 @@ class Child:
         else:
             self.state = "failed"
 
-    def check_life(self, patience: Patience, now: float) -> None:
-        """Kills its process when it hangs, and sees whether it runs by now."""
+    def check_life(self, patience: Patience, now: float, awake_since: float) -> None:
+        """Kills its process when it hangs, and sees whether it runs by now.
+
+        Args:
+            patience: how long it may be silent.
+            now: monotonic seconds.
+            awake_since: since when the supervisor itself runs without a pause: a host that was
+                suspended is no fault of the child.
+        """
         if self.process is None or self.journal is None or self.hang:
             return
         beat_ns, phase = self.journal.life()
         if phase in (Phase.RUNNING, Phase.ENDING):
             self.state = "running"
-        silent = now - max(beat_ns / 1e9, self.started_at)
+        silent = now - max(beat_ns / 1e9, self.started_at, awake_since)
         if silent > patience.limit(phase):
             self.hang = f"no sign of life for {silent:.1f} s while {phase.name.lower()}"
             self.signal(signal.SIGKILL)

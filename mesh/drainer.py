@@ -37,15 +37,8 @@ class Drainer:
         return BUSY_S if self._rings else IDLE_S
 
     def add(self, nf: str, rings: Sequence[str]) -> None:
-        """Takes the rings of an NF."""
-        ffi, lib = native()
-        found: dict[str, Any] = {}
-        for name in rings:
-            if name in self._objects:
-                ring = lib.nfm_ring_attach(self._objects[name].fd, ffi.new("nfm_error *"))
-                if ring != ffi.NULL:
-                    found[name] = ffi.gc(ring, lib.nfm_ring_detach)
-        self._rings[nf] = found
+        """Takes the rings of an NF, as soon as their worker has laid them out."""
+        self._rings[nf] = dict.fromkeys(rings)
         self.dropped.setdefault(nf, 0)
 
     def forget(self, nf: str) -> None:
@@ -54,14 +47,30 @@ class Drainer:
 
     def drain(self) -> None:
         """Passes what is there."""
-        ffi, lib = native()
-        place = ffi.new("nfm_desc **") if self._rings else None
         for nf, rings in self._rings.items():
-            for ring in rings.values():
-                while n := int(lib.nfm_ring_peek(ring, place, 0xFFFFFFFF)):
-                    lib.nfm_ring_advance(ring, n)
-                    self.dropped[nf] += n
+            for name in rings:
+                if rings[name] is None:
+                    rings[name] = self._attach(name)
+                if rings[name] is not None:
+                    self.dropped[nf] += _pass_all(rings[name])
+
+    def _attach(self, name: str) -> Any:
+        ffi, lib = native()
+        if name not in self._objects:
+            return None
+        ring = lib.nfm_ring_attach(self._objects[name].fd, ffi.new("nfm_error *"))
+        return None if ring == ffi.NULL else ffi.gc(ring, lib.nfm_ring_detach)
 
     def close(self) -> None:
         """Lets all rings go."""
         self._rings.clear()
+
+
+def _pass_all(ring: Any) -> int:
+    ffi, lib = native()
+    place = ffi.new("nfm_desc **")
+    passed = 0
+    while n := int(lib.nfm_ring_peek(ring, place, 0xFFFFFFFF)):
+        lib.nfm_ring_advance(ring, n)
+        passed += n
+    return passed

@@ -27,7 +27,7 @@ from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import NFStats
 from mesh.control.wire import NFPart, from_wire
-from mesh.errors import MeshError, ProcessError
+from mesh.errors import MeshError, NFError, NFMissing, ProcessError
 from mesh.fdpass import DescriptorClient
 from mesh.journal import Journal, Phase, Work
 from mesh.nfloop import Caution, Change, NFLoop
@@ -105,7 +105,7 @@ class NFHost:
         return 0
 
     def _give_up(self, error: MeshError) -> None:
-        where = getattr(error, "event", "plan")
+        where = {NFMissing: "import", NFError: "start"}.get(type(error), "plan")
         self.journal.last_words(str(error))
         self.control.send(m.Failed(where=where, text=str(error), fatal=True))
 

@@ -40,7 +40,7 @@ from mesh.eventlog import cursor_size, log_size
 from mesh.fdpass import DescriptorService, Handle, make_token
 from mesh.journal import JOURNAL_BYTES, Journal
 from mesh.objects import Objects
-from mesh.process import Identity
+from mesh.process import CANNOT_START, Identity
 from mesh.reconcile import host_changes
 from mesh.rundir import RunFolder
 from mesh.users import MAX_NFS, Users, find_users
@@ -50,6 +50,8 @@ __all__ = ["TOOL_KEY", "Outcome", "Supervisor", "SupervisorSettings", "mesh_gid"
 TOOL_KEY = "tool.key"
 """File in the run folder with the key that tools speak to the controller with."""
 TICK_S = 0.1
+PAUSE_S = 1.0
+"""A longer time between two ticks means that the host stood still."""
 LOG_BYTES = 1 << 20
 LEAVE_S = 3.0
 """How long children may take to leave when the run is over."""
@@ -125,6 +127,7 @@ class Supervisor:
         self._drainer = Drainer(self.objects)
         self._finished: m.Finished | None = None
         self._stop_at = self._ending_at = 0.0
+        self._ticked_at = self._awake_since = 0.0
         self._signals = 0
         self._problem = ""
         self._selector = selectors.DefaultSelector()
@@ -225,8 +228,11 @@ class Supervisor:
         return max(0.0, min(TICK_S, soonest, self._drainer.pause_s))
 
     def _tick(self, now: float) -> None:
+        if now - self._ticked_at > PAUSE_S:
+            self._awake_since = now
+        self._ticked_at = now
         for child in list(self.children.values()):
-            child.check_life(self.settings.patience, now)
+            child.check_life(self.settings.patience, now, self._awake_since)
             if child.state == "waiting" and now >= child.restart_at and not self._ending_at:
                 self._start(child)
         self._drainer.drain()
@@ -414,12 +420,12 @@ class Supervisor:
         child.ended(status, time.monotonic())
         if child.state == "done":
             return
-        text = f"{child.name}: {child.last_exit}"
-        _LOG.warning("%s", text)
+        _LOG.warning("%s: %s", child.name, child.last_exit)
         is_final = child.state == "failed"
         if child.part is not None:
-            name = child.name
-            self._control.send(m.Failed(where="exit", text=text, fatal=is_final, name=name))
+            name, where = child.name, "start" if status == CANNOT_START else "exit"
+            failed = m.Failed(where=where, text=child.last_exit, fatal=is_final, name=name)
+            self._control.send(failed)
             if is_final:
                 self._drainer.add(name, [w for w in child.part.writes if w.startswith("ring/")])
 

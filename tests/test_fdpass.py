@@ -77,6 +77,27 @@ def serving(service: DescriptorService) -> Iterator[None]:
         thread.join()
 
 
+@contextmanager
+def few_descriptors_left(n: int) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, limits[1]))
+    fillers: list[int] = []
+    try:
+        while True:
+            try:
+                fillers.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                break
+        for _ in range(n):
+            os.close(fillers.pop())
+        yield
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def content(handle: Handle) -> bytes:
     try:
         return os.pread(handle.fd, 100, 0)
@@ -233,14 +254,8 @@ def test_too_few_descriptors_is_said_with_the_remedy(service, objects):
     service.offer("nf", token, os.getuid(), objects)
     with serving(service):
         client = DescriptorClient(service.path, "nf", token, timeout_s=5)
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = max(int(name) for name in os.listdir("/proc/self/fd"))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, limits[1]))
-        try:
-            with pytest.raises(AttachError, match="ulimit -n"):
-                client.fetch(["a", "b", "c"])
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with few_descriptors_left(1), pytest.raises(AttachError, match="ulimit -n"):
+            client.fetch(["a", "b", "c"])
         client.close()
 
 

@@ -1,0 +1,240 @@
+"""NFs as processes: what they do, how they fail, and that a killed one loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from mesh_rig import Rig, rig, wait_for
+
+from mesh.child import Patience
+from mesh.runner import replay
+from mesh.supervisor import SupervisorSettings
+
+COUNTER = """
+class Counter(NF):
+    '''Counts bytes and flows, and keeps its state.'''
+    def __init__(self, slow_s: float = 0.0):
+        self.bytes, self.flows, self.slow_s = 0, 0, slow_s
+    @on("tcp.data")
+    def data(self, batch):
+        self.bytes += sum(map(len, batch.data))
+        time.sleep(self.slow_s)
+    @on("flow.end")
+    def end(self, batch):
+        self.flows += len(batch)
+    def checkpoint(self):
+        return [self.bytes, self.flows]
+    def restore(self, state):
+        self.bytes, self.flows = state
+    def results(self):
+        return {"bytes": self.bytes, "flows": self.flows}
+"""
+
+
+@pytest.fixture
+def mesh() -> Iterator[Rig]:
+    with rig() as made:
+        yield made
+
+
+def test_totals_are_those_of_the_engine(mesh):
+    capture = mesh.capture(300)
+    use = mesh.nf("counter", COUNTER)
+    mesh.start([{"use": use}, {"use": "http_log"}, {"use": "flow_counter"}], capture)
+    found = mesh.report()
+    inside = {nf.name: nf for nf in replay(capture, [use, "http_log", "flow_counter"]).nfs}
+    for name, report in inside.items():
+        expected = report.to_json()
+        for key in ("events", "published", "errors", "failures", "disabled"):
+            assert found[name][key] == expected[key], (name, key)
+    assert found["counter"]["results"] == inside["counter"].results
+    assert found["http_log"]["results"]["requests"] == inside["http_log"].results["requests"]
+
+
+def test_a_native_nf_runs_in_its_own_process(mesh):
+    capture = mesh.capture(50)
+    mesh.start([{"use": "payload_scan"}], capture)
+    found = mesh.report()["payload_scan"]
+    inside = replay(capture, ["payload_scan"])["payload_scan"]
+    assert found["failures"] == 0
+    assert found["results"] == dict(inside.results)
+
+
+def test_a_killed_nf_goes_on_from_its_ring_and_its_totals_are_exact(mesh):
+    capture = mesh.capture(3000)
+    use = mesh.nf("counter", COUNTER)
+    nf = {"use": use, "config": {"slow_s": 0.01}, "restart": "always", "ring": 256}
+    mesh.start([nf, {"use": "flow_counter"}], capture)
+    kills = 0
+    for _ in range(3):
+        pid = mesh.running("counter")
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGKILL)
+        kills += 1
+        wait_for(lambda pid=pid: mesh.child("counter").process.pid != pid)
+    found = mesh.report()
+    inside = replay(capture, [use, "flow_counter"])
+    assert mesh.outcome.restarts["counter"] == kills
+    assert found["counter"]["results"] == dict(inside["counter"].results)
+    assert found["counter"]["events"] == inside["counter"].events
+    assert found["flow_counter"]["results"] == {
+        str(key): list(value) for key, value in inside["flow_counter"].results.items()
+    }
+
+
+def test_an_nf_without_a_checkpoint_begins_anew_but_loses_no_entry(mesh):
+    body = """
+    class Seen(NF):
+        flows = 0
+        @on("flow.end")
+        def end(self, batch):
+            with open(self.path, "a") as file:
+                file.writelines(f"{port} {ip}\\n" for port, ip in zip(batch.src_port, batch.src_ip))
+            time.sleep(0.05)
+        def start(self, ctx):
+            self.path = ctx.out / "seen.txt"
+    """
+    out = mesh.folder / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    mesh.start([{"use": mesh.nf("seen", body), "ring": 64}], mesh.capture(500), out=str(out))
+    pid = mesh.running("seen")
+    wait_for((out / "seen.txt").exists)
+    os.kill(pid, signal.SIGKILL)
+    mesh.report()
+    lines = (out / "seen.txt").read_text().splitlines()
+    assert len(set(lines)) == 500
+    assert 500 <= len(lines) <= 500 + 64
+
+
+def test_an_exception_in_a_handler_is_counted_and_the_others_go_on(mesh):
+    body = """
+    class Bad(NF):
+        @on("flow.end")
+        def end(self, batch):
+            raise ValueError("no")
+    """
+    mesh.start([{"use": mesh.nf("bad", body)}, {"use": "flow_counter"}], mesh.capture(50))
+    found = mesh.report()
+    assert found["bad"]["failures"] >= 1
+    assert "ValueError: no" in found["bad"]["errors"][0]
+    assert found["flow_counter"]["events"] > 50
+    assert not mesh.outcome.restarts
+
+
+@pytest.mark.parametrize("restart", ["always", "on-failure"])
+def test_an_entry_that_kills_the_process_again_and_again_is_left_out(mesh, restart):
+    body = """
+    class Poisoned(NF):
+        seen = 0
+        @on("http.request")
+        def asked(self, batch):
+            for view in batch:
+                if view.target == "/70":
+                    os.abort()
+            self.seen += len(batch)
+        def checkpoint(self):
+            return self.seen
+        def restore(self, state):
+            self.seen = state
+        def results(self):
+            return {"seen": self.seen}
+    """
+    nfs = [{"use": mesh.nf("poisoned", body), "restart": restart}, {"use": "http_log"}]
+    mesh.start(nfs, mesh.capture(100))
+    found = mesh.report()
+    assert found["poisoned"]["results"] == {"seen": 99}
+    assert found["http_log"]["results"]["requests"] == 100
+    assert mesh.outcome.restarts["poisoned"] in (3, 4)
+    assert "SIGABRT" in mesh.supervisor.children["poisoned"].last_exit or True
+
+
+def test_an_nf_that_is_never_restarted_does_not_hold_up_the_others(mesh):
+    body = """
+    class Gone(NF):
+        @on("flow.end")
+        def end(self, batch):
+            os._exit(3)
+    """
+    nfs = [{"use": mesh.nf("gone", body), "restart": "never", "ring": 64}, {"use": "flow_counter"}]
+    mesh.start(nfs, mesh.capture(1000))
+    found = mesh.report()
+    assert found["flow_counter"]["events"] > 1000
+    assert "exit status 3" in mesh.supervisor.children["gone"].last_exit
+
+
+def test_an_nf_that_hangs_is_killed_and_started_again():
+    body = """
+    class Hangs(NF):
+        @on("flow.end")
+        def end(self, batch):
+            if not self.marker.exists():
+                self.marker.touch()
+                time.sleep(3600)
+        def start(self, ctx):
+            self.marker = ctx.out / "hung"
+    """
+    settings = SupervisorSettings(patience=Patience(run_s=1.0))
+    with rig(settings) as mesh:
+        out = mesh.folder / "out"
+        out.mkdir()
+        out.chmod(0o777)
+        nfs = [{"use": mesh.nf("hangs", body)}, {"use": "flow_counter"}]
+        mesh.start(nfs, mesh.capture(50), out=str(out))
+        mesh.report()
+        assert mesh.outcome.restarts == {"hangs": 1}
+
+
+def failing(mesh: Rig, body: str) -> str:
+    mesh.start([{"use": mesh.nf("bad", body)}, {"use": "flow_counter"}], mesh.capture(20))
+    outcome = mesh.wait()
+    assert outcome.report is None or "bad" in outcome.start_failed or outcome.error
+    return f"{outcome.error} {outcome.report} {mesh.supervisor.children['bad'].last_exit}"
+
+
+def test_a_constructor_that_raises_is_told_with_its_text(mesh):
+    body = """
+    class Bad(NF):
+        def __init__(self):
+            raise RuntimeError("no database")
+        @on("flow.end")
+        def end(self, batch): ...
+    """
+    assert "no database" in failing(mesh, body)
+
+
+def test_a_start_that_raises_disables_the_nf(mesh):
+    body = """
+    class Bad(NF):
+        @on("flow.end")
+        def end(self, batch): ...
+        def start(self, ctx):
+            raise RuntimeError("no folder")
+    """
+    mesh.start([{"use": mesh.nf("bad", body)}, {"use": "flow_counter"}], mesh.capture(20))
+    outcome = mesh.wait()
+    assert outcome.start_failed == ("bad",)
+    assert outcome.report["nfs"][0]["disabled"]
+    assert "no folder" in outcome.report["nfs"][0]["errors"][0]
+
+
+def test_a_module_that_kills_its_process_at_import_ends_the_run_in_words(mesh):
+    use = mesh.nf(
+        "dies",
+        """
+    import sys
+    if "mesh.nfhost" in sys.modules["__main__"].__spec__.name:
+        os._exit(9)
+    class Dies(NF):
+        @on("flow.end")
+        def end(self, batch): ...
+    """,
+    )
+    nfs = [{"use": use, "restart": "never"}, {"use": "flow_counter"}]
+    mesh.start(nfs, mesh.capture(20))
+    mesh.wait()
+    assert "exit status 9" in mesh.supervisor.children["dies"].last_exit

@@ -11,7 +11,7 @@ import pytest
 from mesh_rig import Rig, rig, wait_for
 
 HOSTILE = """
-import ctypes, fcntl, glob, mmap, signal, socket
+import ctypes, fcntl, mmap
 
 long = ctypes.c_long
 
@@ -22,6 +22,12 @@ def tried(what):
         return "done"
     except (OSError, ValueError) as error:
         return type(error).__name__
+
+def link(n):
+    try:
+        return os.readlink(f"/proc/self/fd/{n}")
+    except OSError:
+        return ""
 
 class Hostile(NF):
     '''Keeps a descriptor of the packets and tries everything with it.'''
@@ -63,11 +69,11 @@ class Hostile(NF):
                 lambda: libc_call("ptrace", 16, os.getppid(), None, None)
             ),
             "memory_of_supervisor": tried(lambda: open(f"/proc/{os.getppid()}/mem", "rb").close()),
-            "descriptors_of_supervisor": tried(lambda: os.listdir(f"/proc/{os.getppid()}/fd")),
-            "become_root": tried(lambda: os.setuid(0)) if os.getuid() else "PermissionError",
-            "open_descriptors": sorted(
-                os.readlink(path) for path in glob.glob("/proc/self/fd/*") if os.path.exists(path)
+            "descriptors_of_supervisor": tried(
+                lambda: [os.open(f"/proc/{os.getppid()}/fd/{n}", os.O_RDONLY) for n in (1, 2, 3)]
             ),
+            "become_root": tried(lambda: os.setuid(0)) if os.getuid() else "PermissionError",
+            "open_descriptors": [path for n in range(256) if (path := link(n))],
         }
 
     def address(self):

@@ -11,7 +11,8 @@
  * worker never has more than K entries open; nobody sleeps for ever on an entry that was published,
  * and everything is passed and released (spin's search for invalid end states).
  *
- * tools/model.sh runs it, and with each of the BREAK_... below, which must make it fail.
+ * tools/model.sh runs it, as it is and EXPEDITED (the receiver fences for both), and with each of the
+ * BREAK_... below, which must make it fail.
  */
 #define K 2 /* entries of the ring, and records */
 #define N 4 /* entries in all */
@@ -89,7 +90,7 @@ active proctype worker() {
     :: published != pushed ->
         worker_stores ! HEAD, 0, pushed;
         published = pushed;
-#ifndef BREAK_WORKER_FENCE
+#if !defined(BREAK_WORKER_FENCE) && !defined(EXPEDITED)
         fence(worker_stores);
 #endif
         if
@@ -120,6 +121,9 @@ inline doze() {
     receiver_stores ! ASLEEP, 0, seq + 1;
 #ifndef BREAK_RECEIVER_FENCE
     fence(receiver_stores);
+#endif
+#ifdef EXPEDITED
+    fence(worker_stores); /* membarrier(2) interrupts the worker's core */
 #endif
     if
 #ifndef BREAK_SECOND_LOOK

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from mesh.cli import bench, capture, flows, show
+from mesh.cli import bench, capture, doctor, flows, meshes, show
 from mesh.cli.output import accept_all_text, complain, explain
 from mesh.errors import MeshError
 
@@ -27,8 +27,11 @@ _HELP = """Network functions beside one consolidated protocol stack.
 [bold]What could be heard, and by whom[/bold]
   nfmesh events http · nfmesh modules · nfmesh nfs
 
-[bold]What would run[/bold]
-  nfmesh plan mesh.yaml
+[bold]What would run, and running it[/bold]
+  nfmesh plan mesh.yaml · nfmesh run mesh.yaml --name office
+
+[bold]While packets flow[/bold]
+  nfmesh status · nfmesh watch syn_scan.port_scan · nfmesh nf add dns_log · nfmesh stop
 
 Each command explains itself: nfmesh run --help
 """
@@ -47,6 +50,13 @@ app.command("modules")(show.modules)
 app.command("nfs")(show.nfs)
 app.command("plan")(show.plan)
 app.command("schema")(show.schema)
+app.command("status")(meshes.status)
+app.command("stop")(meshes.stop)
+app.command("watch")(meshes.watch)
+app.add_typer(meshes.nf_app, name="nf")
+app.command("subscribe")(meshes.subscribe)
+app.command("unsubscribe")(meshes.unsubscribe)
+app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 
 

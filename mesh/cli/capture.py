@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
+from mesh.cli import processes
 from mesh.cli.output import (
     AsJson,
     cell,
@@ -24,11 +27,13 @@ from mesh.cli.output import (
     warn,
 )
 from mesh.compose import NFUse
+from mesh.control.desired import with_files
 from mesh.errors import SpecError, did_you_mean
+from mesh.launch import Launch
 from mesh.registry import Registry
-from mesh.report import NFReport, Report
-from mesh.runner import replay
-from mesh.spec import nf_config
+from mesh.report import NFReport, Progress, Report
+from mesh.runner import make_plan, replay
+from mesh.spec import PortSpec, Spec, load, nf_config, parse, user_events_of, uses_of
 
 __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from"]
 
@@ -39,11 +44,16 @@ INTERRUPTED = 130
 
 
 def run(
-    pcap: Annotated[Path, typer.Option("--pcap", help="Capture: pcap or pcapng, also gzipped.")],
+    spec: Annotated[
+        Path | None, typer.Argument(help="Spec file (YAML or JSON); see nfmesh schema.")
+    ] = None,
+    pcap: Annotated[
+        Path | None, typer.Option("--pcap", help="Capture: pcap or pcapng, also gzipped.")
+    ] = None,
     nf: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--nf", help="Installed name, file.py:Class or package.module:Class."),
-    ],
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Option of an NF: NAME.KEY=VALUE.")
     ] = None,
@@ -56,9 +66,22 @@ def run(
     checksums: Annotated[Checksums, typer.Option(help="Whether bad checksums count.")] = "ignore",
     out: Annotated[Path, typer.Option(help="Folder for files that NFs write.")] = Path(),
     max_packets: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Everything in this process; the same results.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Of this mesh, for nfmesh status and the like.")
+    ] = None,
+    worker_cores: Annotated[
+        str | None, typer.Option(help="Cores of the worker: 0, 1,3 or 2-5.")
+    ] = None,
+    nf_cores: Annotated[str | None, typer.Option(help="Cores of the NFs, one for each.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on 127.0.0.1.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs NFs over a capture and prints what they found.
+    """Runs NFs over a capture, each in a process of its own, and prints what they found.
 
     [bold]Examples[/bold]
       nfmesh run --pcap day.pcap --nf http_log --nf dns_log
@@ -66,20 +89,33 @@ def run(
       nfmesh run --pcap day.pcap --nf http_log --where "net 10.0.0.0/8"
       nfmesh run --pcap day.pcap --nf flow_log --set flow_log.path=day.jsonl
       nfmesh run --pcap day.pcap --nf ./mine.py:Mine --json | jq .nfs
+      nfmesh run mesh.yaml --pcap day.pcap --name office
     """
+    given = Given(nf or (), settings or (), where, limits_from(limit or ()), checksums)
     registry = Registry.installed()
-    uses = uses_from(registry, nf, settings or (), where)
-    with progress_bar(pcap.name) as progress, prints_to_stderr(as_json):
-        report = replay(
-            pcap,
-            uses,
-            limits=limits_from(limit or ()),
-            checksums=checksums,
-            out=out,
-            registry=registry,
-            progress=progress,
-            max_packets=max_packets,
-        )
+    made = with_pcap(spec_from(spec, given, registry, pcap), pcap)
+    made = made.model_copy(
+        update={
+            "out": made.out if out == Path() else os.fsdecode(out),
+            "max_packets": max_packets or made.max_packets,
+        }
+    )
+    files = spec.parent if spec is not None else Path()
+    source = ", ".join(port.pcap for port in made.ports)
+    with progress_bar(Path(source).name) as progress, prints_to_stderr(as_json):
+        if in_process:
+            report = replay_spec(made, registry, files, progress)
+        else:
+            made = processes.spread(made, worker_cores, nf_cores)
+            how = Launch(name or processes.default_name(), files, registry=registry)
+            report = processes.run_in_processes(
+                made, how, source=source, progress=progress, metrics_port=metrics_port
+            )
+    show(report, as_json)
+
+
+def show(report: Report, as_json: bool) -> None:
+    """Prints a report, and ends with the status that tells how the run was."""
     if as_json:
         dump(report.to_json())
     else:
@@ -88,6 +124,94 @@ def run(
             print_results(console, found)
         print_summary(console, report)
     finish(report)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line says instead of a spec file."""
+
+    nfs: Sequence[str]
+    settings: Sequence[str]
+    where: str | None
+    limits: Mapping[str, Mapping[str, int | str]]
+    checksums: Checksums
+
+
+def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | None) -> Spec:
+    """Returns the spec of a file, or makes one of the options.
+
+    Raises:
+        SpecError: both are given, or neither; or one of them is wrong.
+        PlanError: the NFs cannot be composed.
+    """
+    options = bool(given.nfs or given.settings or given.where or given.limits)
+    if path is not None:
+        if options or given.checksums != "ignore":
+            raise SpecError(str(path), "a spec file says this itself: leave out --nf, --set, ...")
+        return load(path)
+    if not given.nfs or pcap is None:
+        missing = "--nf" if pcap is not None else "--pcap"
+        raise SpecError(missing, "name a spec file, or a capture with --pcap and NFs with --nf")
+    uses = uses_from(registry, given.nfs, given.settings, given.where)
+    make_plan(uses, limits=given.limits, registry=registry)
+    references = {registry.nf(reference).name: reference for reference in given.nfs}
+    return parse(
+        {
+            "nfs": [
+                {
+                    "use": references[use.name],
+                    "name": use.name,
+                    "config": options_of(given.settings, use.name),
+                    **({"where": given.where} if given.where else {}),
+                }
+                for use in uses
+            ],
+            "modules": {name: dict(values) for name, values in given.limits.items()},
+            "checksums": given.checksums,
+        }
+    )
+
+
+def with_pcap(spec: Spec, pcap: Path | None) -> Spec:
+    """Returns the spec with this capture instead of its own."""
+    if pcap is None:
+        return spec
+    ports = [PortSpec.model_construct(_fields_set={"pcap"}, pcap=str(pcap))]
+    return spec.model_copy(update={"ports": ports})
+
+
+def replay_spec(
+    spec: Spec,
+    registry: Registry,
+    files: Path,
+    progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Runs a spec in this process.
+
+    Raises:
+        SpecError: it names no capture, or several.
+    """
+    spec = with_files(spec, files)
+    if len(spec.ports) != 1:
+        raise SpecError("ports", "name one capture: ports: [{pcap: FILE}], or --pcap FILE")
+    return replay(
+        spec.ports[0].pcap,
+        uses_of(spec, registry),
+        events=user_events_of(spec),
+        limits=spec.modules,
+        checksums=spec.checksums,
+        worker=spec.worker,
+        out=spec.out,
+        registry=registry,
+        progress=progress,
+        max_packets=spec.max_packets,
+    )
+
+
+def options_of(settings: Sequence[str], nf: str) -> dict[str, str]:
+    """Returns the options of one NF as the command line writes them."""
+    split = [split_setting(setting, "--set", "NF") for setting in settings]
+    return {key: text for name, key, text in split if name == nf}
 
 
 def uses_from(

@@ -102,15 +102,22 @@ def load_desired(folder: Path) -> Desired:
     return Desired(found.revision, found.spec, found.numbers, found.leaving, found.joined)
 
 
-def with_files(spec: Spec, base: Path) -> Spec:
-    """Returns the spec with files that do not depend on the working directory."""
-    nfs = [entry.model_copy(update={"use": _absolute_use(entry.use, base)}) for entry in spec.nfs]
-    ports = [port.model_copy(update={"pcap": str(base / port.pcap)}) for port in spec.ports]
-    return spec.model_copy(update={"nfs": nfs, "ports": ports, "out": str(base / spec.out)})
+def with_files(spec: Spec, folder: Path) -> Spec:
+    """Returns the spec with files relative to the working directory instead of `folder`.
+
+    NFs' files become absolute: one may be added from elsewhere.
+    """
+    nfs = [entry.model_copy(update={"use": _absolute_use(entry.use, folder)}) for entry in spec.nfs]
+    ports = spec.ports
+    if folder != Path():
+        ports = [
+            port.model_copy(update={"pcap": os.path.join(folder, port.pcap)}) for port in ports
+        ]
+    return spec.model_copy(update={"nfs": nfs, "ports": ports})
 
 
-def _absolute_use(use: str, base: Path) -> str:
-    return str(base / use) if ".py" in use else use
+def _absolute_use(use: str, folder: Path) -> str:
+    return os.path.abspath(folder / use) if ".py" in use else use
 
 
 # ---- changes ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from mesh.control.client import CONTROLLER
 from mesh.control.seal import Opener, Refused, Sealer
 from mesh.errors import ProcessError, SpecError
 
-__all__ = ["TOOL_KEY", "ask", "watch"]
+__all__ = ["TOOL_KEY", "ask", "watch_events"]
 
 TOOL_KEY = "tool.key"
 """File in the run directory with the key of tools."""
@@ -67,7 +67,9 @@ def _answer(socket: zmq.Socket[bytes], opener: Opener, timeout: float, run: Path
     raise ProcessError(f"the controller of {run.name!r} does not answer; packets flow without it")
 
 
-def watch(run: Path, events: Sequence[str], until: float | None = None) -> Iterator[dict[str, Any]]:
+def watch_events(
+    run: Path, events: Sequence[str], until: float | None = None
+) -> Iterator[dict[str, Any]]:
     """Yields published events as they happen.
 
     Args:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a spec as processes of this host: checks it, makes the run folder, supervises to the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.control.composing import compose_desired
+from mesh.control.desired import Desired, save_desired, with_files
+from mesh.errors import CapacityError, SpecError
+from mesh.ports import Port
+from mesh.registry import Registry
+from mesh.rundir import RunFolder
+from mesh.spec import Spec
+from mesh.supervisor import Outcome, Supervisor, SupervisorSettings, mesh_gid
+
+__all__ = ["Launch", "launch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a mesh is run.
+
+    Attributes:
+        name: of the mesh; one of a name runs at a time.
+        files: folder that files of the spec are relative to.
+        settings: of the supervisor.
+        registry: what is installed.
+        started: called with the run folder before the first process starts.
+    """
+
+    name: str
+    files: Path = field(default_factory=Path)
+    settings: SupervisorSettings = field(default_factory=SupervisorSettings)
+    registry: Registry = field(default_factory=Registry.installed)
+    started: Callable[[Path], None] | None = None
+
+
+def launch(spec: Spec, how: Launch) -> Outcome:
+    """Runs a mesh until it is over; nothing of it is left then.
+
+    Raises:
+        PlanError: the spec cannot be composed.
+        SpecError: or something in it is wrong.
+        NativeError: a capture cannot be read.
+        ProcessError: a mesh of this name runs, or a process cannot be started.
+    """
+    spec = with_files(spec, how.files)
+    plain = spec.model_dump(mode="json", exclude_unset=True)
+    composed = compose_desired(Desired(1, plain), how.registry)
+    for port in spec.ports:
+        Port.pcap(port.pcap).close()
+    folder = RunFolder(how.name, gid=mesh_gid())
+    try:
+        _save(folder.path, composed.desired)
+        if how.started is not None:
+            how.started(folder.path)
+        supervisor = Supervisor(folder, how.settings)
+    except BaseException:
+        folder.close()
+        raise
+    with supervisor:
+        return supervisor.run()
+
+
+def _save(folder: Path, desired: Desired) -> None:
+    try:
+        save_desired(folder, desired)
+    except OSError as error:
+        raise CapacityError(
+            f"{folder}: {error.strerror or os.strerror(error.errno or 0)}"
+        ) from error
+    except UnicodeError as error:
+        raise SpecError("ports", f"a name that is no text: {error}") from error

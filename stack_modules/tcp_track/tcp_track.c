@@ -239,7 +239,8 @@ static int on_packet(nfm_ctx *ctx, nfm_packet *packet, void *state) {
         t->side[packet->rec.side].flags |= packet->l4_len > 0 ? SIDE_ACK | SIDE_DATA : SIDE_ACK;
     else
         track_flags(ctx, t, packet);
-    fill_snapshot(t, packet);
+    if (packet->flow->level > NFM_LEVEL_TRACK || nfm_snapshot_wanted(ctx, packet))
+        fill_snapshot(t, packet);
     return 0;
 }
 

@@ -174,6 +174,9 @@ void nfm_emit_packet(nfm_ctx *ctx, nfm_packet *packet);
 /* Matches and delivers one more record of |flow|: data released from held slots, gaps. The record
  * is copied and takes a slot reference of its own; the caller keeps his. */
 void nfm_emit_record(nfm_ctx *ctx, nfm_flow *flow, uint32_t flow_index, const nfm_record *record);
+/* Whether a subscriber or application module will read the snapshot of |packet|, whose events are
+ * set. If not, and the flow's level is NFM_LEVEL_TRACK, line 2 may stay empty. */
+bool nfm_snapshot_wanted(nfm_ctx *ctx, const nfm_packet *packet);
 /* State of another module's (or the own) flow by index. NULL when that module does not run. */
 void *nfm_flow_state(nfm_ctx *ctx, uint32_t flow_index);
 /* True when somebody wants own event number |event| on this flow: build its fields only then. */

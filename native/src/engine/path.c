@@ -108,11 +108,8 @@ static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     if (p->flow->idle_class != idle_class &&
         w->idle_ns[p->flow->idle_class & 7] < w->idle_ns[idle_class & 7] / 2)
         nfm__flow_rearm(w, p->flow_index);
-    if ((p->flow->flags ^ flags) & NFM_FLOW_CLIENT_IS_1 && w->subs.any_filter) {
+    if ((p->flow->flags ^ flags) & NFM_FLOW_CLIENT_IS_1 && w->subs.any_filter)
         subscribe_again(w, p); /* "client" terms judge anew */
-    }
-    p->rec.flags |= (uint16_t)((p->flow->flags & NFM_FLOW_CLIENT_IS_1 ? NFM_F_CLIENT_IS_1 : 0) |
-                               (p->flow->flags & NFM_FLOW_MIDSTREAM ? NFM_F_MIDSTREAM : 0));
     return true;
 }
 

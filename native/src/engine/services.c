@@ -23,6 +23,14 @@ bool nfm_wanted(nfm_ctx *ctx, uint32_t flow_index, uint32_t event) {
     return set_wants(a, type) || (b != a && set_wants(b, type));
 }
 
+bool nfm_snapshot_wanted(nfm_ctx *ctx, const nfm_packet *packet) {
+    const nfm_subs *subs = &ctx->worker->subs;
+    const nfm_flow *flow = packet->flow;
+    /* A filter may choose another set once the tracker has found the client. */
+    return (subs->sets[flow->subs[packet->rec.side]].events & packet->rec.events) != 0 ||
+           flow->modules != 0 || subs->any_filter;
+}
+
 /* Bytes of the field record: 8-byte cells, then what BYTES, STR and ADDR cells point to. */
 static uint64_t fields_len(const nfm_instance *in, uint32_t event, const nfm_value *values) {
     uint64_t len = in->n_cells[event] * UINT64_C(8);

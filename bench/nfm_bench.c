@@ -133,15 +133,18 @@ static clocks now(void) {
     return c;
 }
 
+/* Runs until |packets| have been processed in all, not further: the end of the port closes flows.
+ */
 static void run(nfm_worker *worker, uint64_t packets) {
     nfm_worker_stats stats;
-    int rc;
-    do {
-        rc = nfm_worker_run(worker, packets);
+    nfm_worker_stats_get(worker, &stats);
+    int rc = NFM_RUN_BUDGET;
+    while (rc != NFM_RUN_EOF && stats.packets < packets) {
+        rc = nfm_worker_run(worker, packets - stats.packets);
         if (rc < 0)
             die("run", nfm_strerror(rc));
         nfm_worker_stats_get(worker, &stats);
-    } while (rc != NFM_RUN_EOF && stats.packets < packets);
+    }
 }
 
 static void print(const options *o, const nfm_workload_truth *truth, const nfm_worker_stats *stats,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import tempfile
 import textwrap
@@ -134,6 +135,28 @@ def rig(settings: SupervisorSettings | None = None) -> Iterator[Rig]:
         assert not left
 
 
+@contextmanager
+def few_descriptors_left(n: int) -> Iterator[None]:
+    """Leaves this process so many descriptors to open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, limits[1]))
+    fillers: list[int] = []
+    try:
+        while True:
+            try:
+                fillers.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                break
+        for _ in range(n):
+            os.close(fillers.pop())
+        yield
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = WAIT_S) -> None:
     """Waits until something holds."""
     until = time.monotonic() + seconds
@@ -148,7 +171,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def own_uid() -> int:
-    return os.getuid()

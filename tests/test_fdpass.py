@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import select
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from mesh_rig import few_descriptors_left
 
 from mesh.errors import AttachError
 from mesh.fdpass import (
@@ -75,27 +75,6 @@ def serving(service: DescriptorService) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
-
-
-@contextmanager
-def few_descriptors_left(n: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, limits[1]))
-    fillers: list[int] = []
-    try:
-        while True:
-            try:
-                fillers.append(os.open("/dev/null", os.O_RDONLY))
-            except OSError:
-                break
-        for _ in range(n):
-            os.close(fillers.pop())
-        yield
-    finally:
-        for fd in fillers:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def content(handle: Handle) -> bytes:

@@ -173,9 +173,37 @@ static inline bool in_order(nfm__track *t, const nfm_packet *p) {
     return true;
 }
 
-static inline nfm__track_seg seg_of(nfm_ctx *ctx, nfm__track *t, const nfm_packet *packet) {
+/* Takes in the numbers of any other segment. Returns 1 when it opens another connection. */
+static int take_numbers(nfm__track_seg *seg) {
+    const nfm_packet *packet = seg->packet;
+    const nfm__track *t = seg->track;
+    if ((seg->flags & TH_SYN) && nfm__track_is_new(seg)) {
+        seg->counters[t->conn & CONN_STEADY ? COUNT_REUSED_OPEN : COUNT_REUSED]++;
+        return 1;
+    }
+    if (packet->rec.flags & NFM_F_BAD_L4_CSUM)
+        seg->events |= NFM_BIT(NFM_EV_TCP_BAD_CHECKSUM);
+    if (packet->tcp.seen || (seg->flags & TH_SYN))
+        nfm__track_options(seg);
+    if (seg->flags & TH_RST)
+        return 0;
+    if (seg->flags & TH_ACK)
+        nfm__track_ack(seg);
+    else if (seg->flags & TH_SYN)
+        seg->own->window = packet->window;
+    else { /* RFC 9293 section 3.10.7.4, fifth: dropped by any receiver */
+        seg->counters[COUNT_NO_ACK_FLAG]++;
+        seg->events |= NFM_BIT(NFM_EV_TCP_UNEXPECTED);
+    }
+    nfm__track_sequence(seg);
+    return 0;
+}
+
+/* What a segment needs beyond in_order(). Returns 1 when it opens another connection. */
+__attribute__((noinline)) static int track_rest(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet,
+                                                bool was_in_order) {
     uint8_t side = packet->rec.side, flags = packet->rec.tcp_flags;
-    return (nfm__track_seg){
+    nfm__track_seg seg = {
         .track = t,
         .own = &t->side[side],
         .peer = &t->side[side ^ 1],
@@ -188,57 +216,22 @@ static inline nfm__track_seg seg_of(nfm_ctx *ctx, nfm__track *t, const nfm_packe
         .side = side,
         .flags = flags,
     };
-}
-
-/* What the flags of a segment whose numbers were taken in do. */
-static inline void take_flags(nfm__track_seg *seg) {
-    if (!(seg->track->conn & CONN_STEADY) || (seg->flags & (TH_SYN | TH_FIN | TH_RST)) ||
-        (shown(seg) & ~seg->own->flags))
-        handle_flags(seg);
-}
-
-__attribute__((noinline)) static void track_flags(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet) {
-    nfm__track_seg seg = seg_of(ctx, t, packet);
-    take_flags(&seg);
-    packet->rec.events |= seg.events;
-}
-
-/* A segment that is not in order. Returns 1 when it opens another connection. */
-__attribute__((noinline)) static int track_any(nfm_ctx *ctx, nfm__track *t, nfm_packet *packet) {
-    nfm__track_seg seg = seg_of(ctx, t, packet);
-    if ((seg.flags & TH_SYN) && nfm__track_is_new(&seg)) {
-        ctx->counters[t->conn & CONN_STEADY ? COUNT_REUSED_OPEN : COUNT_REUSED]++;
+    if (!was_in_order && take_numbers(&seg) == 1)
         return 1;
-    }
-    if (packet->rec.flags & NFM_F_BAD_L4_CSUM)
-        seg.events |= NFM_BIT(NFM_EV_TCP_BAD_CHECKSUM);
-    if (packet->tcp.seen || (seg.flags & TH_SYN))
-        nfm__track_options(&seg);
-    if (!(seg.flags & TH_RST)) {
-        if (seg.flags & TH_ACK)
-            nfm__track_ack(&seg);
-        else if (seg.flags & TH_SYN)
-            seg.own->window = packet->window;
-        else { /* RFC 9293 section 3.10.7.4, fifth: dropped by any receiver */
-            ctx->counters[COUNT_NO_ACK_FLAG]++;
-            seg.events |= NFM_BIT(NFM_EV_TCP_UNEXPECTED);
-        }
-        nfm__track_sequence(&seg);
-    }
-    take_flags(&seg);
+    if (!(t->conn & CONN_STEADY) || (flags & (TH_SYN | TH_FIN | TH_RST)) ||
+        (shown(&seg) & ~seg.own->flags))
+        handle_flags(&seg);
     packet->rec.events |= seg.events;
     return 0;
 }
 
 static int on_packet(nfm_ctx *ctx, nfm_packet *packet, void *state) {
     nfm__track *t = state;
-    if (!in_order(t, packet)) {
-        if (track_any(ctx, t, packet) == 1)
-            return 1;
-    } else if ((t->conn & CONN_USUAL) && !(packet->rec.tcp_flags & TH_FIN))
+    bool is_in_order = in_order(t, packet);
+    if (is_in_order && (t->conn & CONN_USUAL) && !(packet->rec.tcp_flags & TH_FIN))
         t->side[packet->rec.side].flags |= packet->l4_len > 0 ? SIDE_ACK | SIDE_DATA : SIDE_ACK;
-    else
-        track_flags(ctx, t, packet);
+    else if (track_rest(ctx, t, packet, is_in_order) == 1)
+        return 1;
     if (packet->flow->level > NFM_LEVEL_TRACK || nfm_snapshot_wanted(ctx, packet))
         fill_snapshot(t, packet);
     return 0;

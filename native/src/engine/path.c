@@ -69,15 +69,19 @@ static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     int side = -1;
     if (index != NFM_NO_FLOW && (nfm_table_flow(&w->table, index)->flags & NFM_FLOW_OPEN))
         side = nfm_table_match(&w->table, &p->key, index);
-    if (side >= 0)
-        p->rec.side = (uint8_t)side;
-    else
-        index = nfm_table_find(&w->table, &p->key, hash, &p->rec.side);
-    if (index == NFM_NO_FLOW)
-        return nfm__flow_open(w, p, hash);
+    if (side < 0) {
+        uint8_t found = 0;
+        index = nfm_table_find(&w->table, &p->key, hash, &found);
+        if (index == NFM_NO_FLOW)
+            return nfm__flow_open(w, p, hash);
+        side = found;
+    }
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    uint64_t id = nfm__flow_id(w, index);
+    p->flow = flow;
     p->flow_index = index;
-    p->flow = nfm_table_flow(&w->table, index);
-    p->rec.flow = nfm__flow_id(w, index);
+    p->rec.flow = id;
+    p->rec.side = (uint8_t)side;
     return true;
 }
 

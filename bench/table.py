@@ -9,7 +9,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench import rivals_python as python
-from bench.measure import Row, alternate, mpps, ns_per_packet, ours, rival, row, speedup
+from bench.measure import (
+    Row,
+    alternate,
+    build,
+    mpps,
+    ns_per_packet,
+    options,
+    ours,
+    rival,
+    row,
+    run_json,
+    speedup,
+)
 
 PASSES = {"http": 60, "short": 6, "bulk": 60, "mix": 6, "c100k": 1}
 """Passes that make a run last about half a second."""
@@ -137,12 +149,29 @@ def memory(n: int) -> Iterator[Row]:
     yield row("memory", "1m-rss", [more / 2**20], "MiB")
 
 
+def handoff(n: int) -> Iterator[Row]:
+    """Descriptors from the worker to a process on another core, beside the barest ring."""
+    program = str(build() / "nfm-handoff")
+    for burst in (32, 256):
+        run = partial(run_json, [program, *options(burst=burst)])
+        found = alternate({"handoff": run}, n)["handoff"]
+        rate = {k: [1e3 * r["entries"] / r[f"{k}_ns"] for r in found] for k in HANDOFFS}
+        factor = statistics.median(r["raw16_ns"] / r["ring_ns"] for r in found)
+        case = f"burst{burst}"
+        yield row("handoff", case, rate["ring"], "M descriptors/s", "raw ring", factor)
+        yield row("handoff", f"{case}-raw", rate["raw16"], "M entries of 16 bytes/s")
+        yield row("handoff", f"{case}-raw8", rate["raw8"], "M entries of 8 bytes/s")
+        yield row("handoff", f"{case}-records", rate["records"], "M records of 128 bytes/s")
+
+
+HANDOFFS = ("ring", "raw16", "raw8", "records")
 BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
     "track": track,
     "stream": stream,
     "lookup": lookup,
     "customise": customise,
     "fanout": fanout,
+    "handoff": handoff,
     "python": python_nfs,
     "memory": memory,
 }

@@ -105,10 +105,16 @@ void nfm__flow_subscribe(nfm_worker *w, uint32_t index) {
     nfm__flow_set_level(w, index);
 }
 
+/* When to look at a flow: for updates, or when it may have been idle for too long. Established
+ * connections are looked at as often as closing ones, so that a FIN need not move their timers,
+ * which would load two other flows. */
 static int64_t deadline_of(const nfm_worker *w, const nfm_flow *flow) {
-    int64_t idle = flow->last_ns + w->idle_ns[flow->idle_class & 7];
-    int64_t update = w->now_ns + w->update_ns;
-    return w->wants_update && update < idle ? update : idle;
+    int64_t idle = flow->last_ns + w->idle_ns[flow->idle_class & 7], look = idle;
+    if (w->wants_update)
+        look = w->now_ns + w->update_ns;
+    else if (flow->idle_class == NFM_IDLE_TCP_EST)
+        look = w->now_ns + w->idle_ns[NFM_IDLE_TCP_CLOSE];
+    return look < idle ? look : idle;
 }
 
 /* What NFs may know of the flow, in shared memory. */

@@ -92,6 +92,14 @@ static void subscribe_again(nfm_worker *w, nfm_packet *p) {
     nfm__flow_modules_changed(w, p->flow_index, p, before);
 }
 
+/* Whether the time-out must be armed again when the idle class changes: a deadline that moves out
+ * is found when the old one comes up, one that comes near is not. */
+static bool comes_near(const nfm_worker *w, uint8_t before, uint8_t after) {
+    if (before == NFM_IDLE_TCP_EST && after == NFM_IDLE_TCP_CLOSE && !w->wants_update)
+        return false; /* armed for that already */
+    return w->idle_ns[after & 7] < w->idle_ns[before & 7] / 2;
+}
+
 /* Runs the tracking module; a new connection on an old 5-tuple gets a flow of its own. */
 static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     nfm_instance *in = w->graph.track[p->rec.proto];
@@ -108,9 +116,8 @@ static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         flags = p->flow->flags;
         (void)in->module->on_packet(&in->ctx, p, nfm_instance_state(in, p->flow_index));
     }
-    /* A deadline that moves out is found when the old one comes up; one that comes near is not. */
-    if (p->flow->idle_class != idle_class &&
-        w->idle_ns[p->flow->idle_class & 7] < w->idle_ns[idle_class & 7] / 2)
+    if (__builtin_expect(p->flow->idle_class != idle_class, 0) &&
+        comes_near(w, idle_class, p->flow->idle_class))
         nfm__flow_rearm(w, p->flow_index);
     if ((p->flow->flags ^ flags) & NFM_FLOW_CLIENT_IS_1 && w->subs.any_filter)
         subscribe_again(w, p); /* "client" terms judge anew */

@@ -84,6 +84,7 @@ static bool enlist(nfm_worker *w, nfm_ring *ring) {
     if (at == NFM_MAX_RINGS)
         return false;
     w->rings[at] = ring;
+    nfm_delivery_forget(&w->delivery, at); /* epochs before it wait for nobody here */
     if (at == w->n_rings)
         w->delivery.n_rings = ++w->n_rings;
     w->delivery.rings = w->rings;

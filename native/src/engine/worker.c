@@ -40,27 +40,32 @@ static void parse_burst(nfm_worker *w, uint32_t n, uint64_t *hash) {
     }
 }
 
-/* Starts the memory loads of a packet's flow. The candidate index may be wrong: path.c makes sure.
- */
-static void prefetch_flow(nfm_worker *w, uint32_t i, const uint64_t *hash) {
-    nfm_packet *p = &w->burst[i];
-    if (p->status != NFM_PARSE_OK)
-        return;
-    uint32_t index = nfm_table_probe(&w->table, hash[i]);
-    if (index == NFM_NO_FLOW)
-        return;
-    p->flow_index = index;
-    const uint8_t *block = (const uint8_t *)nfm_table_flow(&w->table, index);
-    for (size_t line = 0; line < w->table.stride; line += 64)
-        __builtin_prefetch(block + line, 1);
-    __builtin_prefetch(block + w->table.stride - 1, 1); /* blocks are not aligned to lines */
+/* Starts the memory loads of the flows that the packets belong to. Candidates may be wrong: path.c
+ * makes sure. Packets without one will open flows, most likely. */
+static void prefetch_flows(nfm_worker *w, uint32_t n, const uint64_t *hash) {
+    uint32_t n_new = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        nfm_packet *p = &w->burst[i];
+        if (p->status != NFM_PARSE_OK)
+            continue;
+        uint32_t index = p->flow_index = nfm_table_probe(&w->table, hash[i]);
+        if (index == NFM_NO_FLOW) {
+            index = nfm_table_next(&w->table, n_new++);
+            if (index == NFM_NO_FLOW)
+                continue;
+            __builtin_prefetch(&w->table.info[index], 1);
+        }
+        const uint8_t *block = (const uint8_t *)nfm_table_flow(&w->table, index);
+        for (size_t line = 0; line < w->table.stride; line += 64)
+            __builtin_prefetch(block + line, 1);
+        __builtin_prefetch(block + w->table.stride - 1, 1); /* blocks are not aligned to lines */
+    }
 }
 
 static void process_burst(nfm_worker *w, uint32_t n) {
     uint64_t hash[NFM_BURST];
     parse_burst(w, n, hash);
-    for (uint32_t i = 0; i < n; i++)
-        prefetch_flow(w, i, hash);
+    prefetch_flows(w, n, hash);
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
         nfm__packet_process(w, p, hash[i]);

@@ -95,6 +95,14 @@ static inline int nfm_table_match(const nfm_table *table, const nfm_key *key, ui
     return -1;
 }
 
+/* The index that insertion number |n| from now will take, from 0; NFM_NO_FLOW none. */
+static inline uint32_t nfm_table_next(const nfm_table *table, uint32_t n) {
+    if (n < table->n_free)
+        return table->free[table->n_free - 1 - n];
+    uint32_t index = table->n_fresh + (n - table->n_free);
+    return index < table->max_flows ? index : NFM_NO_FLOW;
+}
+
 /* First index in the main bucket whose signature fits, for prefetching; NFM_NO_FLOW none. */
 uint32_t nfm_table_probe(const nfm_table *table, uint64_t hash);
 /* Index of the flow with |key|, and in *side the side of the packet's sender; NFM_NO_FLOW none. */

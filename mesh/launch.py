@@ -10,11 +10,11 @@ from pathlib import Path
 
 from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired, save_desired, with_files
-from mesh.errors import CapacityError, SpecError
+from mesh.errors import CapacityError
 from mesh.ports import Port
 from mesh.registry import Registry
-from mesh.rundir import RunFolder
-from mesh.spec import Spec
+from mesh.rundir import RunFolder, base_folder
+from mesh.spec import PortSpec, Spec
 from mesh.supervisor import Outcome, Supervisor, SupervisorSettings, mesh_gid
 
 __all__ = ["Launch", "launch"]
@@ -49,12 +49,15 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         ProcessError: a mesh of this name runs, or a process cannot be started.
     """
     spec = with_files(spec, how.files)
-    plain = spec.model_dump(mode="json", exclude_unset=True)
-    composed = compose_desired(Desired(1, plain), how.registry)
     for port in spec.ports:
         Port.pcap(port.pcap).close()
+    spec, links = _speakable(spec, base_folder() / how.name)
+    plain = spec.model_dump(mode="json", exclude_unset=True)
+    composed = compose_desired(Desired(1, plain), how.registry)
     folder = RunFolder(how.name, gid=mesh_gid())
     try:
+        for link, file in links.items():
+            link.symlink_to(file)
         _save(folder.path, composed.desired)
         if how.started is not None:
             how.started(folder.path)
@@ -66,12 +69,22 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         return supervisor.run()
 
 
+def _speakable(spec: Spec, folder: Path) -> tuple[Spec, dict[Path, str]]:
+    """Gives captures whose names are no text another one, as links in the run folder."""
+    links: dict[Path, str] = {}
+    ports: list[PortSpec] = []
+    for i, port in enumerate(spec.ports):
+        if port.pcap.isprintable():
+            ports.append(port)
+            continue
+        link = folder / f"capture-{i}"
+        links[link] = os.path.abspath(port.pcap)
+        ports.append(PortSpec(pcap=str(link)))
+    return spec.model_copy(update={"ports": ports}), links
+
+
 def _save(folder: Path, desired: Desired) -> None:
     try:
         save_desired(folder, desired)
     except OSError as error:
-        raise CapacityError(
-            f"{folder}: {error.strerror or os.strerror(error.errno or 0)}"
-        ) from error
-    except UnicodeError as error:
-        raise SpecError("ports", f"a name that is no text: {error}") from error
+        raise CapacityError(f"{folder}: {error.strerror or error}") from error

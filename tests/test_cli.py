@@ -29,12 +29,12 @@ class Result:
 
 
 @pytest.fixture
-def nfmesh(capsys, monkeypatch):
+def nfmesh(capfd, monkeypatch):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["nfmesh", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
-        captured = capsys.readouterr()
+        captured = capfd.readouterr()
         return Result(ended.value.code or 0, captured.out, captured.err)
 
     return call
@@ -190,7 +190,8 @@ def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
     )
     capture = tmp_path / "long.pcapng"
     write_capture(capture, [f for _ in range(10_000) for f in conversation()])
-    command = [sys.executable, "-m", "mesh.cli", "run", "--pcap", capture, "--nf", file]
+    command = [sys.executable, "-m", "mesh.cli", "run", "--in-process", "--pcap", capture]
+    command += ["--nf", file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 130
     assert "(interrupted)" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ PROGRESS_S = 0.2
 class ReportedError(NFError):
     """An exception in another process: only its text is here."""
 
-    def __init__(self, nf: str, event: str, text: str) -> None:
-        super().__init__(nf, event, RuntimeError(text))
+    def __init__(self, nf: str, text: str) -> None:
+        super().__init__(nf, "", RuntimeError(text))
         self.args = (text,)
 
 
@@ -89,7 +89,7 @@ def run_in_processes(
 
     Raises:
         MeshError: as `launch` does.
-        ProcessError: the mesh did not come to a report.
+        ProcessError: an NF did not start, or the mesh did not come to a report.
     """
     settings = SupervisorSettings(metrics_port=metrics_port)
     followed = _Follower(progress)
@@ -156,28 +156,30 @@ def _report(outcome: Outcome, source: str) -> Report:
     data = outcome.report
     if data is None or outcome.error:
         raise ProcessError(outcome.error or "the mesh ended without a report")
+    for nf in data["nfs"]:
+        if nf["name"] in outcome.start_failed:
+            raise ProcessError("; ".join(nf["errors"]) or f"NF {nf['name']!r} did not start")
     statistics = data["statistics"]
     return Report(
         source=source,
         seconds=data["seconds"],
         statistics=Statistics(**{k: statistics.get(k, 0) for k in Statistics.__slots__}),
-        nfs=tuple(_nf(each, outcome.start_failed) for each in data["nfs"]),
+        nfs=tuple(_nf(each) for each in data["nfs"]),
         counters=data["counters"],
         warnings=tuple(data["warnings"]),
         interrupted=data["interrupted"],
     )
 
 
-def _nf(data: Mapping[str, Any], start_failed: Sequence[str]) -> NFReport:
+def _nf(data: Mapping[str, Any]) -> NFReport:
     name = data["name"]
-    event = "start" if name in start_failed else ""
     return NFReport(
         name=name,
         events=data["events"],
         batches=data["batches"],
         published=data["published"],
         results=data["results"],
-        errors=tuple(ReportedError(name, event, text) for text in data["errors"]),
+        errors=tuple(ReportedError(name, text) for text in data["errors"]),
         failures=data["failures"],
         disabled=data["disabled"],
     )

@@ -53,10 +53,9 @@ static inline nfm_flow *nfm_table_flow(const nfm_table *table, uint32_t index) {
 
 /* Main bucket of a hash, for prefetching and searching. */
 static inline nfm_bucket *nfm_table_bucket(const nfm_table *table, uint32_t hash) {
-    uint32_t b = hash & (2 * table->base - 1);
-    if (b >= table->n_buckets)
-        b = hash & (table->base - 1);
-    return table->buckets + b;
+    uint32_t b = hash & (2 * table->base - 1), is_unsplit = b >= table->n_buckets;
+    /* Without a branch, which nobody could predict: the bits below base, when not split yet. */
+    return table->buckets + (b - (table->base & -is_unsplit));
 }
 
 static inline bool nfm__same16(const uint8_t *a, const uint8_t *b) {

@@ -82,13 +82,19 @@ class Rig:
         """Returns a child that has a process, once it has."""
         supervisor = self.supervisor
         assert supervisor is not None
-        wait_for(lambda: name in supervisor.children and supervisor.children[name].process)
+
+        def is_there() -> bool:
+            assert self.outcome is None, f"it ended: {self.outcome}"
+            child = supervisor.children.get(name)
+            return child is not None and child.process is not None
+
+        wait_for(is_there)
         return supervisor.children[name]
 
     def running(self, name: str) -> int:
         """Returns the pid of a child once it runs."""
         child = self.child(name)
-        wait_for(lambda: child.state == "running" and child.process)
+        wait_for(lambda: (child.state == "running" and child.process) or self.outcome)
         assert child.process is not None
         return child.process.pid
 

@@ -238,3 +238,76 @@ def test_a_module_that_kills_its_process_at_import_ends_the_run_in_words(mesh):
     mesh.start(nfs, mesh.capture(20))
     mesh.wait()
     assert "exit status 9" in mesh.supervisor.children["dies"].last_exit
+
+
+# ---- events between NFs -------------------------------------------------------------------------
+
+CHAIN = """
+class Closed(Event, name="teller.closed"):
+    '''A flow ended.'''
+    port: int
+    number: int
+
+class Teller(NF):
+    publishes = (Closed,)
+    n = 0
+    def __init__(self, slow_s: float = 0.0):
+        self.slow_s = slow_s
+    @on("flow.end")
+    def end(self, batch):
+        for view in batch:
+            self.n += 1
+            self.publish(Closed(port=view.src_port, number=self.n), about=view)
+        time.sleep(self.slow_s)
+    def checkpoint(self):
+        return self.n
+    def restore(self, state):
+        self.n = state
+
+class Listener(NF):
+    def __init__(self, slow_s: float = 0.0):
+        self.slow_s, self.numbers, self.times = slow_s, [], 0
+    @on("teller.closed")
+    def heard(self, batch):
+        self.numbers += batch.number.tolist()
+        self.times += int((batch.ts > 0).sum())
+        time.sleep(self.slow_s)
+    def checkpoint(self):
+        return [self.numbers, self.times]
+    def restore(self, state):
+        self.numbers, self.times = state
+    def results(self):
+        in_order = self.numbers == list(range(1, len(self.numbers) + 1))
+        return {"heard": len(self.numbers), "in_order": in_order, "times": self.times}
+"""
+HEARD_ALL = {"heard": 2000, "in_order": True, "times": 2000}
+
+
+def chain(mesh: Rig, teller: float = 0.0, listener: float = 0.0) -> None:
+    use = mesh.nf("chain", CHAIN)
+    nfs = [
+        {"use": f"{use}:Teller", "config": {"slow_s": teller}, "ring": 256, "restart": "always"},
+        {"use": f"{use}:Listener", "config": {"slow_s": listener}, "restart": "always"},
+    ]
+    mesh.start(nfs, mesh.capture(2000))
+
+
+def test_published_events_reach_other_processes_in_order(mesh):
+    chain(mesh)
+    found = mesh.report()
+    assert found["listener"]["results"] == HEARD_ALL
+    assert found["teller"]["published"] == {"teller.closed": 2000}
+
+
+@pytest.mark.parametrize("killed", ["teller", "listener"])
+def test_each_published_event_is_heard_once_whoever_is_killed(mesh, killed):
+    chain(mesh, teller=0.4, listener=0.02)
+    for _ in range(2):
+        pid = mesh.running(killed)
+        time.sleep(0.15)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda pid=pid: mesh.child(killed).process.pid != pid)
+    found = mesh.report()
+    assert mesh.outcome.restarts[killed] == 2
+    assert found["listener"]["results"] == HEARD_ALL
+    assert found["teller"]["published"] == {"teller.closed": 2000}

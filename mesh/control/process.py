@@ -29,7 +29,7 @@ class Process:
         effective_from: first packet that the revision holds for (workers).
         positions: ring → entries pushed before that (workers).
         went: it was told to go; attached: it said that it did.
-        draining: why it was told to drain, or "".
+        draining: why it was told to drain, or ""; draining_since: seconds.
         told: it was told that the run is over.
     """
 
@@ -50,6 +50,7 @@ class Process:
     went: bool = False
     attached: bool = False
     draining: str = ""
+    draining_since: float = 0.0
     drained: bool = False
     told: bool = False
     watches: tuple[str, ...] = ()

@@ -308,7 +308,7 @@ class Mesh:
         pending = self.pending
         if pending is None or not pending.revision:
             return
-        result = steps.outcome(self, pending.request, pending.nf)
+        result = steps.outcome(self, pending.request, pending.nf, now)
         if isinstance(result, MeshError):
             self._take_back(result)
         elif self.is_over or (pending.request is None and now - pending.since > CHANGE_S):

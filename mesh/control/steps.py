@@ -35,6 +35,8 @@ START_S = 30.0
 """The worker takes packets then, also when an NF has not come up."""
 LEAVE_S = 10.0
 """A leaving NF that says nothing for so long is given up."""
+DRAIN_S = 20.0
+"""So is one that lives but does not come to an end."""
 
 
 def part_of(parts: Parts, process: Process) -> AnyPart | None:
@@ -54,7 +56,7 @@ def messages(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
         return
     yield from _plans(mesh)
     yield from _gos(mesh, now)
-    yield from _drains(mesh)
+    yield from _drains(mesh, now)
     yield from _watches(mesh)
     if _is_done(mesh):
         mesh.is_over = True
@@ -197,11 +199,11 @@ def _nf_names(mesh: Mesh) -> list[str]:
 # ---- draining -----------------------------------------------------------------------------------
 
 
-def _drains(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
+def _drains(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
     for process in list(mesh.processes.values()):
         reason = _drain_reason(mesh, process)
         if reason and not process.draining:
-            process.draining = reason
+            process.draining, process.draining_since = reason, now
             yield process, m.Drain(reason=reason)
 
 
@@ -245,6 +247,8 @@ def has_left(mesh: Mesh, name: str, now: float) -> bool:
     """True when a leaving NF has nothing left to do, or cannot say so."""
     process = mesh.processes.get(name)
     if process is None or name in mesh.failures:
+        return True
+    if process.draining and now - process.draining_since > DRAIN_S:
         return True
     return process.drained or now - process.seen_at > LEAVE_S
 
@@ -295,7 +299,9 @@ def _farewells(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
 # ---- what became of a change --------------------------------------------------------------------
 
 
-def outcome(mesh: Mesh, request: Change | None, nf: str) -> dict[str, Any] | MeshError | None:
+def outcome(
+    mesh: Mesh, request: Change | None, nf: str, now: float
+) -> dict[str, Any] | MeshError | None:
     """Returns what to answer, the error that takes the change back, or None to wait on."""
     if isinstance(request, m.NfAdd) and nf in mesh.failures:
         failed = mesh.failures[nf]
@@ -309,7 +315,7 @@ def outcome(mesh: Mesh, request: Change | None, nf: str) -> dict[str, Any] | Mes
             return None
         return {"nf": nf, "pid": process.pid, **found}
     if isinstance(request, m.NfRemove):
-        if process is not None and not process.drained and nf not in mesh.failures:
+        if not has_left(mesh, nf, now):
             return None
         result = mesh.results.get(nf)
         return {"nf": nf, "report": result.report if result else None, **found}

@@ -23,6 +23,8 @@ __all__ = ["CANNOT_START", "Identity", "Process", "exit_text", "resident_bytes"]
 CANNOT_START = 78
 """Exit status of a child that will not do better when started again (EX_CONFIG)."""
 STDERR = 2
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""A child has one core: libraries that would start a thread per core of the host need not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def _start(
                 user=identity.uid,
                 group=identity.gid,
                 extra_groups=None if identity.uid is None else (),
+                env={**ONE_THREAD, **os.environ},
             )
     finally:
         os.close(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -423,3 +424,68 @@ def test_too_few_descriptors_is_an_error_with_its_remedy():
 def test_patience_is_by_phase():
     patience = Patience(1, 2, 3)
     assert [patience.limit(phase) for phase in Phase] == [1, 1, 2, 3]
+
+
+# ---- as a program -------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {tests!r})
+from mesh_rig import *
+
+class InMain(Rig):
+    def start(self, nfs, capture):
+        super().start(nfs, capture)
+        report = self.supervisor.run().report
+        self.supervisor.close()
+        print("over", report and report["nfs"][0]["results"], flush=True)
+
+made = InMain(Path({folder!r}))
+made._run = lambda: None
+made.start([{{"use": made.nf("slow", {nf!r}), "ring": 64}}], made.folder / "in.pcap")
+"""
+
+
+def program(mesh: Rig, nf: str, *before: str) -> subprocess.Popen[str]:
+    """Starts a mesh whose supervisor is the main thread of a process."""
+    script = mesh.folder / "run.py"
+    tests = str(Path(__file__).parent)
+    script.write_text(PROGRAM.format(tests=tests, folder=str(mesh.folder), nf=nf))
+    return subprocess.Popen([*before, sys.executable, script], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_in_order(mesh, number):
+    mesh.capture(20000)
+    with program(mesh, SLOW) as run:
+        wait_for((mesh.folder / "run" / "t" / "control").exists)
+        time.sleep(1.5)
+        run.send_signal(number)
+        assert re.fullmatch(r"over \{'flows': \d+\}\n", run.communicate(timeout=30)[0])
+    assert not any(path.name == "control" for path in (mesh.folder / "run").rglob("*"))
+
+
+ORPHANS = """
+import subprocess
+
+class Orphans(NF):
+    @on("flow.end")
+    def end(self, batch): ...
+    def results(self):
+        made = subprocess.run(["sh", "-c", "sleep 0.1 & echo $!"], stdout=-1, stderr=-3)
+        orphan = f"/proc/{int(made.stdout)}"
+        until = time.monotonic() + 5
+        while os.path.exists(orphan) and time.monotonic() < until:
+            time.sleep(0.01)
+        return {"reaped": not os.path.exists(orphan)}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a process namespace")
+def test_as_pid_1_it_reaps_what_others_leave_behind(mesh):
+    mesh.capture(5)
+    unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    if subprocess.run([*unshare, "true"], check=False).returncode != 0:
+        pytest.skip("no process namespace may be made here")
+    with program(mesh, ORPHANS, *unshare) as run:
+        assert run.communicate(timeout=60)[0] == "over {'reaped': True}\n"

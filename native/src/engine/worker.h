@@ -93,7 +93,7 @@ static inline nfm_work nfm__flow_work(const nfm_flow *flow) {
 
 /* Whether subscriptions have changed since the flow's sets were found. */
 static inline bool nfm__flow_is_stale(const nfm_worker *w, const nfm_flow *flow) {
-    return w->subs.sets[flow->subs[0]].stale || w->subs.sets[flow->subs[1]].stale;
+    return w->subs.sets[flow->subs[0]].stale; /* both sides are found, and go stale, together */
 }
 
 static inline uint64_t nfm__flow_id(const nfm_worker *w, uint32_t index) {

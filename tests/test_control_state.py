@@ -523,8 +523,26 @@ def test_one_change_at_a_time():
     play = Play("counter")
     play.bring_up()
     play.tell("tool", m.NfAdd(entry={"use": "double"}))
-    [answer] = play.tell("tool", m.Unsubscribe(nf="counter"))
-    assert "another change" in answer.text
+    play.tell("tool", m.Subscribe(nf="counter", events=["flow.end"]))
+    assert play.saved[-1].revision == 2
+    play.settle()
+    play.register("double")
+    play.ready("double")
+    play.settle()
+    play.attached("double")
+    assert play.saved[-1].revision == 3
+    play.settle()
+    play.ready("counter")
+    assert [answer.result["revision"] for answer in play.heard("tool", m.Ok)] == [2, 3]
+
+
+def test_changes_that_wait_are_bounded():
+    play = Play("counter")
+    play.bring_up()
+    for _ in range(20):
+        play.tell("tool", m.NfAdd(entry={"use": "double"}))
+    assert len(play.heard("tool", m.Error)) == 3
+    assert "too many" in play.heard("tool", m.Error)[0].text
 
 
 def test_a_change_that_takes_too_long_is_taken_back():

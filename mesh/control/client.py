@@ -77,7 +77,7 @@ class Control:
         self._outbox: deque[m.Body] = deque()
         self._lock = threading.Lock()
         self._said: dict[type[m.Body], m.Body] = {}
-        self._dropped = 0
+        self._dropped = self._holds = 0
         self._closing = threading.Event()
         self._line = _Line(settings)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -165,7 +165,9 @@ class Control:
                 self._register()
             elif isinstance(message.body, m.StatsRequest):
                 self._heartbeat()
-            elif not isinstance(message.body, m.Seen | m.Piece):
+            elif isinstance(message.body, m.Seen):
+                self._holds = message.body.revision
+            elif not isinstance(message.body, m.Piece):
                 self._deliver(message.body)
 
     def _deliver(self, message: m.Body) -> None:
@@ -203,7 +205,8 @@ class Control:
 
     def _revision(self) -> int:
         ready = self._said.get(m.Ready)
-        return ready.revision if isinstance(ready, m.Ready) else self.settings.register.revision
+        applied = ready.revision if isinstance(ready, m.Ready) else 0
+        return max(applied, self._holds, self.settings.register.revision)
 
     def _flush(self) -> None:
         while True:

@@ -80,14 +80,13 @@ class Controller:
         self.options = options
         self.mesh = Mesh(load_desired(options.run), ABI_VERSION)
         self._sealer = Sealer(CONTROLLER)
-        self._opener = Opener(self._key_of)
+        self._opener = Opener(self._key_of, self.mesh.refused)
         self._lock = threading.Lock()
         self._watched: set[str] = set()
         self._context = zmq.asyncio.Context()
         self._router = self._bind(zmq.ROUTER, "control")
         self._events = self._bind(zmq.XPUB, "events")
         self.metrics_port = 0
-        self._unsent = 0
 
     async def run(self) -> None:
         """Serves; cancelling ends it."""
@@ -132,11 +131,7 @@ class Controller:
     def _status(self) -> dict[str, Any]:
         """Makes a status; called by the metrics thread too."""
         with self._lock:
-            return self._with_refusals(status(self.mesh, self.options.clock()))
-
-    def _with_refusals(self, found: dict[str, Any]) -> dict[str, Any]:
-        unsent = {"unsent": self._unsent} if self._unsent else {}
-        return {**found, "refused": {**self._opener.refused, **unsent, **found["refused"]}}
+            return status(self.mesh, self.options.clock())
 
     # ---- what comes in -----------------------------------------------------------------------
 
@@ -195,7 +190,7 @@ class Controller:
             for frames in self._sealer.seal(action.body, key):
                 await self._router.send_multipart([action.identity, *frames], zmq.NOBLOCK)
         except (Refused, zmq.ZMQError) as error:
-            self._unsent += 1
+            self.mesh.refused["unsent"] += 1
             log.warning("%s to %s: %s", action.body.TYPE, action.name, error)
 
     async def _compose(self, desired: Desired) -> None:

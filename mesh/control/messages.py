@@ -270,9 +270,14 @@ class Watch(Body):
 
 
 class Seen(Body):
-    """Answers `register` and `heartbeat`."""
+    """Answers `register` and `heartbeat`.
+
+    Attributes:
+        revision: of the plan that the process' part holds for; it registers with that.
+    """
 
     TYPE = "seen"
+    revision: Count = 0
 
 
 class Who(Body):

@@ -69,14 +69,22 @@ class Process:
         """Notes that a revision changes nothing for it."""
         self.sent = self.ready = revision
         self.part = self.acked = part
+        self.effective_from = None
 
     def has_applied(self, message: m.Ready) -> None:
         """Notes that it is ready."""
+        if message.revision < self.ready:
+            return  # said before it was told that a later revision changes nothing for it
         self.ready = message.revision
         if message.revision == self.sent:
             self.acked = self.part
         self.effective_from = message.effective_from
         self.positions = dict(message.positions)
+
+    @property
+    def holds(self) -> int:
+        """The revision that its part holds for; 0 while another is on its way."""
+        return self.ready if self.ready == self.sent else 0
 
 
 def is_same(one: AnyPart | None, other: AnyPart) -> bool:

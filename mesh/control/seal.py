@@ -176,13 +176,16 @@ class Opener:
 
     Args:
         key_of: name → key, or None for a stranger.
+        refused: where refusals are counted by reason; default is a counter of its own.
     """
 
-    def __init__(self, key_of: Callable[[str], bytes | None]) -> None:
+    def __init__(
+        self, key_of: Callable[[str], bytes | None], refused: Counter[str] | None = None
+    ) -> None:
         self._key_of = key_of
         self._last: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._pieces: dict[str, _Pieces] = {}
-        self.refused: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter() if refused is None else refused
 
     def open(self, frames: Sequence[bytes]) -> Envelope:
         """Returns the message; a piece that is not the last of its message is one itself.

@@ -7,14 +7,14 @@ tells each what it lacks (`steps.py`): so the order of events, lost messages and
 end in the same state. Composing loads code and takes time; it is an action whose result comes back
 by `composed` or `not_composed`.
 
-Rules of this file. At most one change is under way; another is refused at once. A change is saved
+Rules of this file. At most one change is under way; others wait for their turn. A change is saved
 before anybody is told. A change that fails is taken back by a further revision, so that numbers
 only grow.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 
 from mesh.control import messages as m
@@ -35,6 +35,8 @@ FROM_PROCESSES = (
     *(m.Register, m.Heartbeat, m.Ready, m.Attached, m.Drained),
     *(m.Eof, m.Result, m.Failed, m.Published),
 )
+MAX_WAITING = 16
+"""Changes that wait for their turn; more are refused."""
 KEPT_NOTICES = 100
 
 
@@ -116,6 +118,7 @@ class Mesh:
         self.stopping = ""
         self.is_over = False
         self.watched: frozenset[str] = frozenset()
+        self._waiting: deque[tuple[bytes, Envelope, Change]] = deque()
         self._out: list[Action] = []
 
     # ---- events in, actions out --------------------------------------------------------------
@@ -184,7 +187,7 @@ class Mesh:
         process.identity, process.seen_at = identity, now
         if isinstance(body, m.Heartbeat):
             process.stats = body.stats or process.stats
-            self._send(identity, name, m.Seen())
+            self._send(identity, name, m.Seen(revision=process.holds))
         elif isinstance(body, m.Ready):
             process.has_applied(body)
         elif isinstance(body, m.Attached):
@@ -214,7 +217,7 @@ class Mesh:
         else:
             self.processes[name] = self._new_process(identity, message, body, now)
             self.failures.pop(name, None)
-        self._send(identity, name, m.Seen())
+        self._send(identity, name, m.Seen(revision=self.processes[name].holds))
 
     def _new_process(
         self, identity: bytes, message: Envelope, body: m.Register, now: float
@@ -268,23 +271,29 @@ class Mesh:
             self.stopping = "now" if body.now else "stop"
             self._answer(identity, message.name, message.seq, {"stopping": True})
         elif isinstance(body, CHANGES):
-            self._begin(identity, message, body, now)
+            self._waiting.append((identity, message, body))
+            if len(self._waiting) > MAX_WAITING:
+                asked = Pending(body, identity, message.name, message.seq, self.desired, now)
+                self._waiting.pop()
+                self._refuse(asked, SpecError("", "too many changes are under way; try again"))
+
+    def _begin_next(self, now: float) -> None:
+        while self._waiting and self.pending is None and self.now is not None:
+            self._begin(*self._waiting.popleft(), now)
 
     def _begin(self, identity: bytes, message: Envelope, request: Change, now: float) -> None:
         asked = Pending(request, identity, message.name, message.seq, self.desired, now)
         asked.nf = getattr(request, "nf", "")
-        if self.pending is not None or self.now is None:
-            self._refuse(asked, SpecError("", "another change is under way; try again"))
-        elif self.stopping or self.eof is not None:
+        if self.now is None or self.stopping or self.eof is not None:
             self._refuse(asked, SpecError("", "the run is ending"))
-        else:
-            try:
-                desired = changed(request, self.desired, self.now.plan)
-            except MeshError as error:
-                self._refuse(asked, error)
-                return
-            self.pending = asked
-            self._out.append(Compose(desired))
+            return
+        try:
+            desired = changed(request, self.desired, self.now.plan)
+        except MeshError as error:
+            self._refuse(asked, error)
+            return
+        self.pending = asked
+        self._out.append(Compose(desired))
 
     def _refuse(self, pending: Pending, error: MeshError) -> None:
         if pending.request is None:
@@ -349,6 +358,7 @@ class Mesh:
     def _advance(self, now: float) -> list[Action]:
         self._settle(now)
         self._say_goodbye(now)
+        self._begin_next(now)
         for process, body in steps.messages(self, now):
             self._send(process.identity, process.name, body)
         found, self._out = self._out, []

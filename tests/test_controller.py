@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller process over real ZeroMQ; the processes of the mesh are played by Control."""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import msgpack
+import pytest
+import zmq
+
+from mesh._ffi import ABI_VERSION
+from mesh.control import messages as m
+from mesh.control.client import Control, Settings
+from mesh.control.desired import Desired, load_desired, save_desired
+from mesh.control.metrics import families, serve
+from mesh.control.stats import NFStats, RingStats, WorkerStats
+from mesh.control.tool import TOOL_KEY, ask, watch_events
+from mesh.control.wire import HostPart, WorkerPart, from_wire
+from mesh.errors import ProcessError, SpecError
+
+OFFICE = Path(__file__).parent / "captures" / "office.pcap"
+SPEC = {"nfs": [{"use": "syn_scan"}, {"use": "dns_log"}], "ports": [{"pcap": str(OFFICE)}]}
+PATIENCE_S = 20.0
+
+
+def until(condition, what):
+    """Waits for another process; fails saying for what."""
+    end = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.01)
+    return found
+
+
+class Fake:
+    """A process of the mesh that does at once what it is told."""
+
+    def __init__(self, host, name, role):
+        self.name, self.role, self.host = name, role, host
+        self.key = host.keys[name]
+        self.said = []
+        self.position = 1
+        register = m.Register(role=role, pid=os.getpid(), abi=ABI_VERSION)
+        self.control = Control(
+            Settings(f"ipc://{host.run}/control", name, self.key, register, self.stats)
+        )
+
+    def stats(self):
+        if self.role == "worker":
+            ring = RingStats(ring="ring/syn_scan/w0", entries=64, head=9, tail=2)
+            ports = []
+            return WorkerStats(statistics={"packets": 7}, rings=[ring], ports=ports)
+        return NFStats(events=3, handlers={"watch": 3}) if self.role == "nf" else None
+
+    def work(self):
+        while (body := self.control.poll()) is not None:
+            self.said.append(body)
+            if isinstance(body, m.PlanPart):
+                more = {"effective_from": self.position} if self.role == "worker" else {}
+                self.control.send(m.Ready(revision=body.revision, **more))
+            elif isinstance(body, m.Go):
+                self.control.send(m.Attached(revision=body.revision))
+            elif isinstance(body, m.Drain) and self.role == "nf":
+                self.control.send(m.Result(report={"name": self.name, "results": {"n": 1}}))
+                self.control.send(m.Drained())
+            elif isinstance(body, m.Drain):
+                self.control.send(m.Eof(source="x", seconds=1, statistics={}, counters={}))
+
+    def heard(self, kind):
+        return [body for body in self.said if isinstance(body, kind)]
+
+
+class FakeHost:
+    """A supervisor without memory and processes: it starts the real controller."""
+
+    def __init__(self, run, arguments=()):
+        self.run, self.arguments = run, arguments
+        self.keys = {"supervisor": secrets.token_bytes(32)}
+        self.tool = secrets.token_bytes(32)
+        (run / TOOL_KEY).write_bytes(self.tool)
+        self.fakes = {}
+        self.process = None
+        self.start()
+        self.supervisor = self.add("supervisor", "supervisor")
+
+    def start(self):
+        out, into = os.pipe()
+        os.write(into, msgpack.packb({"supervisor": self.keys["supervisor"], "tool": self.tool}))
+        os.close(into)
+        command = [sys.executable, "-m", "mesh.control.controller", "--run", str(self.run)]
+        command += ["--key-fd", str(out), *self.arguments]
+        self.process = subprocess.Popen(command, pass_fds=(out,), stderr=subprocess.PIPE)
+        os.close(out)
+
+    def add(self, name, role):
+        """Tells the controller the key, as a supervisor does before it starts a process."""
+        if name != "supervisor":
+            self.keys[name] = secrets.token_bytes(32)
+            keys = {each: key for each, key in self.keys.items() if each != "supervisor"}
+            self.supervisor.control.send(m.Keys(keys=keys))
+            time.sleep(0.05)
+        self.fakes[name] = Fake(self, name, role)
+        return self.fakes[name]
+
+    def work(self):
+        for fake in list(self.fakes.values()):
+            fake.work()
+        for plan in self.supervisor.heard(m.PlanPart):
+            for child in from_wire(HostPart, plan.part).children:
+                if child.name not in self.fakes:
+                    self.add(child.name, child.role)
+
+    def status(self):
+        self.work()
+        return ask(self.run, m.Status())
+
+    def is_state(self, state):
+        with contextlib.suppress(ProcessError):
+            return self.status()["state"] == state
+
+    def ask(self, body):
+        """Asks while the fakes go on working."""
+        found = []
+
+        def asking():
+            try:
+                found.append(ask(self.run, body, PATIENCE_S))
+            except Exception as error:
+                found.append(error)
+
+        thread = threading.Thread(target=asking)
+        thread.start()
+        while thread.is_alive():
+            self.work()
+            time.sleep(0.005)
+        thread.join()
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return found[0]
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+    def close(self):
+        for fake in self.fakes.values():
+            fake.control.close(0)
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.communicate(timeout=PATIENCE_S)[1].decode()
+
+
+@pytest.fixture
+def host():
+    with tempfile.TemporaryDirectory(prefix="nfm") as folder:
+        run = Path(folder)
+        save_desired(run, Desired(1, SPEC))
+        made = FakeHost(run)
+        yield made
+        errors = made.close()
+        assert "Traceback" not in errors
+        assert made.process.returncode == 0
+
+
+@pytest.fixture
+def running(host):
+    until(lambda: host.is_state("running"), "the mesh to run")
+    return host
+
+
+def test_a_mesh_registers_composes_attaches_and_beats(running):
+    found = until(
+        lambda: s if (s := running.status())["workers"]["worker-0"].get("statistics") else None,
+        "a heartbeat",
+    )
+    assert {row["name"]: row["phase"] for row in found["processes"]} == {
+        "supervisor": "ready",
+        "worker-0": "attached",
+        "syn_scan": "attached",
+        "dns_log": "attached",
+    }
+    assert found["workers"]["worker-0"]["statistics"] == {"packets": 7}
+    assert found["rings"][0]["depth"] == 7
+    assert set(found["modules"]) >= {"tcp_track", "dns", "udp"}
+    part = from_wire(WorkerPart, running.fakes["worker-0"].heard(m.PlanPart)[0].part)
+    assert {receiver.nf for receiver in part.receivers} == {"syn_scan", "dns_log"}
+
+
+def test_draining_leaves_a_report_and_everybody_leaves(running):
+    assert running.ask(m.Stop()) == {"stopping": True}
+    until(lambda: running.work() or running.fakes["worker-0"].heard(m.Drain), "draining")
+    for name in ("syn_scan", "dns_log"):
+        running.fakes[name].control.send(m.Result(report={"name": name, "results": {}}))
+    until(lambda: running.work() or running.supervisor.heard(m.Finished), "the report")
+    report = running.supervisor.heard(m.Finished)[0].report
+    assert [nf["name"] for nf in report["nfs"]] == ["syn_scan", "dns_log"]
+    until(lambda: running.work() or running.fakes["dns_log"].heard(m.Leave), "leaving")
+
+
+def test_a_report_longer_than_a_message_arrives(running):
+    rows = [{"row": i, "text": "x" * 500} for i in range(5000)]
+    worker = running.fakes["worker-0"]
+    worker.control.send(m.Eof(source="x", seconds=1, statistics={}, counters={}))
+    for name in ("syn_scan", "dns_log"):
+        report = {"name": name, "results": {"rows": rows}}
+        running.fakes[name].control.send(m.Result(report=report))
+    until(lambda: running.work() or running.supervisor.heard(m.Finished), "the report")
+    report = running.supervisor.heard(m.Finished)[0].report
+    assert [nf["results"]["rows"] for nf in report["nfs"]] == [rows, rows]
+
+
+def test_nfs_join_and_leave(running):
+    running.fakes["worker-0"].position = 500
+    added = running.ask(m.NfAdd(entry={"use": "http_log"}))
+    assert (added["nf"], added["effective_from"]) == ("http_log", 500)
+    assert len(running.fakes["dns_log"].heard(m.PlanPart)) == 1
+    removed = running.ask(m.NfRemove(nf="http_log"))
+    assert removed["report"]["results"] == {"n": 1}
+    until(lambda: load_desired(running.run).leaving == {}, "the end of leaving")
+    with pytest.raises(SpecError, match="did you mean 'dns_log'"):
+        running.ask(m.NfRemove(nf="dns_lgo"))
+
+
+def test_a_killed_controller_comes_back_and_knows_all_again(running):
+    running.ask(m.NfAdd(entry={"use": "http_log"}))
+    for fake in running.fakes.values():
+        until(lambda fake=fake: fake.control._holds == 2, "all to know the revision")
+    before = {name: len(fake.heard(m.PlanPart)) for name, fake in running.fakes.items()}
+    running.kill()
+    running.start()
+    until(lambda: running.is_state("running"), "the mesh to be known again")
+    expected = {"dns_log", "http_log", "syn_scan", "worker-0"}
+    until(lambda: attached(running.status()) == expected, "all to be known again")
+    found = running.status()
+    after = {name: len(fake.heard(m.PlanPart)) for name, fake in running.fakes.items()}
+    assert after == before, "nobody is told what it knows"
+    assert found["revision"] == 2
+    assert running.ask(m.NfRemove(nf="http_log"))["nf"] == "http_log"
+
+
+def attached(found):
+    return {row["name"] for row in found["processes"] if row.get("phase") == "attached"}
+
+
+def test_results_survive_the_controller(running):
+    running.fakes["worker-0"].control.send(m.Eof(source="x", seconds=1, statistics={}, counters={}))
+    running.fakes["dns_log"].control.send(m.Result(report={"name": "dns_log", "results": {"a": 1}}))
+    until(lambda: running.status()["state"] == "ending", "the end")
+    running.kill()
+    running.start()
+    until(lambda: running.is_state("ending"), "the end to be known again")
+    running.fakes["syn_scan"].control.send(m.Result(report={"name": "syn_scan", "results": {}}))
+    until(lambda: running.work() or running.supervisor.heard(m.Finished), "the report")
+    report = running.supervisor.heard(m.Finished)[0].report
+    assert {nf["name"]: nf["results"] for nf in report["nfs"]} == {
+        "syn_scan": {},
+        "dns_log": {"a": 1},
+    }
+
+
+def test_watchers_see_what_is_published(running):
+    nf = running.fakes["syn_scan"]
+    watcher = watch_events(running.run, ["syn_scan"], time.monotonic() + PATIENCE_S)
+    assert next(watcher) == {}
+    until(lambda: running.work() or nf.heard(m.Watch), "the NF to be asked")
+    event = m.PublishedEvent(event="syn_scan.port_scan", ts_ns=5, fields={"ports": 3})
+    nf.control.send(m.Published(events=[event]))
+    found = next(each for each in watcher if each)
+    assert (found["event"], found["fields"], found["nf"]) == (event.event, {"ports": 3}, "syn_scan")
+    watcher.close()
+    until(
+        lambda: running.work() or nf.heard(m.Watch)[-1].events == [], "the NF to be asked no more"
+    )
+
+
+def test_garbage_is_counted_and_disturbs_nobody(running):
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 500)
+        socket.connect(f"ipc://{running.run}/control")
+        forged = msgpack.packb(
+            {"v": 1, "type": "nf_remove", "name": "tool", "session": 1, "seq": 1, "body": {}}
+        )
+        for frames in (
+            [b""],
+            [b"x", b"y"],
+            [b"\xc1" * 100, b""],
+            [forged, b"0" * 32],
+            [b"\0" * (1 << 21), b""],
+        ):
+            socket.send_multipart(frames)
+        expected = {"frames": 1, "envelope": 1, "not_msgpack": 1, "mac": 1, "too_large": 1}
+        until(lambda: running.status()["refused"].items() >= expected.items(), "refusals")
+    assert running.status()["state"] == "running"
+
+
+def test_a_tool_with_another_key_gets_no_answer(running):
+    (running.run / TOOL_KEY).write_bytes(b"0" * 32)
+    with pytest.raises(ProcessError, match="does not answer"):
+        ask(running.run, m.Status(), 0.5)
+    (running.run / TOOL_KEY).write_bytes(running.tool)
+    assert running.status()["refused"] == {"mac": 1}
+
+
+def test_tools_say_when_nothing_runs(tmp_path):
+    with pytest.raises(ProcessError, match="no mesh runs"):
+        ask(tmp_path, m.Status())
+
+
+@pytest.mark.parametrize("keys", [b"", b"\xc1", msgpack.packb({"tool": b"x"}), msgpack.packb(5)])
+def test_a_controller_without_keys_says_so(tmp_path, keys):
+    out, into = os.pipe()
+    os.write(into, keys)
+    os.close(into)
+    command = [sys.executable, "-m", "mesh.control.controller", "--run", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--key-fd", str(out)], pass_fds=(out,), capture_output=True, text=True
+    )
+    os.close(out)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"nfmesh: controller: --key-fd: no keys come from descriptor {out}"
+    ]
+
+
+def test_metrics_show_what_status_shows(running):
+    running.fakes["syn_scan"].control.send(m.Heartbeat(stats=running.fakes["syn_scan"].stats()))
+    running.fakes["worker-0"].control.send(m.Heartbeat(stats=running.fakes["worker-0"].stats()))
+    found = until(
+        lambda: s if (s := running.status())["nfs"]["syn_scan"] and s["rings"] else None, "beats"
+    )
+    port, close = serve(0, lambda: found)
+    try:
+        with pytest.raises(SpecError, match="--metrics-port"):
+            serve(port, lambda: found)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            lines = set(answer.read().decode().splitlines())
+    finally:
+        close()
+    assert 'nfmesh_worker_packets_total{worker="worker-0"} 7.0' in lines
+    assert 'nfmesh_ring_depth{nf="syn_scan",ring="ring/syn_scan/w0"} 7.0' in lines
+    assert 'nfmesh_subscription_entries_total{nf="syn_scan",subscription="watch"} 3.0' in lines
+    names = [family.name for family in families(found)]
+    assert len(names) == len(set(names))
+
+
+def test_the_controller_serves_metrics_itself():
+    with tempfile.TemporaryDirectory(prefix="nfm") as folder:
+        run = Path(folder)
+        save_desired(run, Desired(1, SPEC))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        host = FakeHost(run, ("--metrics-port", str(port)))
+        try:
+            until(lambda: host.is_state("running"), "the mesh to run")
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                assert b'nfmesh_nf_events_total{nf="dns_log"}' in answer.read()
+        finally:
+            errors = host.close()
+    assert "Traceback" not in errors

@@ -14,9 +14,9 @@ import signal
 
 from mesh.errors import ProcessError
 
-__all__ = ["confine", "read_token"]
+__all__ = ["confine", "keep_private", "read_token"]
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
+_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 3, 4, 24
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _MAX_CAPABILITY = 63
@@ -55,6 +55,18 @@ def confine(parent: int, *, keep_capabilities: bool = False, is_private: bool = 
         _prctl(libc, _PR_SET_DUMPABLE, 0)
     if not keep_capabilities:
         _drop_capabilities(libc)
+
+
+def keep_private(is_private: bool) -> bool:
+    """Lets no process of the same user trace this one, open its descriptors or read its memory.
+
+    Returns:
+        Whether it was so before.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    was_private = bool(libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 0)
+    _prctl(libc, _PR_SET_DUMPABLE, 0 if is_private else 1)
+    return was_private
 
 
 def read_token(fd: int) -> bytes:

@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip", action="append", default=[], metavar="SOURCE:POSITION")
     arguments = parser.parse_args(argv)
     try:
-        confine(arguments.parent, is_private=True)
+        confine(arguments.parent)
         token = read_token(arguments.token_fd)
         logging.basicConfig(level=logging.WARNING, format=f"{arguments.name}: %(message)s")
         host = NFHost(arguments.name, arguments.run, token, _caution(arguments))

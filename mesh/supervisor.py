@@ -29,6 +29,7 @@ import msgpack
 
 from mesh._ffi import native
 from mesh.child import Child, Patience
+from mesh.confine import keep_private
 from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import HostStats, ObjectStats
@@ -133,6 +134,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.service.fileno(), selectors.EVENT_READ, self.service.serve)
         self._key = make_token()
+        self._was_private = keep_private(True)
         self._users = 0
         self._control = self._connect()
         self._mail = _Mail(self._control)
@@ -203,6 +205,7 @@ class Supervisor:
                 child.journal.close()
         self._mail.close()
         self._control.close()
+        keep_private(self._was_private)
         self._drainer.close()
         self.service.close()
         self._selector.close()

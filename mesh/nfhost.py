@@ -42,6 +42,8 @@ __all__ = ["NFHost", "main"]
 POLL_S = 0.1
 LEAVE_S = 30.0
 """How long a report waits for a controller that takes it."""
+HOLD_S = 10.0
+"""How long a change of the plan may take before the NF goes on without."""
 LOOK_S = 0.02
 """Time between two looks at the controller's messages while events flow."""
 SPIN_NS = 20_000
@@ -162,8 +164,25 @@ class NFHost:
                 self._is_draining = True
             elif isinstance(message, m.PlanPart):
                 self._replan(message)
+            elif isinstance(message, m.Hold):
+                self._hold(message)
             elif isinstance(message, m.Watch) and self._station is not None:
                 self._station.watched = tuple(message.events)
+
+    def _hold(self, message: m.Hold) -> None:
+        """Takes nothing from rings until the part of the plan that follows, or for HOLD_S."""
+        self.control.send(m.Held(revision=message.revision))
+        until = time.monotonic() + HOLD_S
+        while time.monotonic() < until and not self._is_draining:
+            self.journal.beat(Phase.RUNNING)
+            found = self.control.poll(POLL_S)
+            if isinstance(found, m.PlanPart):
+                self._replan(found)
+                return
+            if isinstance(found, m.Drain | m.Leave):
+                self._is_draining = True
+            elif isinstance(found, m.Watch) and self._station is not None:
+                self._station.watched = tuple(found.events)
 
     def _replan(self, message: m.PlanPart) -> None:
         station, loop = self._station, self._loop

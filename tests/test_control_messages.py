@@ -23,6 +23,7 @@ EXAMPLES = [
     m.Keys(keys={"http_log": KEY}),
     m.Ready(revision=1, effective_from=9, positions={"ring/a/w0": 5}),
     m.Attached(revision=1),
+    *(m.Hold(revision=2), m.Held(revision=2)),
     m.Heartbeat(revision=1),
     m.Heartbeat(stats=WorkerStats(statistics=COUNTS)),
     m.Heartbeat(stats=NFStats(rings=[RingStats(ring="ring/a/w0", entries=64, head=9, tail=4)])),

@@ -133,6 +133,12 @@ class Play:
             self.attached(name)
         assert status(self.mesh, self.now)["state"] == "running"
 
+    def hold(self, name: str) -> None:
+        """A running NF says that it holds, for which it was asked once."""
+        asked = self.heard(name, m.Hold)[-1]
+        assert asked.revision == self.mesh.desired.revision
+        self.tell(name, m.Held(revision=asked.revision))
+
     def settle(self, worker: Callable[[], dict[str, object]] = lambda: {"effective_from": 50}):
         """Supervisor and worker apply whatever they were told."""
         for name, more in (("supervisor", {}), ("worker-0", worker())):
@@ -445,6 +451,9 @@ def test_a_changed_subscription_holds_from_a_position_in_the_ring():
     play.bring_up()
     asked = m.Subscribe(nf="counter", events=["flow.end"], where="tcp")
     assert play.tell("tool", asked) == []
+    play.ready("supervisor")
+    assert play.mesh.processes["worker-0"].sent == 1, "the NF still takes entries"
+    play.hold("counter")
     assert len(play.heard("counter", m.PlanPart)) == 1
     positions = {"ring/counter/w0": 33, "ring/double/w0": 44}
     play.settle(lambda: {"effective_from": 9, "positions": positions})
@@ -461,11 +470,13 @@ def test_what_is_unsubscribed_is_no_longer_in_the_plan():
     play = Play("counter", "double")
     play.bring_up()
     play.tell("tool", m.Unsubscribe(nf="double", subscription="two"))
+    play.hold("double")
     play.settle()
     play.ready("double")
     part = from_wire(NFPart, play.heard("double", m.PlanPart)[-1].part)
     assert [handler.name for handler in part.handlers] == ["one"]
     play.tell("tool", m.Subscribe(nf="double", subscription="two", events=["packet.udp"]))
+    play.hold("double")
     play.settle()
     play.ready("double")
     part = from_wire(NFPart, play.heard("double", m.PlanPart)[-1].part)
@@ -482,6 +493,7 @@ def test_an_added_reader_makes_its_publisher_know_it_first():
     play.settle()
     play.register("hearer")
     play.ready("hearer")
+    play.hold("finder")
     play.settle()
     assert play.heard("hearer", m.Go) == []
     part = from_wire(NFPart, play.heard("finder", m.PlanPart)[-1].part)
@@ -531,6 +543,7 @@ def test_one_change_at_a_time():
     play.settle()
     play.attached("double")
     assert play.saved[-1].revision == 3
+    play.hold("counter")
     play.settle()
     play.ready("counter")
     assert [answer.result["revision"] for answer in play.heard("tool", m.Ok)] == [2, 3]
@@ -560,11 +573,15 @@ def test_a_change_that_the_worker_cannot_make_is_taken_back():
     play = Play("counter")
     play.bring_up()
     play.tell("tool", m.Subscribe(nf="counter", events=["http.request"]))
+    play.hold("counter")
     play.ready("supervisor")
     play.tell("worker-0", m.Failed(where="plan", text="no room for a module"))
     [answer] = play.heard("tool", m.Error)
     assert "no room for a module" in answer.text
     assert play.saved[-1].revision == 3
+    play.hold("counter")
+    play.settle()
+    assert len(play.heard("counter", m.PlanPart)) == 2, "what holds is told to go on"
 
 
 # ---- watching and status ------------------------------------------------------------------------

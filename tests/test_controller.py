@@ -68,6 +68,8 @@ class Fake:
             if isinstance(body, m.PlanPart):
                 more = {"effective_from": self.position} if self.role == "worker" else {}
                 self.control.send(m.Ready(revision=body.revision, **more))
+            elif isinstance(body, m.Hold):
+                self.control.send(m.Held(revision=body.revision))
             elif isinstance(body, m.Go):
                 self.control.send(m.Attached(revision=body.revision))
             elif isinstance(body, m.Drain) and self.role == "nf":

@@ -93,21 +93,21 @@ def run(
     """
     given = Given(nf or (), settings or (), where, limits_from(limit or ()), checksums)
     registry = Registry.installed()
-    made = with_pcap(spec_from(spec, given, registry, pcap), pcap)
+    files = spec.parent if spec is not None else Path()
+    made = with_pcap(with_files(spec_from(spec, given, registry, pcap), files), pcap)
     made = made.model_copy(
         update={
             "out": made.out if out == Path() else os.fsdecode(out),
             "max_packets": max_packets or made.max_packets,
         }
     )
-    files = spec.parent if spec is not None else Path()
     source = ", ".join(port.pcap for port in made.ports)
     with progress_bar(Path(source).name) as progress, prints_to_stderr(as_json):
         if in_process:
-            report = replay_spec(made, registry, files, progress)
+            report = replay_spec(made, registry, progress)
         else:
             made = processes.spread(made, worker_cores, nf_cores)
-            how = Launch(name or processes.default_name(), files, registry=registry)
+            how = Launch(name or processes.default_name(), registry=registry)
             report = processes.run_in_processes(
                 made, how, source=source, progress=progress, metrics_port=metrics_port
             )
@@ -183,7 +183,6 @@ def with_pcap(spec: Spec, pcap: Path | None) -> Spec:
 def replay_spec(
     spec: Spec,
     registry: Registry,
-    files: Path,
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Runs a spec in this process.
@@ -191,7 +190,6 @@ def replay_spec(
     Raises:
         SpecError: it names no capture, or several.
     """
-    spec = with_files(spec, files)
     if len(spec.ports) != 1:
         raise SpecError("ports", "name one capture: ports: [{pcap: FILE}], or --pcap FILE")
     return replay(

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mesh.capacity import check_capacity
+from mesh.capacity import MAX_RINGS, check_capacity
 from mesh.control.desired import RESERVED, Desired
 from mesh.control.parts import RING_ENTRIES, Layout, Leaving, Parts, Placement, make_parts
 from mesh.control.wire import PortPart
-from mesh.errors import PlanError, SpecError
+from mesh.errors import CapacityError, PlanError, SpecError
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
 from mesh.registry import Registry
@@ -88,7 +88,7 @@ def place_of(entry: NFSpec) -> Placement:
 
 def _leaving(gone: Mapping[str, Any]) -> Leaving:
     entry = NFSpec.model_validate(gone["entry"])
-    return Leaving(place_of(entry), bool(gone["has_ring"]), bool(gone["has_log"]))
+    return Leaving(place_of(entry), bool(gone["has_log"]))
 
 
 def _named(spec: Spec, registry: Registry) -> Spec:
@@ -106,6 +106,8 @@ def _named(spec: Spec, registry: Registry) -> Spec:
         if entry.ring is not None and entry.ring & (entry.ring - 1):
             raise SpecError(f"nfs[{i}].ring", f"{entry.ring} is no power of two")
         nfs.append(entry.model_copy(update={"name": name}))
+    if len(nfs) > MAX_RINGS:
+        raise CapacityError(f"{len(nfs)} NFs; a worker has rings for {MAX_RINGS}")
     if not spec.ports:
         raise SpecError("ports", "name a capture: ports: [{pcap: FILE}]")
     return spec.model_copy(update={"nfs": nfs})

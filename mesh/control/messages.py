@@ -10,14 +10,15 @@ than a message may be, the report of an NF that found much, goes in pieces.
     register                        plan (its part)               status, stop, apply
     ready     plan applied          go        data may flow       nf_add, nf_remove
     attached  data flows            drain     finish what is there  subscribe, unsubscribe
-    heartbeat every 500 ms          seen      I am here           ok, error
+    heartbeat every 500 ms          hold      a change comes      ok, error
+    held      I wait for it         seen      I am here
     published (when watched)        who       register again
     eof, result, drained, failed    watch, leave, stats_request
 
 The life of a process: register → plan → ready → go → attached → heartbeats … → drain → drained
-(an NF: result, then drained) → leave. Another plan may come at any time and is answered with
-ready. What it said last of ready, attached, eof, result, drained and failed is said again to a
-controller that lost its memory.
+(an NF: result, then drained) → leave. Another plan may come at any time, to a running NF between
+hold and its end, and is answered with ready. What it said last of ready, attached, eof, result,
+drained and failed is said again to a controller that lost its memory.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ __all__ = [
     "Finished",
     "Go",
     "Heartbeat",
+    "Held",
+    "Hold",
     "Keys",
     "Leave",
     "NfAdd",
@@ -147,6 +150,13 @@ class Attached(Body):
     revision: Count
 
 
+class Held(Body):
+    """Answers `hold`: nothing is taken from rings until the next part of the plan."""
+
+    TYPE = "held"
+    revision: Count
+
+
 class Heartbeat(Body):
     """A sign of life."""
 
@@ -240,6 +250,17 @@ class Go(Body):
     """NF: the worker's rings are there, attach. Worker: receivers are attached, take packets."""
 
     TYPE = "go"
+    revision: Count
+
+
+class Hold(Body):
+    """A running NF's part will change: take nothing from rings until the next part comes.
+
+    The worker changes meanwhile; the part that follows says from which positions it holds, so that
+    no entry is read by the tables of another revision.
+    """
+
+    TYPE = "hold"
     revision: Count
 
 
@@ -386,8 +407,8 @@ class Error(Body):
 BODIES: Mapping[str, type[Body]] = {
     body.TYPE: body
     for body in (
-        *(Piece, Register, Keys, Ready, Attached, Heartbeat, Drained, Eof, Result, Failed),
-        *(Published, PlanPart, Go, Drain, Leave, StatsRequest, Watch, Seen, Who, Finished),
+        *(Piece, Register, Keys, Ready, Attached, Held, Heartbeat, Drained, Eof, Result, Failed),
+        *(Published, PlanPart, Go, Hold, Drain, Leave, StatsRequest, Watch, Seen, Who, Finished),
         *(Status, Stop, Apply, NfAdd, NfRemove, Subscribe, Unsubscribe, Ok, Error),
     )
 }

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a composed plan to the part of each process. Pure."""
+"""From a composed plan to the part of each process. Pure.
+
+Every NF has a ring of every worker, also one that hears nothing of the stack at the moment: what
+it subscribes to later needs no new memory.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +72,6 @@ class Leaving:
     """An NF that finishes what it was sent: the objects that it had stay until it is done."""
 
     placement: Placement
-    has_ring: bool
     has_log: bool
 
 
@@ -149,12 +152,9 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
     receivers = [
         _receiver(nf.name, layout.placements[nf.name], layout, native_subscriptions(nf))
         for nf in plan.nfs
-        if _has_ring(nf)
     ]
     receivers += [
-        _receiver(name, gone.placement, layout, ())
-        for name, gone in layout.leaving.items()
-        if gone.has_ring
+        _receiver(name, gone.placement, layout, ()) for name, gone in layout.leaving.items()
     ]
     return WorkerPart(
         worker="worker-0",
@@ -192,7 +192,6 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         if sub.mode == "inline" and layout.mode == "file":
             text = "inline NFs decide over live packets; a capture has passed already"
             raise SpecError(f"{planned.name}.{sub.name}.mode", text)
-    rings = (RingPart(_ring(planned.name), "worker-0", _objects(0)),) if _has_ring(planned) else ()
     pairs = _pairs(plan)
     return NFPart(
         nf=planned.name,
@@ -200,7 +199,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         config=dict(place.config),
         handlers=tuple(_handler(sub) for sub in planned.subscriptions),
         publishes=planned.publishes,
-        rings=rings,
+        rings=(RingPart(_ring(planned.name), "worker-0", _objects(0)),),
         log=_log(planned.name) if planned.publishes else None,
         reads=tuple(
             _log_part(publisher, reader, publisher, layout)
@@ -305,20 +304,15 @@ def _nf_child(part: NFPart, place: Placement) -> ChildPart:
 
 def _leaving_child(name: str, gone: Leaving) -> ChildPart:
     """An NF that finishes what it has; it mapped all of it long ago."""
-    ring = (_ring(name),) if gone.has_ring else ()
     log = (_log(name),) if gone.has_log else ()
     return ChildPart(
         name=name,
         role="nf",
         cores=gone.placement.cores,
         restart="never",
-        writes=(*ring, *log, _checkpoint(name)),
-        reads=_objects(0) if gone.has_ring else (),
+        writes=(_ring(name), *log, _checkpoint(name)),
+        reads=_objects(0),
     )
-
-
-def _has_ring(planned: PlannedNF) -> bool:
-    return any(sub.parts for sub in planned.subscriptions)
 
 
 def _objects(worker: int) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ class Process:
         effective_from: first packet that the revision holds for (workers).
         positions: ring → entries pushed before that (workers).
         went: it was told to go; attached: it said that it did.
+        holding: revision that it was told to hold for, 0 none; held: that it said it does.
         draining: why it was told to drain, or ""; draining_since: seconds.
         told: it was told that the run is over.
     """
@@ -49,6 +50,8 @@ class Process:
     positions: Mapping[str, int] = field(default_factory=dict)
     went: bool = False
     attached: bool = False
+    holding: int = 0
+    held: int = 0
     draining: str = ""
     draining_since: float = 0.0
     drained: bool = False
@@ -62,7 +65,7 @@ class Process:
 
     def give(self, revision: int, part: AnyPart, after: Mapping[str, int]) -> m.PlanPart:
         """Notes a part as sent and returns the message."""
-        self.sent, self.part = revision, part
+        self.sent, self.part, self.holding = revision, part, 0
         return m.PlanPart(revision=revision, part=to_wire(part), after=dict(after))
 
     def keep(self, revision: int, part: AnyPart) -> None:

@@ -76,7 +76,6 @@ def _leaving(entry: NFSpec, plan: Plan) -> dict[str, Any]:
     planned = _planned(plan, entry.name or "")
     return {
         "entry": entry.model_dump(mode="json", exclude_unset=True),
-        "has_ring": any(sub.parts for sub in planned.subscriptions),
         "has_log": bool(planned.publishes),
     }
 

@@ -32,7 +32,7 @@ CHANGE_S = 30.0
 """A change that has not come into effect by then is taken back."""
 FROM_TOOLS = (m.Status, m.Stop, *CHANGES)
 FROM_PROCESSES = (
-    *(m.Register, m.Heartbeat, m.Ready, m.Attached, m.Drained),
+    *(m.Register, m.Heartbeat, m.Ready, m.Attached, m.Held, m.Drained),
     *(m.Eof, m.Result, m.Failed, m.Published),
 )
 MAX_WAITING = 16
@@ -194,6 +194,8 @@ class Mesh:
             process.attached = process.went = True
         elif isinstance(body, m.Drained):
             process.drained = True
+        elif isinstance(body, m.Held):
+            process.held = body.revision
         elif isinstance(body, m.Published):
             self._published(name, body)
         else:

@@ -8,8 +8,9 @@
     worker      go: takes packets, once all NFs do        ─┘
 
 A new NF is constructed before the worker subscribes it, so that nobody waits for its imports. An NF
-whose part changes is told after the worker, with the positions in its rings from which the change
-holds. An NF that leaves is told to drain after the worker has ended its subscriptions.
+whose part changes holds first; the worker changes; then the NF is told, with the positions in its
+rings from which the change holds. An NF that leaves is told to drain after the worker has ended its
+subscriptions.
 """
 
 from __future__ import annotations
@@ -72,11 +73,29 @@ def _plans(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
         part = _part(mesh, process)
         if part is None or process.sent >= revision:
             continue
-        if is_same(process.acked, part) and process.ready == process.sent:
+        if _is_unchanged(process, part):
             process.keep(revision, part)
+        elif _is_changing(mesh, process) and process.holding < revision:
+            process.holding = revision
+            yield process, m.Hold(revision=revision)
         elif _may_have(mesh, process, part):
             after = _after(mesh, process, part)
             yield process, process.give(revision, part, after)
+
+
+def _is_unchanged(process: Process, part: AnyPart) -> bool:
+    """True when a process need not be told; one that holds waits for a part, whatever it says."""
+    is_settled = process.ready == process.sent and not process.holding
+    return is_settled and is_same(process.acked, part)
+
+
+def _is_changing(mesh: Mesh, process: Process) -> bool:
+    """True for a running NF whose part is another in this revision."""
+    part = _part(mesh, process)
+    if not isinstance(part, NFPart) or not process.attached or process.draining:
+        return False
+    is_late = process.sent < mesh.desired.revision and not _is_unchanged(process, part)
+    return is_late and not _is_finished(mesh, process.name)
 
 
 def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
@@ -87,10 +106,16 @@ def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
     if process.role == "supervisor" or process.sent == 0 == process.ready:
         return process.role != "worker" or _supervisor_is_ready(mesh)
     if process.role == "worker":
-        return _supervisor_is_ready(mesh) and all(
-            _is_constructed(mesh, name) for name in _joining(mesh)
+        return (
+            _supervisor_is_ready(mesh)
+            and all(_is_constructed(mesh, name) for name in _joining(mesh))
+            and all(_holds(mesh, nf) for nf in mesh.processes.values() if _is_changing(mesh, nf))
         )
     return process.attached and _worker_is_ready(mesh)
+
+
+def _holds(mesh: Mesh, nf: Process) -> bool:
+    return nf.held >= mesh.desired.revision
 
 
 def _part(mesh: Mesh, process: Process) -> AnyPart | None:

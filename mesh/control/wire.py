@@ -248,7 +248,7 @@ class NFPart:
         config: its options as in the spec, unchecked (`mesh.spec.nf_config` checks them).
         handlers: its subscriptions in the order of the class.
         publishes: names of the events that it may publish.
-        rings: one per worker; none when it hears published events only.
+        rings: one per worker.
         log: name of its own log, or None when it publishes nothing.
         reads: logs of NFs that it hears, in the order of the plan; readers: of its own log.
         source: what packets come from, for its Context; out: folder for files.

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line over real processes: the same results, and changes while packets flow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mesh.rundir import base_folder, running
+from mesh.testing import conversation, write_capture
+
+HERE = Path(__file__).parent
+OFFICE = HERE / "captures" / "office.pcap"
+EXAMPLES = HERE.parent / "examples"
+NFMESH = [sys.executable, "-m", "mesh.cli"]
+PATIENCE_S = 60
+
+
+def nfmesh(*words, status=0):
+    done = subprocess.run(
+        [*NFMESH, *map(str, words)], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def objects(*words, status=0):
+    lines = nfmesh(*words, "--json", status=status).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def comparable(report):
+    """A report without what depends on how it was run: times, sizes of memory and of batches."""
+    statistics = {k: v for k, v in report["statistics"].items() if k != "mapped_bytes"}
+    nfs = [{k: v for k, v in nf.items() if k != "batches"} for nf in report["nfs"]]
+    return {**report, "seconds": 0, "statistics": statistics, "nfs": nfs}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--nf", "http_log", "--nf", "dns_log", "--nf", "syn_scan"),
+        ("--nf", "flow_counter", "--nf", "flow_log", "--where", "net 10.20.0.0/16"),
+        ("--nf", "syn_scan", "--set", "syn_scan.limit=30", "--max-packets", "200"),
+        ("--nf", "http_log", "--limit", "tcp_stream.overlap=last", "--checksums", "verify"),
+        ("--nf", f"{EXAMPLES}/chain.py:Refusals", "--nf", f"{EXAMPLES}/chain.py:Alarm"),
+    ],
+    ids=lambda words: words[1].rpartition("/")[2],
+)
+def test_processes_find_what_one_process_finds(words):
+    [apart] = objects("run", "--pcap", OFFICE, *words)
+    [together] = objects("run", "--pcap", OFFICE, *words, "--in-process")
+    assert comparable(apart) == comparable(together)
+    assert apart["packets"] > 0
+    assert not running()
+
+
+def test_a_spec_runs_with_files_beside_it(tmp_path):
+    write_spec(tmp_path, nfs=[{"use": "./mine.py:Counts"}], ports=[{"pcap": "x.pcapng"}])
+    write_capture(tmp_path / "x.pcapng", conversation())
+    [apart] = objects("run", tmp_path / "mesh.yaml")
+    [together] = objects("run", tmp_path / "mesh.yaml", "--in-process")
+    assert comparable(apart) == comparable(together)
+    assert apart["nfs"][0]["results"]["packets"] == apart["packets"] == len(conversation())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("run",), "--pcap"),
+        (("run", "--pcap", OFFICE), "--nf"),
+        (("run", "--nf", "http_log"), "--pcap"),
+        (("run", "--pcap", "/no/such.pcap", "--nf", "http_log"), "/no/such.pcap"),
+        (("run", "--pcap", OFFICE, "--nf", "http_log", "--nf-cores", "x"), "--nf-cores"),
+        (("run", "--pcap", OFFICE, "--nf", "http_log", "--worker-cores", "4095"), "4095"),
+        (("run", EXAMPLES / "user_event.yaml", "--nf", "http_log"), "leave out"),
+        (("status",), "no mesh runs"),
+        (("stop", "nobody"), "no mesh 'nobody'"),
+        (("watch", "x.y"), "no mesh runs"),
+        (("nf", "add", "dns_log"), "no mesh runs"),
+    ],
+)
+def test_foreseen_errors_are_one_line_and_status_2(words, says):
+    done = nfmesh(*words, status=2)
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_doctor_has_a_remedy_for_whatever_is_missing():
+    found = objects("doctor")
+    assert {each["topic"] for each in found} >= {"kernel", "cores", "memfd", "DPDK", "open files"}
+    assert all(each["state"] != "bad" for each in found)
+    assert any(each["remedy"] for each in found)
+
+
+# ---- while packets flow -------------------------------------------------------------------------
+
+MINE = """
+import time
+from mesh import NF, Event, on
+
+class Tick(Event, name="slow.tick"):
+    entries: int
+
+class Slow(NF):
+    "Holds the worker back, so that a test has time."
+    publishes = (Tick,)
+    n = 0
+    @on("packet")
+    def see(self, batch):
+        self.n += len(batch)
+        self.publish(Tick(entries=self.n))
+        time.sleep(0.01)
+    def results(self): return {"packets": self.n}
+
+class Counts(NF):
+    n = 0
+    @on("packet.tcp")
+    def see(self, batch): self.n += len(batch)
+    def results(self): return {"packets": self.n}
+
+class Broken(NF):
+    def __init__(self): raise RuntimeError("broken on purpose")
+    @on("packet.tcp")
+    def see(self, batch): pass
+"""
+
+
+def write_spec(folder, **spec):
+    (folder / "mine.py").write_text(MINE)
+    (folder / "mesh.yaml").write_text(yaml.safe_dump(spec))
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A mesh over a long capture that runs until it is stopped; yields (name, its process)."""
+    write_capture(tmp_path / "x.pcapng", [f for _ in range(20_000) for f in conversation()])
+    nfs = [{"use": "./mine.py:Slow", "ring": 64}, {"use": "./mine.py:Counts", "name": "first"}]
+    write_spec(tmp_path, nfs=nfs, ports=[{"pcap": "x.pcapng"}])
+    name = f"test-{os.getpid()}"
+    command = [*NFMESH, "run", tmp_path / "mesh.yaml", "--name", name, "--json"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + PATIENCE_S
+        while not (name in running() and status_of(name) == "running"):
+            assert run.poll() is None, run.communicate()[1]
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield name, run
+    finally:
+        if run.poll() is None:
+            run.send_signal(signal.SIGINT)
+            run.send_signal(signal.SIGINT)
+        run.communicate(timeout=PATIENCE_S)
+        assert not (base_folder() / name).exists()
+
+
+def status_of(name):
+    done = subprocess.run([*NFMESH, "status", name, "--json"], capture_output=True, text=True)
+    return json.loads(done.stdout)["state"] if done.returncode == 0 else None
+
+
+def ended(run, status=130):
+    out, err = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == status, err
+    return json.loads(out)
+
+
+def test_an_added_nf_sees_exactly_the_packets_from_its_point_on(slow, tmp_path):
+    name, run = slow
+    [added] = objects("nf", "add", f"{tmp_path}/mine.py:Counts", "--name", "second", "--mesh", name)
+    assert added["effective_from"] > 1
+    [removed] = objects("nf", "remove", "second", "--mesh", name)
+    seen = removed["report"]["results"]["packets"]
+    assert seen == removed["effective_from"] - added["effective_from"]
+    nfmesh("stop", name)
+    report = ended(run)
+    found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
+    assert found == {"slow": report["packets"], "first": report["packets"], "second": seen}
+    assert report["interrupted"] is True
+
+
+def test_a_subscription_ends_and_begins_at_a_packet(slow):
+    name, run = slow
+    [ends] = objects("unsubscribe", "first", "--mesh", name)
+    [begins] = objects("subscribe", "first", "packet.tcp", "--mesh", name)
+    nfmesh("stop", name)
+    report = ended(run)
+    missed = begins["effective_from"] - ends["effective_from"]
+    assert missed > 0
+    found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
+    assert found == {"slow": report["packets"], "first": report["packets"] - missed}
+
+
+def test_status_watch_and_refused_changes_disturb_nobody(slow, tmp_path):
+    name, run = slow
+    [found] = objects("status", name)
+    rows = {row["name"]: row for row in found["processes"]}
+    assert {"controller", "worker-0", "slow", "first"} <= set(rows)
+    assert len({rows[each]["pid"] for each in ("controller", "worker-0", "slow", "first")}) == 4
+    assert {each["name"] for each in found["objects"]} >= {"w0/packets", "ring/slow/w0"}
+    assert all(each["backing"] for each in found["objects"])
+    assert "w0/packets" in nfmesh("status", name).stdout
+    watched = objects("watch", "slow", "--mesh", name, "--count", "3")
+    assert [each["event"] for each in watched] == ["slow.tick"] * 3
+    assert watched[0]["fields"]["entries"] < watched[-1]["fields"]["entries"]
+    for words, says in (
+        (("watch", "slow.tock", "--mesh", name), "did you mean 'slow.tick'?"),
+        (("nf", "add", f"{tmp_path}/mine.py:Broken", "--mesh", name), "broken on purpose"),
+        (("nf", "add", "dns_lgo", "--mesh", name), "did you mean 'dns_log'?"),
+        (("nf", "remove", "frist", "--mesh", name), "did you mean 'first'?"),
+        (("subscribe", "first", "tcp.dta", "--mesh", name), "did you mean 'tcp.data'?"),
+        (("run", "--pcap", OFFICE, "--nf", "dns_log", "--name", name), "runs already"),
+    ):
+        assert says in nfmesh(*words, status=2).stderr
+    run.send_signal(signal.SIGINT)
+    report = ended(run)
+    found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
+    assert found == {"slow": report["packets"], "first": report["packets"]}
+
+
+def test_a_killed_controller_does_not_change_what_is_found(slow):
+    name, run = slow
+    [found] = objects("status", name)
+    pid = next(row["pid"] for row in found["processes"] if row["name"] == "controller")
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + PATIENCE_S
+    while status_of(name) != "running":
+        assert time.monotonic() < end
+    nfmesh("stop", name)
+    report = ended(run)
+    found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
+    assert found == {"slow": report["packets"], "first": report["packets"]}

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -32,6 +33,7 @@ from mesh.child import Child, Patience
 from mesh.confine import keep_private
 from mesh.control import messages as m
 from mesh.control.client import Control, Settings
+from mesh.control.desired import load_desired
 from mesh.control.stats import HostStats, ObjectStats
 from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest, allocate
@@ -44,7 +46,7 @@ from mesh.objects import Objects
 from mesh.process import CANNOT_START, Identity
 from mesh.reconcile import host_changes
 from mesh.rundir import RunFolder
-from mesh.users import MAX_NFS, Users, find_users
+from mesh.users import MAX_NFS, Users, closed_to_others, find_users
 
 __all__ = ["TOOL_KEY", "Outcome", "Supervisor", "SupervisorSettings", "mesh_gid"]
 
@@ -371,16 +373,21 @@ class Supervisor:
     # ---- children ------------------------------------------------------------------------
 
     def _add(self, part: ChildPart, cores: tuple[int, ...]) -> None:
-        identity = self._identity() if part.role == "nf" else Identity()
+        identity = self._identity(part.name) if part.role == "nf" else Identity()
         journal = Journal(self.objects[f"ckpt/{part.name}"].fd)
         child = Child(part.name, part.role, identity, part, cores, journal)
         self.children[part.name] = child
         self._start(child)
 
-    def _identity(self) -> Identity:
+    def _identity(self, nf: str) -> Identity:
         """Finds a user for an NF; no two have the same within 1000."""
         users = self.settings.users
         if users.first is None:
+            return Identity()
+        closed = closed_to_others(_files_of(self.folder.path, nf))
+        if closed is not None:
+            text = f"{nf} runs as root without capabilities: other users cannot read {closed}"
+            self.notices.append(text)
             return Identity()
         self._users += 1
         return Identity(users.first + (self._users - 1) % MAX_NFS, users.group)
@@ -471,6 +478,12 @@ class Supervisor:
         for number in os.read(fd, 64):
             if number in (signal.SIGINT, signal.SIGTERM):
                 self.stop()
+
+
+def _files_of(folder: Path, nf: str) -> list[Path]:
+    """Returns the file with an NF's code, when it is one by itself."""
+    uses = [entry.use for entry in load_desired(folder).parsed.nfs if entry.name == nf]
+    return [Path(use[: use.index(".py") + 3]) for use in uses if ".py" in use]
 
 
 class _Mail:

@@ -194,6 +194,20 @@ def test_a_second_process_cannot_take_an_nfs_place(mesh):
     assert sum(mesh.supervisor.stats().refused.values()) == 1
 
 
+@pytest.mark.skipif(find_users().first is None, reason="needs NFs that are users of their own")
+def test_an_nf_whose_file_others_cannot_read_runs_without_capabilities(mesh):
+    hidden = mesh.folder / "hidden"
+    hidden.mkdir(mode=0o700)
+    use = Path(mesh.nf("slow", SLOW)).rename(hidden / "slow.py")
+    mesh.start([{"use": str(use)}, {"use": "flow_counter"}], mesh.capture(20))
+    assert mesh.report()["slow"]["results"] == {"flows": 20}
+    notices = mesh.supervisor.stats().notices
+    assert f"slow runs as root without capabilities: other users cannot read {hidden}" in notices
+    users = {process.name: process.uid for process in mesh.supervisor.stats().processes}
+    assert users["slow"] == 0
+    assert users["flow_counter"] == mesh.settings.users.first
+
+
 # ---- run folders --------------------------------------------------------------------------------
 
 

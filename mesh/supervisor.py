@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import selectors
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,13 +36,15 @@ from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest, allocate
 from mesh.drainer import Drainer
 from mesh.errors import MeshError, ProcessError
-from mesh.eventlog import cursor_size, log_size
-from mesh.fdpass import DescriptorService, Handle, make_token
-from mesh.journal import JOURNAL_BYTES, Journal
+from mesh.fdpass import DescriptorService, make_token
+from mesh.host_objects import create_objects, grants_of, journal_name
+from mesh.journal import Journal
+from mesh.mailbox import Mailbox
 from mesh.objects import Objects
 from mesh.process import CANNOT_START, Identity
 from mesh.reconcile import host_changes
 from mesh.rundir import RunFolder
+from mesh.signals import signals_as_calls
 from mesh.users import MAX_NFS, Users, closed_to_others, find_users
 
 __all__ = ["TOOL_KEY", "Outcome", "Supervisor", "SupervisorSettings", "mesh_gid"]
@@ -55,7 +54,6 @@ TOOL_KEY = "tool.key"
 TICK_S = 0.1
 PAUSE_S = 1.0
 """A longer time between two ticks means that the host stood still."""
-LOG_BYTES = 1 << 20
 LEAVE_S = 3.0
 """How long children may take to leave when the run is over."""
 _LOG = logging.getLogger("nfmesh.supervisor")
@@ -139,7 +137,7 @@ class Supervisor:
         self._was_private = keep_private(True)
         self._users = 0
         self._control = self._connect()
-        self._mail = _Mail(self._control)
+        self._mail = Mailbox(self._control)
         self._selector.register(self._mail.fd, selectors.EVENT_READ, self._read_mail)
 
     def __enter__(self) -> Supervisor:
@@ -161,7 +159,7 @@ class Supervisor:
         Returns:
             Its outcome; what went wrong inside the mesh is in there.
         """
-        with self._catching_signals():
+        with signals_as_calls(self._selector, self.stop):
             self._start_controller()
             while not self._is_over():
                 for key, _ in self._selector.select(self._timeout()):
@@ -310,13 +308,13 @@ class Supervisor:
         planned = {o.name for o in self._part.objects if o.name in self.objects}
         changes = host_changes(part, kept, planned)
         cores = self._place(part, [child.name for child in changes.start])
-        self._create(part)
+        create_objects(self.objects, part)
         for wanted in changes.start:
             self._add(wanted, cores.get(wanted.name, ()))
         parts = {child.name: child for child in part.children}
         for name in changes.regrant:
             self.children[name].part = parts[name]
-            self.service.extend(name, self._grants(parts[name]))
+            self.service.extend(name, grants_of(self.objects, parts[name]))
         for name in changes.stop:
             self.children[name].is_unwanted = True
             self._drainer.forget(name)
@@ -334,25 +332,6 @@ class Supervisor:
         self.notices += placement.notices
         return placement.cores
 
-    def _create(self, part: HostPart) -> None:
-        """Makes the objects that are not there yet.
-
-        Raises:
-            CapacityError, NativeError: the system refuses.
-        """
-        for child in part.children:
-            self.objects.create_sparse(f"ckpt/{child.name}", JOURNAL_BYTES)
-            if child.role == "worker":
-                prefix = next(o.partition("/")[0] for o in child.writes if o.endswith("/header"))
-                self.objects.create_worker(prefix, part.worker_config[child.name])
-        for wanted in part.objects:
-            if wanted.kind == "ring":
-                self.objects.create_ring(wanted.name, wanted.entries)
-            elif wanted.kind == "log":
-                self.objects.create(wanted.name, log_size(LOG_BYTES))
-            elif wanted.kind == "cursor":
-                self.objects.create(wanted.name, cursor_size())
-
     def _drop_unused(self) -> None:
         """Lets go of children that have left, and of objects that the plan no longer has."""
         for name in [n for n, c in self.children.items() if c.is_unwanted and c.process is None]:
@@ -365,7 +344,7 @@ class Supervisor:
         if any(child.is_unwanted for child in self.children.values()) or self._ending_at:
             return
         wanted = {o.name for o in self._part.objects}
-        wanted |= {f"ckpt/{name}" for name in self.children}
+        wanted |= {journal_name(name) for name in self.children}
         for name in [o.name for o in self.objects if o.name not in wanted]:
             self.service.revoke(name)
             self.objects.remove(name)
@@ -374,7 +353,7 @@ class Supervisor:
 
     def _add(self, part: ChildPart, cores: tuple[int, ...]) -> None:
         identity = self._identity(part.name) if part.role == "nf" else Identity()
-        journal = Journal(self.objects[f"ckpt/{part.name}"].fd)
+        journal = Journal(self.objects[journal_name(part.name)].fd)
         child = Child(part.name, part.role, identity, part, cores, journal)
         self.children[part.name] = child
         self._start(child)
@@ -396,7 +375,7 @@ class Supervisor:
         if child.part is not None:
             child.key = make_token()
             uid = child.identity.effective_uid
-            self.service.offer(child.name, child.key, uid, self._grants(child.part))
+            self.service.offer(child.name, child.key, uid, grants_of(self.objects, child.part))
             self._send_keys()
         try:
             child.start(self.folder.path)
@@ -409,11 +388,6 @@ class Supervisor:
         process = child.process
         if process is not None:
             self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
-
-    def _grants(self, part: ChildPart) -> dict[str, Handle]:
-        own = f"ckpt/{part.name}"
-        grants = {n: self.objects.handle(n, writable=False) for n in part.reads}
-        return grants | {n: self.objects.handle(n, writable=True) for n in (*part.writes, own)}
 
     def _send_keys(self) -> None:
         keys = {c.name: c.key for c in self.children.values() if c.part is not None}
@@ -451,69 +425,8 @@ class Supervisor:
                 return
             os.waitpid(found.si_pid, os.WNOHANG)
 
-    # ---- signals -------------------------------------------------------------------------
-
-    @contextmanager
-    def _catching_signals(self) -> Iterator[None]:
-        """Turns signals into calls of `stop`; only the main thread may."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        out, into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        caught = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, lambda *_: None) for number in caught}
-        wakeup = signal.set_wakeup_fd(into, warn_on_full_buffer=False)
-        self._selector.register(out, selectors.EVENT_READ, lambda: self._on_signals(out))
-        try:
-            yield
-        finally:
-            self._selector.unregister(out)
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            os.close(out)
-            os.close(into)
-
-    def _on_signals(self, fd: int) -> None:
-        for number in os.read(fd, 64):
-            if number in (signal.SIGINT, signal.SIGTERM):
-                self.stop()
-
 
 def _files_of(folder: Path, nf: str) -> list[Path]:
     """Returns the file with an NF's code, when it is one by itself."""
     uses = [entry.use for entry in load_desired(folder).parsed.nfs if entry.name == nf]
     return [Path(use[: use.index(".py") + 3]) for use in uses if ".py" in use]
-
-
-class _Mail:
-    """Messages of the controller, with a descriptor that says when there are some."""
-
-    def __init__(self, control: Control) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._control, self._queue = control, queue.SimpleQueue[m.Body]()
-        self._is_closing = False
-        self._thread = threading.Thread(target=self._run, name="mail", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._is_closing:
-            message = self._control.poll(0.2)
-            if message is not None:
-                self._queue.put(message)
-                os.eventfd_write(self.fd, 1)
-
-    def take(self) -> Iterator[m.Body]:
-        """Yields what has come."""
-        try:
-            os.eventfd_read(self.fd)
-        except BlockingIOError:
-            return
-        while not self._queue.empty():
-            yield self._queue.get_nowait()
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._is_closing = True
-        self._thread.join()
-        os.close(self.fd)

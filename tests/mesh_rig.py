@@ -22,7 +22,7 @@ from mesh.spec import parse
 from mesh.supervisor import Outcome, Supervisor, SupervisorSettings
 from mesh.testing import conversation, timed, write_capture
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 @dataclass

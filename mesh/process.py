@@ -23,8 +23,12 @@ __all__ = ["CANNOT_START", "Identity", "Process", "exit_text", "resident_bytes"]
 CANNOT_START = 78
 """Exit status of a child that will not do better when started again (EX_CONFIG)."""
 STDERR = 2
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""A child has one core: libraries that would start a thread per core of the host need not."""
+ENVIRONMENT = {
+    **{"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",
+}
+"""A child has one core: libraries that would start a thread per core of the host need not. Nor does
+it search all that is installed for plugins of a library that only checks its messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def _start(
                 user=identity.uid,
                 group=identity.gid,
                 extra_groups=None if identity.uid is None else (),
-                env={**ONE_THREAD, **os.environ},
+                env={**ENVIRONMENT, **os.environ},
             )
     finally:
         os.close(out)

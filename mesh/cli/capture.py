@@ -30,10 +30,11 @@ from mesh.compose import NFUse
 from mesh.control.desired import with_files
 from mesh.errors import SpecError, did_you_mean
 from mesh.launch import Launch
+from mesh.options import nf_config
 from mesh.registry import Registry
 from mesh.report import NFReport, Progress, Report
 from mesh.runner import make_plan, replay
-from mesh.spec import PortSpec, Spec, load, nf_config, parse, user_events_of, uses_of
+from mesh.spec import PortSpec, Spec, load, parse, user_events_of, uses_of
 
 __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from"]
 

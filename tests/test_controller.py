@@ -235,20 +235,25 @@ def test_nfs_join_and_leave(running):
 def test_a_killed_controller_comes_back_and_knows_all_again(running):
     running.ask(m.NfAdd(entry={"use": "http_log"}))
     for fake in running.fakes.values():
-        until(lambda fake=fake: fake.control._holds == 2, "all to know the revision")
-    # The supervisor's part may still be on its way; the others hold the revision already.
-    told = {name: fake for name, fake in running.fakes.items() if name != "supervisor"}
-    before = {name: len(fake.heard(m.PlanPart)) for name, fake in told.items()}
+        until(lambda fake=fake: running.work() or fake.control._holds == 2, "all to hold it")
+    before = {name: revisions(fake) for name, fake in running.fakes.items()}
     running.kill()
     running.start()
     until(lambda: running.is_state("running"), "the mesh to be known again")
     expected = {"dns_log", "http_log", "syn_scan", "worker-0"}
     until(lambda: attached(running.status()) == expected, "all to be known again")
-    found = running.status()
-    after = {name: len(fake.heard(m.PlanPart)) for name, fake in told.items()}
-    assert after == before, "nobody is told what it knows"
+    found = until(lambda: s if (s := running.status())["modules"] else None, "the plan")
     assert found["revision"] == 2
+    assert {row["name"]: row["revision"] for row in found["processes"]} == dict.fromkeys(before, 2)
     assert running.ask(m.NfRemove(nf="http_log"))["nf"] == "http_log"
+    # What came before the removal was said before it.
+    after = {name: [r for r in revisions(f) if r < 3] for name, f in running.fakes.items()}
+    assert after == before, "nobody is told what it knows"
+    assert revisions(running.supervisor)[: len(before["supervisor"]) + 1] == [1, 2, 3]
+
+
+def revisions(fake):
+    return [plan.revision for plan in fake.heard(m.PlanPart)]
 
 
 def attached(found):

@@ -86,8 +86,11 @@ class Process:
 
     @property
     def holds(self) -> int:
-        """The revision that its part holds for; 0 while another is on its way."""
-        return self.ready if self.ready == self.sent else 0
+        """The revision that its part holds for; 0 while another is on its way.
+
+        Of one that was told nothing yet: what it says itself.
+        """
+        return self.ready if self.sent in (0, self.ready) else 0
 
 
 def is_same(one: AnyPart | None, other: AnyPart) -> bool:

@@ -144,6 +144,8 @@ class Mesh:
         """Takes a composition that was asked for."""
         self.now, self.desired = made, made.desired
         self._out.append(Save(made.desired))
+        for process in self.processes.values():
+            self._recognize(process)
         if self.pending is not None:
             self.pending.revision = made.desired.revision
             if isinstance(self.pending.request, m.NfAdd):
@@ -235,10 +237,14 @@ class Mesh:
             seen_at=now,
         )
         made.ready = body.revision
-        part = None if self.now is None else steps.part_of(self.now.parts, made)
-        if part is not None and body.revision == self.desired.revision:
-            made.keep(body.revision, part)
+        self._recognize(made)
         return made
+
+    def _recognize(self, process: Process) -> None:
+        """Notes that a process has the part of now, which a controller before this one told it."""
+        part = None if self.now is None else steps.part_of(self.now.parts, process)
+        if part is not None and not process.sent and process.ready == self.desired.revision:
+            process.sent, process.part, process.acked = process.ready, part, part
 
     def _ended(self, process: Process, body: m.Body) -> None:
         if isinstance(body, m.Eof):

@@ -344,6 +344,16 @@ typedef struct nfm_port_stats {
     uint64_t rx_unsupported_link; /* packets of a link type that is not parsed: delivered as other */
     uint64_t file_size;     /* bytes, 0 not a file */
     uint64_t file_offset;   /* bytes consumed (compressed bytes for gzip) */
+    uint64_t rx_missed;     /* live: the kernel's or the NIC's queue was full: never seen */
+    uint64_t rx_errors;     /* live: frames or polls that failed */
+    uint64_t tx_packets;
+    uint64_t tx_bytes;
+    uint64_t tx_full;       /* frames not accepted because the queue was full */
+    uint64_t tx_oversize;   /* longer than the link's MTU allows: dropped */
+    uint64_t tx_errors;     /* refused by the kernel or the NIC: dropped */
+    uint64_t link_changes;
+    uint32_t link_up;       /* live: 1 up, 0 down or gone; captures: 1 */
+    uint32_t mtu;           /* bytes of an L3 packet, 0 unknown */
 } nfm_port_stats;
 
 /* Opens a capture (pcap, pcapng, either gzipped). err names the file and what is wrong.

@@ -15,12 +15,45 @@ typedef struct nfm_frame {
     int64_t ts_ns;      /* as recorded; the worker makes it monotonic */
 } nfm_frame;
 
+/* A frame to send: |len| bytes at |off| of the slot. */
+typedef struct nfm_tx {
+    uint32_t slot; /* one reference, passed to the port when it accepts the frame */
+    uint32_t off;
+    uint32_t len;
+} nfm_tx;
+
+/* What the kernel or the NIC left undone in a frame, as in virtio_net_hdr. It lies at the very
+ * start of the frame's slot, in the headroom, written by the port that received the frame (zeroes:
+ * the frame is whole) and read by the one that sends it. */
+typedef struct nfm_slot_meta {
+    uint8_t needs_csum;   /* 1: the L4 checksum is to be completed from csum_start on */
+    uint8_t gso_type;     /* VIRTIO_NET_HDR_GSO_*; 0 none */
+    uint16_t gso_size;    /* payload bytes of each segment */
+    uint16_t hdr_len;     /* bytes of the headers that each segment repeats */
+    uint16_t csum_start;  /* from the frame's start */
+    uint16_t csum_offset; /* of the checksum field, from csum_start */
+    uint16_t in_port;     /* number of the port in its worker, set by the worker */
+    uint32_t reserved;
+} nfm_slot_meta;
+static_assert(sizeof(nfm_slot_meta) == 16, "slot meta lies in the headroom");
+
 typedef struct nfm_port_ops {
     const char *name; /* "pcap", "mem" */
     /* Copies up to n frames into slots of |pool|. Returns how many (0: none now, or no slot),
      * NFM_E_EOF at the end, or another negative status. A frame for which no slot is free is not
      * consumed; a frame larger than NFM_MAX_FRAME is dropped and counted. */
     int (*rx)(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n);
+    /* Sends or queues up to |n| frames, in order. Returns how many it accepted: their slot
+     * references are the port's now, put back when sent. The others stay the caller's: it tries
+     * again or drops and counts them. NFM_E_IO: the link is down or gone (nothing accepted). NULL:
+     * the port cannot send. */
+    int (*tx)(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n);
+    /* Housekeeping, once per turn of the worker's loop also when idle: kicks what is queued, puts
+     * back what was sent, looks at the link now and then. NULL: nothing to do. */
+    void (*poll)(nfm_port *port, nfm_pool *pool);
+    /* A descriptor that is readable when frames may have arrived; -1: only polling tells. NULL: a
+     * port that ends (a capture). */
+    int (*wait_fd)(nfm_port *port);
     void (*free)(nfm_port *port);
 } nfm_port_ops;
 

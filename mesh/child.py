@@ -125,15 +125,21 @@ class Child:
         self.last_exit = (
             (words or how) if status == CANNOT_START else ": ".join(filter(None, (how, words)))
         )
-        if self.journal is not None and self.role == "nf" and status != 0:
-            self.crashes.record(self.journal.at_hand())
+        ran_s = now - self.started_at
+        if self.journal is not None and self.role == "nf" and status not in (0, CANNOT_START):
+            had_begun = self.journal.life()[1] >= Phase.RUNNING
+            self.crashes.record(self.journal.at_hand(), ran_s=ran_s, had_begun=had_begun)
         if self.is_unwanted or status == 0:
             self.state = "done"
         elif status == CANNOT_START and self.role != "controller":
             self.state = "failed"
+        elif self.crashes.verdict:
+            self.state = "failed"
+            self.last_exit = f"{self.crashes.verdict}: {self.last_exit}"
         elif wants_restart(self.policy, status):
             self.state = "waiting"
-            self.restart_at = now + self.backoff.delay(now - self.started_at)
+            delay = self.backoff.delay(ran_s, is_mended=self.crashes.is_mended)
+            self.restart_at = now + delay
         else:
             self.state = "failed"
 

@@ -9,8 +9,10 @@ same events twice. Killed after it, the next start lets the covered run go. So t
 an NF that has `checkpoint` are those of an undisturbed run; others may see a run again, and their
 state begins anew.
 
-A run that killed the process is gone through entry by entry next time (`careful`), so that the
-journal names the entry; the supervisor has one that kills again and again left out (`skip`).
+A run that killed the process is gone through in parts next time (`careful`), and a part that kills
+in smaller ones, until the journal names the entry; the supervisor has one that kills again and
+again left out (`skip`). A run whose events were on their way into the log is never cut: its bounds
+are what the log knows them by.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ __all__ = ["Caution", "NFLoop"]
 
 IDLE_NS = 50_000_000
 """The longest sleep: how late a message of the controller may be seen."""
+PARTS = 16
+ALL = 0xFFFFFFFF
 SHARED_IDLE_NS = 1_000_000
 """The longest sleep on one of several sources."""
 
@@ -38,23 +42,27 @@ class Caution:
     """What earlier crashes teach.
 
     Attributes:
-        careful: runs to go through entry by entry.
+        careful: runs to go through in PARTS parts.
         skip: (source, position) of entries that are passed unheard.
     """
 
     careful: tuple[Work, ...] = ()
     skip: frozenset[tuple[int, int]] = frozenset()
 
-    def bound(self, source: int, position: int, n: int) -> int:
-        """Returns how many of `n` entries may be handled in one run."""
+    def part(self, source: int, position: int) -> tuple[int, int]:
+        """Returns how many entries from here on killed the process, and how many to take of them.
+
+        (0, 0) where nothing is known.
+        """
         for work in self.careful:
-            if work.source == source:
-                if work.position <= position < work.position + work.n:
-                    return 1
-                if position < work.position < position + n:
-                    n = work.position - position
+            if (work.source, work.position) == (source, position):
+                return work.n, max(1, work.n // PARTS)
+        return 0, 0
+
+    def next_skip(self, source: int, position: int) -> int:
+        """Returns how many entries lie before the next one of a ring that is left out."""
         ahead = [at - position for number, at in self.skip if number == source and at > position]
-        return min([n, *ahead])
+        return min(ahead, default=ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class NFLoop:
         self._has_checkpoint = type(seat.instance).checkpoint is not NF.checkpoint
         self._covered: dict[str, tuple[int, int]] = {}
         self._changes: list[Change] = []
+        self._parts: dict[int, tuple[int, int]] = {}
         self._now_ns = self._turn = 0
         self.skipped = 0
 
@@ -157,13 +166,7 @@ class NFLoop:
 
     def _serve(self, source: Source) -> int:
         position = source.position
-        pending = None if self._log is None else self._log.pending(source.number)
-        if pending is not None and pending.first == position:
-            n = source.take(pending.n)
-        else:
-            n = source.take()
-        if n:
-            n = self._bounded(source, position, n)
+        n = source.take(self._most(source, position))
         if n == 0:
             return 0
         if (source.number, position) in self._caution.skip:
@@ -173,19 +176,32 @@ class NFLoop:
         if self._has_checkpoint and not self.seat.is_disabled:
             self._checkpoint(source.name, position, n)
         source.passed(n)
+        if source.number in self._parts:
+            left, step = self._parts[source.number]
+            self._parts[source.number] = (max(0, left - n), step)
         if self._changes:
             self._apply_changes()
         return n
 
-    def _bounded(self, source: Source, position: int, n: int) -> int:
-        """How many entries make the next run; 0: a change has to come first."""
-        if isinstance(source, RingSource):
-            if (source.number, position) in self._caution.skip:
-                return 1
-            n = self._caution.bound(source.number, position, n)
+    def _most(self, source: Source, position: int) -> int:
+        """How many entries the next run may have; 0: a change has to come first."""
+        if (source.number, position) in self._caution.skip:
+            return 1
+        killed, step = self._caution.part(source.number, position)
+        if killed:
+            self._parts[source.number] = (killed, step)
+        left, step = self._parts.get(source.number, (0, 0))
+        if left:
+            return min(left, step)
+        pending = None if self._log is None else self._log.pending(source.number)
+        if pending is not None and pending.first == position:
+            return pending.n
+        if not isinstance(source, RingSource):
+            return ALL
+        most = self._caution.next_skip(source.number, position)
         if self._changes and source.name in self._changes[0].after:
-            n = min(n, max(0, self._changes[0].after[source.name] - position))
-        return n
+            most = min(most, max(0, self._changes[0].after[source.name] - position))
+        return most
 
     def _handle(self, source: Source, position: int, n: int) -> None:
         if self._log is not None:

@@ -312,6 +312,8 @@ def test_waits_double_up_to_five_seconds_and_a_healthy_run_resets_them():
     backoff = Backoff()
     assert [backoff.delay(0) for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     assert backoff.delay(60) == 0.1
+    backoff.delay(0)
+    assert backoff.delay(0, is_mended=True) == 0.1
 
 
 @pytest.mark.parametrize(
@@ -327,16 +329,56 @@ def test_policies(policy, status, again):
     assert wants_restart(policy, status) is again
 
 
+def crash(memory: CrashMemory, work: Work | None = None, *, had_begun: bool = True) -> None:
+    memory.record(work, ran_s=0.5, had_begun=had_begun)
+
+
 def test_an_entry_is_left_out_after_three_crashes_alone_at_hand():
     memory = CrashMemory()
-    memory.record(None)
-    memory.record(Work(0, 100, 64))
+    crash(memory)
+    crash(memory, Work(0, 100, 64))
     assert memory.arguments() == ["--careful=0:100:64"]
+    crash(memory, Work(0, 120, 4))
+    assert memory.arguments() == ["--careful=0:120:4"]
     for _ in range(2):
-        memory.record(Work(0, 120, 1))
+        crash(memory, Work(0, 122, 1))
     assert not memory.skip
-    memory.record(Work(0, 120, 1))
-    assert memory.arguments() == ["--careful=0:100:64", "--skip=0:120"]
+    crash(memory, Work(0, 122, 1))
+    assert memory.is_mended
+    assert memory.arguments() == ["--careful=0:120:4", "--skip=0:122"]
+    assert not memory.verdict
+
+
+def test_a_process_that_dies_at_ever_more_entries_is_given_up():
+    memory = CrashMemory()
+    for position in range(5):
+        assert not memory.verdict
+        for _ in range(3):
+            crash(memory, Work(0, position, 1))
+    assert memory.verdict == "given up after it died at 5 entries"
+
+
+def test_a_process_that_dies_at_its_start_three_times_in_a_row_is_given_up():
+    memory = CrashMemory()
+    crash(memory, had_begun=False)
+    crash(memory, had_begun=False)
+    crash(memory, Work(0, 7, 3))
+    for _ in range(3):
+        assert not memory.verdict
+        crash(memory, had_begun=False)
+    assert memory.verdict == "given up after 3 starts that came to nothing"
+
+
+def test_crashes_at_no_entry_are_counted_as_long_as_none_ran_well():
+    memory = CrashMemory()
+    for _ in range(9):
+        crash(memory)
+    memory.record(None, ran_s=60, had_begun=True)
+    for _ in range(9):
+        crash(memory)
+    assert not memory.verdict
+    crash(memory)
+    assert memory.verdict == "given up after 10 crashes in a row"
 
 
 # ---- the journal --------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ typedef struct nfm_tx {
     uint32_t slot; /* one reference, passed to the port when it accepts the frame */
     uint32_t off;
     uint32_t len;
+    uint32_t wire_len; /* of a frame that was captured shorter; 0: len */
+    int64_t ts_ns;     /* event time, for ports that record; 0: not known */
 } nfm_tx;
 
 /* What the kernel or the NIC left undone in a frame, as in virtio_net_hdr. It lies at the very
@@ -54,6 +56,9 @@ typedef struct nfm_port_ops {
     /* A descriptor that is readable when frames may have arrived; -1: only polling tells. NULL: a
      * port that ends (a capture). */
     int (*wait_fd)(nfm_port *port);
+    /* Stops and gives back every slot that the port still holds: the worker calls it last, when it
+     * is freed; |pool| is gone afterwards. NULL: the port holds none between two calls. */
+    void (*detach)(nfm_port *port, nfm_pool *pool);
     void (*free)(nfm_port *port);
 } nfm_port_ops;
 

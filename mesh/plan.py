@@ -217,7 +217,7 @@ def _module_lines(plan: Plan) -> list[str]:
     lines = ["  packets, flows"]
     for module in plan.modules:
         changed = "".join(f"  {key}={value}" for key, value in module.changed.items())
-        needed = ", ".join(module.needed_by)
+        needed = ", ".join(module.needed_by) or "nobody any more"
         lines.append(f"  └ {module.name:<{width}}  needed by {needed}{changed}")
     if plan.skipped:
         lines.append(f"  not needed: {', '.join(plan.skipped)}")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -49,6 +49,7 @@ def make_plan(
     limits: Mapping[str, Mapping[str, int | str]] | None = None,
     registry: Registry | None = None,
     numbers: Mapping[str, int] | None = None,
+    kept: Collection[str] = (),
 ) -> Plan:
     """Composes NFs into a plan without running anything.
 
@@ -58,13 +59,14 @@ def make_plan(
         limits: of stack modules.
         registry: what is installed.
         numbers: event type → id, as a mesh that runs has them.
+        kept: stack modules that run on, also when nobody needs them.
     """
     found = registry or Registry.installed()
     uses = [_use_of(nf, found) for nf in nfs]
     modules = [module.descriptor for module in found.modules()]
     try:
         return compose(
-            core_events(), modules, uses, _user_events(events), limits, NativeFilter, numbers
+            core_events(), modules, uses, _user_events(events), limits, NativeFilter, numbers, kept
         )
     except UnknownEvent as error:
         raise _with_publisher(error, found) from error

@@ -24,6 +24,7 @@ from mesh.control.wire import (
     PortPart,
     Receiver,
     RingPart,
+    RoomPart,
     TypeWire,
     WorkerPart,
     types_of,
@@ -84,6 +85,7 @@ class Layout:
         mode: "file" or "live".
         config: sizes of every worker, by name in nfm_worker_config.
         modules: the plan's stack modules by name.
+        room: installed modules whose state lies in the flows' blocks; they may be needed later.
         placements: by NF.
         leaving: NFs that only finish what is in their rings.
         joined: NFs that were added while others ran.
@@ -96,6 +98,7 @@ class Layout:
     config: Mapping[str, int]
     modules: Mapping[str, ModuleInfo]
     placements: Mapping[str, Placement]
+    room: tuple[ModuleInfo, ...] = ()
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
     worker_cores: tuple[int, ...] | None = None
@@ -176,6 +179,7 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
         receivers=tuple(receivers),
         types=types,
         max_packets=layout.max_packets,
+        room=tuple(RoomPart(m.name, m.library, m.symbol) for m in layout.room),
     )
 
 

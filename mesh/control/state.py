@@ -150,6 +150,10 @@ class Mesh:
             self.pending.revision = made.desired.revision
             if isinstance(self.pending.request, m.NfAdd):
                 self.pending.nf = str(made.desired.spec["nfs"][-1]["name"])
+            for name, revision in made.desired.joined.items():
+                if revision == made.desired.revision:  # not the one of that name that has left
+                    self.results.pop(name, None)
+                    self.failures.pop(name, None)
         return self._advance(now)
 
     def not_composed(self, error: MeshError, now: float) -> list[Action]:

@@ -44,6 +44,7 @@ __all__ = [
     "PortPart",
     "Receiver",
     "RingPart",
+    "RoomPart",
     "TypeWire",
     "WorkerPart",
     "catalogue_of",
@@ -98,6 +99,15 @@ class ModulePart:
     name: Text
     limits: tuple[_U64, ...]
     types: tuple[_U32, ...]
+    library: Text = ""
+    symbol: Text = ""
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class RoomPart:
+    """A stack module that may be needed later: its state gets room in every flow's block."""
+
+    name: Text
     library: Text = ""
     symbol: Text = ""
 
@@ -166,6 +176,7 @@ class WorkerPart:
         mode: "file" ends at the end of its ports, "live" never.
         max_packets: stop after so many; None all.
         types: all event types.
+        room: modules that may join while packets flow; read at the start only.
     """
 
     worker: Text
@@ -178,6 +189,7 @@ class WorkerPart:
     receivers: tuple[Receiver, ...]
     types: tuple[TypeWire, ...]
     max_packets: _U64 | None = None
+    room: tuple[RoomPart, ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

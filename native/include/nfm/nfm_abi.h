@@ -696,8 +696,13 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
 void nfm_worker_free(nfm_worker *worker);
 int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
+/* Before start: every flow gets room for the state of |module|, so that a tracking or stream module
+ * of this size may be added while the worker runs. It costs memory per flow, and nothing per packet. */
+int nfm_worker_reserve_module(nfm_worker *worker, const nfm_module *module, nfm_error *err);
 /* limits: n_limits values in the order of the descriptor, or NULL for the defaults.
  * types: the application type id of each emitted event (0 for built-in bits).
+ * While running, NFM_E_STATE says that no room was reserved for a tracking or stream module, or that
+ * another one has its place. Flows under way join at their next packet (midstream).
  * Returns the module's index (0..) or a negative status. */
 int nfm_worker_add_module(nfm_worker *worker, const nfm_module *module, const uint64_t *limits,
                           const uint32_t *types, nfm_error *err);

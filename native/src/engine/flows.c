@@ -81,7 +81,8 @@ void nfm__flow_set_level(nfm_worker *w, uint32_t index) {
     const nfm_subset *a = &w->subs.sets[flow->subs[0]], *b = &w->subs.sets[flow->subs[1]];
     uint8_t level = a->level > b->level ? a->level : b->level;
     uint8_t modules = nfm_graph_level(&w->graph, flow->modules);
-    flow->level = level > modules ? level : modules;
+    level = level > modules ? level : modules;
+    flow->level = nfm_graph_reach(&w->graph, flow->proto, level);
 }
 
 void nfm__flow_subscribe(nfm_worker *w, uint32_t index) {

@@ -132,15 +132,20 @@ static void tell_wanted(nfm_worker *w) {
     nfm_graph_set_wanted(&w->graph, wanted);
 }
 
+int nfm_worker_reserve_module(nfm_worker *w, const nfm_module *module, nfm_error *err) {
+    return w->started ? NFM_E_STATE : nfm_graph_reserve(&w->graph, module, err);
+}
+
 int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_t *limits,
                           const uint32_t *types, nfm_error *err) {
-    int index = nfm_graph_add(&w->graph, module, limits, types, err);
-    if (index < 0 || !w->started)
-        return index;
-    int rc = nfm_graph_start_late(&w->graph, (uint32_t)index, err);
-    if (rc == NFM_OK)
-        tell_wanted(w);
-    return rc == NFM_OK ? index : rc;
+    if (!w->started)
+        return nfm_graph_add(&w->graph, module, limits, types, err);
+    int rc = nfm_subs_changed(&w->subs); /* flows look anew what is done for them */
+    if (rc != NFM_OK)
+        return rc;
+    int index = nfm_graph_join(&w->graph, module, limits, types, err);
+    tell_wanted(w);
+    return index;
 }
 
 int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn process, void *state) {

@@ -11,23 +11,24 @@ from typing import Any
 
 from mesh._ffi import check, native
 from mesh.attached import attach_rings
-from mesh.columns import Memory, Schema
+from mesh.columns import Schema
 from mesh.control import messages as m
 from mesh.control.wire import LogPart, NFPart, catalogue_of, planned_nf
 from mesh.errors import NFError
 from mesh.eventlog import LogReader, LogWriter
 from mesh.events import Catalogue
 from mesh.fdpass import DescriptorClient, Handle
+from mesh.memory import Memory
 from mesh.native_nf import load
 from mesh.native_worker import Filters
 from mesh.nf import NF, Context
+from mesh.options import nf_config
 from mesh.plan import PlannedNF
 from mesh.publish import Block
 from mesh.registry import Registry
 from mesh.report import NFReport
 from mesh.seat import Heard, NativeProcess, Seat
 from mesh.sources import LogSource, RingSource, Source
-from mesh.spec import nf_config
 
 __all__ = ["Station"]
 
@@ -100,8 +101,14 @@ class Station:
         return list(found)
 
     def start(self) -> None:
-        """Calls the NF's `start`."""
+        """Calls the NF's `start`.
+
+        Raises:
+            NFError: it failed.
+        """
         self.seat.start(Context(self.part.nf, self.part.source, Path(self.part.out)))
+        if not self.seat.started:
+            raise self.stop().errors[0]
 
     def stop(self) -> NFReport:
         """Ends the log, calls `stop` and returns the report."""

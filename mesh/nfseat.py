@@ -101,8 +101,14 @@ class Station:
         return list(found)
 
     def start(self) -> None:
-        """Calls the NF's `start`."""
+        """Calls the NF's `start`.
+
+        Raises:
+            NFError: it failed.
+        """
         self.seat.start(Context(self.part.nf, self.part.source, Path(self.part.out)))
+        if not self.seat.started:
+            raise self.stop().errors[0]
 
     def stop(self) -> NFReport:
         """Ends the log, calls `stop` and returns the report."""

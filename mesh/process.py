@@ -33,10 +33,15 @@ it search all that is installed for plugins of a library that only checks its me
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a child runs as; None leaves the user as it is."""
+    """Whom a child runs as; None leaves the user as it is.
+
+    Attributes:
+        is_late: it is told its user, and becomes that by itself once it is loaded.
+    """
 
     uid: int | None = None
     gid: int | None = None
+    is_late: bool = False
 
     @property
     def effective_uid(self) -> int:
@@ -72,6 +77,9 @@ class Process:
     ) -> None:
         self.name, self.identity, self.cores = name, identity, tuple(cores)
         command = [sys.executable, "-P", "-m", module, "--parent", str(os.getpid()), *arguments]
+        if identity.is_late:
+            command.append(f"--user={identity.uid}:{identity.gid}")
+            identity = Identity()
         try:
             self._popen = _start([*command, secret_option], secret, identity, cores)
             self.pid = self._popen.pid

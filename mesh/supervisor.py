@@ -41,7 +41,7 @@ from mesh.host_objects import create_objects, grants_of, journal_name
 from mesh.journal import Journal
 from mesh.mailbox import Mailbox
 from mesh.objects import Objects
-from mesh.process import CANNOT_START, Identity
+from mesh.process import Identity
 from mesh.reconcile import host_changes
 from mesh.rundir import RunFolder
 from mesh.signals import signals_as_calls
@@ -386,7 +386,8 @@ class Supervisor:
             self.notices.append(text)
             return Identity()
         self._users += 1
-        return Identity(users.first + (self._users - 1) % MAX_NFS, users.group)
+        uid = users.first + (self._users - 1) % MAX_NFS
+        return Identity(uid, users.group, is_late=users.is_late)
 
     def _start(self, child: Child) -> None:
         if child.part is not None:
@@ -424,7 +425,7 @@ class Supervisor:
         _LOG.warning("%s: %s", child.name, child.last_exit)
         is_final = child.state == "failed"
         if child.part is not None:
-            name, where = child.name, "start" if status == CANNOT_START else "exit"
+            name, where = child.name, "exit" if child.had_begun else "start"
             failed = m.Failed(where=where, text=child.last_exit, fatal=is_final, name=name)
             self._control.send(failed)
             if is_final:

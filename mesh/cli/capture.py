@@ -84,6 +84,9 @@ def run(
 ) -> None:
     """Runs NFs over a capture, each in a process of its own, and prints what they found.
 
+    The sockets of a mesh are in a folder of its name below NFMESH_RUN (an environment variable;
+    default /run/nfmesh for root, $XDG_RUNTIME_DIR/nfmesh or /tmp/nfmesh-UID for others).
+
     [bold]Examples[/bold]
       nfmesh run --pcap day.pcap --nf http_log --nf dns_log
       nfmesh run --pcap day.pcap --nf syn_scan --set syn_scan.limit=100

@@ -110,6 +110,7 @@ void nfm_worker_free(nfm_worker *w) {
     nfm_pool_fini(&w->pool);
     nfm_table_fini(&w->table);
     nfm__objects_unmap(w);
+    nfm_region_fini(&w->choices);
     free(w->limbo);
     free(w->burst);
     free(w);
@@ -198,7 +199,8 @@ const nfm_mem *nfm_worker_mem(const nfm_worker *w) {
 
 void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
     size_t mapped = nfm__objects_size(w) + w->table.block_region.size +
-                    w->table.bucket_region.size + w->table.free_region.size;
+                    w->table.bucket_region.size + w->table.free_region.size + w->choices.size +
+                    w->delivery.flow_holds.size;
     uint64_t per_flow =
         NFM_FLOW_INFO_SIZE + w->table.stride + sizeof(uint32_t) + sizeof(nfm_limbo) +
         sizeof(nfm_bucket) * 3 / 8; /* a bucket per 4 flows, and its overflow share */

@@ -28,7 +28,8 @@ int measured_count(void *totals, const nfm_batch *batch);
 /* Processor time of this process, user and system. */
 uint64_t measured_cpu_ns(void);
 int64_t measured_monotonic_ns(void);
-/* Runs this process on number |which| (0 or 1) of the processors that it may use, when it has two. */
+/* Runs this process on number |which| (0 or 1) of the processors that it may use, when it has two.
+ */
 void measured_pin(int which);
 
 #endif

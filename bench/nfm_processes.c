@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One worker and its NFs, each a process of its own on shared memory, as `nfmesh run` has them: the
- * worker on one processor, the NFs on the other. A workload in memory goes through as fast as it can,
- * or paced, one packet at a time. Each process prints a JSON line of what it counted and cost; what
- * it cost is processor time from the first entry (the worker: packet) to the last.
+ * worker on one processor, the NFs on the other. A workload in memory goes through as fast as it
+ * can, or paced, one packet at a time. Each process prints a JSON line of what it counted and cost;
+ * what it cost is processor time from the first entry (the worker: packet) to the last.
  *
  * An NF is a function of this program, or any command (--nf "python -m ..."): it gets the arguments
  * --objects N,N,N,N,N --ring N --begin N --ready N, all of them descriptors. It reads a byte from
@@ -12,12 +12,12 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include "measured.h"
@@ -227,32 +227,53 @@ static void run_worker(const options *o, const shared *s) {
            ",\"cpu_ns\":%" PRIu64 ",\"want_packets\":%" PRIu64 ",\"want_bytes\":%" PRIu64
            ",\"want_flows\":%" PRIu64 "}\n",
            o->level->name, stats.packets, stats.flows_opened, end - begin,
-           truth.packets * o->passes,
-           (truth.stream_bytes[0] + truth.stream_bytes[1]) * o->passes, truth.flows * o->passes);
+           truth.packets * o->passes, (truth.stream_bytes[0] + truth.stream_bytes[1]) * o->passes,
+           truth.flows * o->passes);
     nfm_worker_free(worker);
     nfm_port_free(port);
 }
 
 static void parse(int argc, char **argv, options *o) {
     static const struct option longs[] = {
-        {"workload", required_argument, NULL, 'w'}, {"level", required_argument, NULL, 'l'},
-        {"packets", required_argument, NULL, 'n'},  {"passes", required_argument, NULL, 'p'},
-        {"nfs", required_argument, NULL, 's'},      {"spin-ns", required_argument, NULL, 'i'},
-        {"gap-ns", required_argument, NULL, 'g'},   {"nf", required_argument, NULL, 'c'},
+        {"workload", required_argument, NULL, 'w'},
+        {"level", required_argument, NULL, 'l'},
+        {"packets", required_argument, NULL, 'n'},
+        {"passes", required_argument, NULL, 'p'},
+        {"nfs", required_argument, NULL, 's'},
+        {"spin-ns", required_argument, NULL, 'i'},
+        {"gap-ns", required_argument, NULL, 'g'},
+        {"nf", required_argument, NULL, 'c'},
         {NULL, 0, NULL, 0},
     };
     int c;
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
-        case 'w': o->workload = optarg; break;
-        case 'l': o->level = measured_find_level(optarg); break;
-        case 'n': o->packets = strtoull(optarg, NULL, 10); break;
-        case 'p': o->passes = strtoull(optarg, NULL, 10); break;
-        case 's': o->nfs = (uint32_t)strtoul(optarg, NULL, 10); break;
-        case 'i': o->spin_ns = strtoll(optarg, NULL, 10); break;
-        case 'g': o->gap_ns = strtoll(optarg, NULL, 10); break;
-        case 'c': o->command = optarg; break;
-        default: measured_die("usage", "see parse() in bench/nfm_processes.c");
+        case 'w':
+            o->workload = optarg;
+            break;
+        case 'l':
+            o->level = measured_find_level(optarg);
+            break;
+        case 'n':
+            o->packets = strtoull(optarg, NULL, 10);
+            break;
+        case 'p':
+            o->passes = strtoull(optarg, NULL, 10);
+            break;
+        case 's':
+            o->nfs = (uint32_t)strtoul(optarg, NULL, 10);
+            break;
+        case 'i':
+            o->spin_ns = strtoll(optarg, NULL, 10);
+            break;
+        case 'g':
+            o->gap_ns = strtoll(optarg, NULL, 10);
+            break;
+        case 'c':
+            o->command = optarg;
+            break;
+        default:
+            measured_die("usage", "see parse() in bench/nfm_processes.c");
         }
     }
     if (o->nfs < 1 || o->nfs > MAX_NFS || o->passes == 0)

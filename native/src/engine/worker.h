@@ -60,6 +60,7 @@ struct nfm_worker {
     int port_error; /* first failure of a port, reported by run */
 
     bool started, finishing, time_known;
+    uint32_t full_bursts;  /* since receivers that sleep were woken */
     uint32_t finish_index; /* flows below are closed */
     int64_t now_ns, next_tick_ns;
     int64_t idle_ns[8], update_ns;

@@ -36,11 +36,12 @@ from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest, allocate
 from mesh.drainer import Drainer
 from mesh.errors import MeshError, ProcessError
-from mesh.fdpass import DescriptorService, make_token
+from mesh.fdpass import DescriptorService, Handle, make_token
 from mesh.host_objects import create_objects, grants_of, journal_name
 from mesh.journal import Journal
 from mesh.mailbox import Mailbox
 from mesh.objects import Objects
+from mesh.outputs import Outputs
 from mesh.process import Identity
 from mesh.reconcile import host_changes
 from mesh.rundir import RunFolder
@@ -121,7 +122,7 @@ class Supervisor:
     ) -> None:
         self.folder, self.settings = folder, settings or SupervisorSettings()
         users = self.settings.users
-        self.objects = Objects(users.owner)
+        self.objects, self.outputs = Objects(users.owner), Outputs()
         self.children: dict[str, Child] = {}
         self.notices: list[str] = list(folder.notices)
         try:
@@ -227,6 +228,7 @@ class Supervisor:
         self.service.close()
         self._selector.close()
         self.objects.close()
+        self.outputs.close()
         self.folder.close()
 
     def stats(self) -> HostStats:
@@ -326,12 +328,14 @@ class Supervisor:
         changes = host_changes(part, kept, planned)
         cores = self._place(part, [child.name for child in changes.start])
         create_objects(self.objects, part)
+        for child in part.children:
+            self.outputs.open(child.writes)
         for wanted in changes.start:
             self._add(wanted, cores.get(wanted.name, ()))
         parts = {child.name: child for child in part.children}
         for name in changes.regrant:
             self.children[name].part = parts[name]
-            self.service.extend(name, grants_of(self.objects, parts[name]))
+            self.service.extend(name, self._grants(parts[name]))
         for name in changes.stop:
             self.children[name].is_unwanted = True
             self._drainer.forget(name)
@@ -360,6 +364,7 @@ class Supervisor:
                 child.journal.close()
         if any(child.is_unwanted for child in self.children.values()) or self._ending_at:
             return
+        self.outputs.keep({name for child in self._part.children for name in child.writes})
         wanted = {o.name for o in self._part.objects}
         wanted |= {journal_name(name) for name in self.children}
         for name in [o.name for o in self.objects if o.name not in wanted]:
@@ -393,7 +398,7 @@ class Supervisor:
         if child.part is not None:
             child.key = make_token()
             uid = child.identity.effective_uid
-            self.service.offer(child.name, child.key, uid, grants_of(self.objects, child.part))
+            self.service.offer(child.name, child.key, uid, self._grants(child.part))
             self._send_keys()
         try:
             child.start(self.folder.path)
@@ -406,6 +411,9 @@ class Supervisor:
         process = child.process
         if process is not None:
             self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
+
+    def _grants(self, part: ChildPart) -> dict[str, Handle]:
+        return grants_of(self.objects, part, self.outputs)
 
     def _send_keys(self) -> None:
         keys = {c.name: c.key for c in self.children.values() if c.part is not None}

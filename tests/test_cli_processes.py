@@ -293,6 +293,37 @@ def test_status_watch_and_refused_changes_disturb_nobody(slow, tmp_path):
     assert found == {"slow": report["packets"], "first": report["packets"]}
 
 
+def test_a_spec_is_applied_to_what_runs(slow, tmp_path):
+    name, run = slow
+    spec = yaml.safe_load((tmp_path / "mesh.yaml").read_text())
+    file = tmp_path / "next.yaml"
+
+    def apply(*nfs, status=0, **more):
+        file.write_text(yaml.safe_dump({"nfs": [spec["nfs"][0], *nfs], **more}))
+        return objects("apply", file, "--mesh", name, status=status)
+
+    first = spec["nfs"][1]
+    [found] = apply(first, ports=spec["ports"])
+    assert not any(found[key] for key in ("added", "removed", "changed", "replaced"))
+    [joins] = apply(first, {"use": "./mine.py:Counts", "name": "second"})
+    assert (joins["added"], joins["removed"]) == (["second"], [])
+    [anew] = apply({**first, "ring": 1024})
+    assert (anew["removed"], anew["replaced"]) == (["second"], ["first"])
+    assert anew["reports"]["first"]["results"]["packets"] == anew["effective_from"] - 1
+    assert anew["replaced_from"] > anew["effective_from"]
+    assert apply(first, max_packets=7, status=2) == []
+    [status] = objects("status", name)
+    assert {row["nf"]: row["entries"] for row in status["rings"]}["first"] == 1024
+    nfmesh("stop", name)
+    report = ended(run)
+    found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
+    assert found == {
+        "slow": report["packets"],
+        "first": report["packets"] - anew["replaced_from"] + 1,
+        "second": anew["effective_from"] - joins["effective_from"],
+    }
+
+
 def test_a_killed_controller_does_not_change_what_is_found(slow):
     name, run = slow
     [found] = objects("status", name)

@@ -334,9 +334,10 @@ def outcome(
     mesh: Mesh, request: Change | None, nf: str, now: float
 ) -> dict[str, Any] | MeshError | None:
     """Returns what to answer, the error that takes the change back, or None to wait on."""
-    if isinstance(request, m.NfAdd) and nf in mesh.failures:
-        failed = mesh.failures[nf]
-        return PlanError(f"failed in {failed.where}: {failed.text}", nf=nf)
+    for name in _joining(mesh) if isinstance(request, m.NfAdd | m.Apply) else ():
+        if name in mesh.failures:
+            failed = mesh.failures[name]
+            return PlanError(f"failed in {failed.where}: {failed.text}", nf=name)
     if not (_supervisor_is_ready(mesh) and _worker_is_ready(mesh)):
         return SpecError("", "the run has ended") if mesh.eof is not None else None
     found: dict[str, Any] = {"effective_from": _effective_from(mesh)}
@@ -352,6 +353,8 @@ def outcome(
         return {"nf": nf, "report": result.report if result else None, **found}
     waiting = [p for p in mesh.processes.values() if p.ready < mesh.desired.revision]
     if any(p.role == "nf" and p.name in _nf_names(mesh) for p in waiting):
+        return None
+    if not all(_is_attached(mesh, name) for name in _joining(mesh)):
         return None
     return found
 

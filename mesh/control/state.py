@@ -226,8 +226,8 @@ class Mesh:
             return
         known = self.processes.get(name)
         if known is not None and known.session == message.session:
-            known.identity, known.seen_at = identity, now
-            known.watches = ()
+            known.seen_at = now
+            known.reconnected(identity)
         else:
             self.processes[name] = self._new_process(identity, message, body, now)
             self.failures.pop(name, None)

@@ -120,7 +120,7 @@ typedef struct nfm_ctx {
     const nfm_mem *mem;
     uint64_t wanted; /* built-in event bits that some subscriber or module wants */
     uint32_t index;  /* of this module in the worker */
-    uint32_t is_shared;
+    uint32_t is_hosted; /* on a core of its own: see "Modules on a core of their own" below */
 } nfm_ctx;
 
 /* one field of a raised event */

@@ -43,6 +43,14 @@ static inline bool nfm_subset_has(const nfm_subset *set, uint32_t sub) {
     return set->members[sub / 64] >> (sub % 64) & 1;
 }
 
+/* Whether some receiver of |set| wants application events of |type|. */
+static inline bool nfm_subset_wants(const nfm_subset *set, uint32_t type) {
+    for (uint32_t i = 0; i < set->n_app; i++)
+        if (type >= set->app[i].type_first && type <= set->app[i].type_last)
+            return true;
+    return false;
+}
+
 typedef struct nfm_subs {
     nfm_subscription sub[NFM_MAX_SUBS]; /* without a ring: free */
     uint32_t n;                         /* numbers ever used */

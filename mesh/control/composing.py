@@ -12,13 +12,14 @@ from mesh.control.desired import RESERVED, Desired
 from mesh.control.parts import RING_ENTRIES, Layout, Leaving, Parts, Placement, make_parts
 from mesh.control.wire import PortPart
 from mesh.errors import CapacityError, PlanError, SpecError
+from mesh.module import Phase
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.spec import NFSpec, Spec, user_events_of, uses_of
 
-__all__ = ["Composed", "compose_desired", "place_of"]
+__all__ = ["FIRST", "Composed", "compose_desired", "named", "place_of"]
 FIRST = 1
 """The revision that a run begins with."""
 
@@ -42,13 +43,16 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     Raises:
         MeshError: of the kinds that make_plan and check_capacity raise; the text names the place.
     """
-    spec = _named(desired.parsed, registry)
+    spec = named(desired.parsed, registry)
+    if not spec.ports:
+        raise SpecError("ports", "name a capture: ports: [{pcap: FILE}]")
     plan = make_plan(
         uses_of(spec, registry),
         events=user_events_of(spec),
         limits=spec.modules,
         registry=registry,
         numbers=desired.numbers or None,
+        kept=desired.modules,
     )
     modules = {m.name: registry.module(m.name) for m in plan.modules}
     names = [entry.name or "" for entry in spec.nfs]
@@ -61,6 +65,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         mode="file",
         config=config,
         modules=modules,
+        room=tuple(m for m in registry.modules() if m.phase in (Phase.TRACK, Phase.STREAM)),
         placements={entry.name or "": place_of(entry) for entry in spec.nfs},
         leaving={name: _leaving(gone) for name, gone in desired.leaving.items()},
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
@@ -70,8 +75,8 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
     numbers = plan.catalogue.numbers
-    numbered = replace(desired, spec=plain, numbers=numbers, joined=joined)
-    return Composed(numbered, plan, make_parts(plan, layout))
+    known = replace(desired, spec=plain, numbers=numbers, joined=joined, modules=tuple(modules))
+    return Composed(known, plan, make_parts(plan, layout))
 
 
 def place_of(entry: NFSpec) -> Placement:
@@ -91,8 +96,13 @@ def _leaving(gone: Mapping[str, Any]) -> Leaving:
     return Leaving(place_of(entry), bool(gone["has_log"]))
 
 
-def _named(spec: Spec, registry: Registry) -> Spec:
-    """Gives every NF the name that it has in the plan."""
+def named(spec: Spec, registry: Registry) -> Spec:
+    """Gives every NF the name that it has in the plan.
+
+    Raises:
+        PlanError: there is no such NF.
+        SpecError: a name is taken, or a number makes no sense.
+    """
     nfs: list[NFSpec] = []
     for i, entry in enumerate(spec.nfs):
         try:
@@ -108,6 +118,4 @@ def _named(spec: Spec, registry: Registry) -> Spec:
         nfs.append(entry.model_copy(update={"name": name}))
     if len(nfs) > MAX_RINGS:
         raise CapacityError(f"{len(nfs)} NFs; a worker has rings for {MAX_RINGS}")
-    if not spec.ports:
-        raise SpecError("ports", "name a capture: ports: [{pcap: FILE}]")
     return spec.model_copy(update={"nfs": nfs})

@@ -7,10 +7,11 @@
     NF          go: attaches, starts                       │ attached
     worker      go: takes packets, once all NFs do        ─┘
 
-A new NF is constructed before the worker subscribes it, so that nobody waits for its imports. An NF
-whose part changes holds first; the worker changes; then the NF is told, with the positions in its
-rings from which the change holds. An NF that leaves is told to drain after the worker has ended its
-subscriptions.
+An NF that does not come up before the first packet ends the run: it was asked for. One that fails
+later does not. A new NF is constructed before the worker subscribes it, so that nobody waits for
+its imports. An NF whose part changes holds first; the worker changes; then the NF is told, with the
+positions in its rings from which the change holds. An NF that leaves is told to drain after the
+worker has ended its subscriptions.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ def messages(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
     if mesh.now is None or mesh.is_over:
         if mesh.is_over or "controller" in mesh.failures:
             yield from _farewells(mesh)
+        return
+    if not mesh.has_begun and start_failures(mesh):
+        mesh.is_over = True
+        yield from _farewells(mesh)
         return
     yield from _plans(mesh)
     yield from _gos(mesh, now)
@@ -170,6 +175,7 @@ def _gos(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
             continue
         if _may_go(mesh, process, now):
             process.went = True
+            mesh.has_begun = mesh.has_begun or process.role == "worker"
             yield process, m.Go(revision=process.ready)
 
 
@@ -328,9 +334,10 @@ def outcome(
     mesh: Mesh, request: Change | None, nf: str, now: float
 ) -> dict[str, Any] | MeshError | None:
     """Returns what to answer, the error that takes the change back, or None to wait on."""
-    if isinstance(request, m.NfAdd) and nf in mesh.failures:
-        failed = mesh.failures[nf]
-        return PlanError(f"failed in {failed.where}: {failed.text}", nf=nf)
+    for name in _joining(mesh) if isinstance(request, m.NfAdd | m.Apply) else ():
+        if name in mesh.failures:
+            failed = mesh.failures[name]
+            return PlanError(f"failed in {failed.where}: {failed.text}", nf=name)
     if not (_supervisor_is_ready(mesh) and _worker_is_ready(mesh)):
         return SpecError("", "the run has ended") if mesh.eof is not None else None
     found: dict[str, Any] = {"effective_from": _effective_from(mesh)}
@@ -346,6 +353,8 @@ def outcome(
         return {"nf": nf, "report": result.report if result else None, **found}
     waiting = [p for p in mesh.processes.values() if p.ready < mesh.desired.revision]
     if any(p.role == "nf" and p.name in _nf_names(mesh) for p in waiting):
+        return None
+    if not all(_is_attached(mesh, name) for name in _joining(mesh)):
         return None
     return found
 

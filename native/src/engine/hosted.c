@@ -134,8 +134,10 @@ int nfm_worker_add_hosted_module(nfm_worker *w, const nfm_hosting *hosting, nfm_
     rc = host == NULL ? NFM_E_NOMEM : enlist(w, host, hosting, err);
     if (rc < 0 && host != NULL)
         free_host(host);
-    if (rc >= 0 && w->started)
-        nfm__tell_wanted(w);
+    if (rc >= 0 && w->started) { /* flows look anew what is done for them */
+        nfm__hosts_drain(w);
+        (void)nfm__change_subscriptions(w);
+    }
     return rc;
 }
 

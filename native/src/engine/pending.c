@@ -228,6 +228,8 @@ static void detach(nfm_worker *w, const nfm_pending *e) {
         nfm__flow_id(w, e->flow) != w->delivery.records[e->record].flow)
         return;
     flow->modules &= (uint16_t)~bit;
+    if (nfm__flow_is_stale(w, flow))
+        return; /* its next packet finds modules and level anew */
     uint8_t level = flow->level;
     nfm__flow_set_level(w, e->flow);
     if (flow->level == level)

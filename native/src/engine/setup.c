@@ -111,6 +111,7 @@ void nfm_worker_free(nfm_worker *w) {
     nfm_pool_fini(&w->pool);
     nfm_table_fini(&w->table);
     nfm__objects_unmap(w);
+    nfm_region_fini(&w->choices);
     free(w->limbo);
     free(w->burst);
     free(w);
@@ -132,15 +133,29 @@ void nfm__tell_wanted(nfm_worker *w) {
     nfm_graph_set_wanted(&w->graph, wanted);
 }
 
+/* Makes changed subscriptions effective; what was raised under the old ones is delivered first. */
+int nfm__change_subscriptions(nfm_worker *w) {
+    int rc = nfm_subs_changed(&w->subs);
+    nfm__hosts_subs_changed(w);
+    nfm__tell_wanted(w);
+    return rc;
+}
+
+int nfm_worker_reserve_module(nfm_worker *w, const nfm_module *module, nfm_error *err) {
+    return w->started ? NFM_E_STATE : nfm_graph_reserve(&w->graph, module, err);
+}
+
 int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_t *limits,
                           const uint32_t *types, nfm_error *err) {
-    int index = nfm_graph_add(&w->graph, module, limits, types, err);
-    if (index < 0 || !w->started)
-        return index;
-    int rc = nfm_graph_start_late(&w->graph, (uint32_t)index, err);
-    if (rc == NFM_OK)
-        nfm__tell_wanted(w);
-    return rc == NFM_OK ? index : rc;
+    if (!w->started)
+        return nfm_graph_add(&w->graph, module, limits, types, err);
+    nfm__hosts_drain(w);
+    int rc = nfm__change_subscriptions(w); /* flows look anew what is done for them */
+    if (rc != NFM_OK)
+        return rc;
+    int index = nfm_graph_join(&w->graph, module, limits, types, err);
+    nfm__tell_wanted(w);
+    return index;
 }
 
 int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn process, void *state) {
@@ -152,19 +167,11 @@ int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn proce
     return NFM_OK;
 }
 
-/* Makes changed subscriptions effective; what was raised under the old ones is delivered first. */
-static int change_subscriptions(nfm_worker *w) {
-    int rc = nfm_subs_changed(&w->subs);
-    nfm__hosts_subs_changed(w);
-    nfm__tell_wanted(w);
-    return rc;
-}
-
 int nfm_worker_subscribe(nfm_worker *w, const nfm_subscription *subscription) {
     nfm__hosts_drain(w);
     int number = nfm_subs_add(&w->subs, subscription);
     if (number >= 0 && w->started) {
-        int rc = change_subscriptions(w);
+        int rc = nfm__change_subscriptions(w);
         return rc == NFM_OK ? number : rc;
     }
     return number;
@@ -173,7 +180,7 @@ int nfm_worker_subscribe(nfm_worker *w, const nfm_subscription *subscription) {
 int nfm_worker_unsubscribe(nfm_worker *w, uint32_t subscription) {
     nfm__hosts_drain(w);
     int rc = nfm_subs_remove(&w->subs, subscription);
-    return rc == NFM_OK && w->started ? change_subscriptions(w) : rc;
+    return rc == NFM_OK && w->started ? nfm__change_subscriptions(w) : rc;
 }
 
 int nfm_worker_start(nfm_worker *w, nfm_error *err) {
@@ -199,7 +206,8 @@ const nfm_mem *nfm_worker_mem(const nfm_worker *w) {
 
 void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
     size_t mapped = nfm__objects_size(w) + w->table.block_region.size +
-                    w->table.bucket_region.size + w->table.free_region.size;
+                    w->table.bucket_region.size + w->table.free_region.size + w->choices.size +
+                    w->delivery.flow_holds.size;
     uint64_t per_flow =
         NFM_FLOW_INFO_SIZE + w->table.stride + sizeof(uint32_t) + sizeof(nfm_limbo) +
         sizeof(nfm_bucket) * 3 / 8; /* a bucket per 4 flows, and its overflow share */

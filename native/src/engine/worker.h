@@ -35,6 +35,9 @@ enum nfm_core_counter {
     NFM_CC_FRAGMENT_UNKNOWN, /* fragment while ip_defrag does not run */
     NFM_CC_RAISE_LIMIT,      /* application event dropped: no field space or record */
     NFM_CC_TIME_BACK,        /* packet older than the one before: given its time */
+    NFM_CC_COMMAND_BAD,      /* command of a receiver that makes no sense */
+    NFM_CC_COMMAND_LATE,     /* command about a flow that has ended */
+    NFM_CC_CHOICES_FULL,     /* command about a flow: too many different choices */
     NFM_CC_COUNT
 };
 
@@ -74,7 +77,8 @@ struct nfm_worker {
     struct nfm_hosts *hosts;      /* modules on cores of their own; NULL: none */
     struct nfm_module_host *host; /* this is no worker, but what a hosted module sees of one */
 
-    nfm_limbo *limbo; /* circular, max_flows entries */
+    nfm_region choices; /* u32 by flow index: what receivers chose there; mapped on first use */
+    nfm_limbo *limbo;   /* circular, max_flows entries */
     uint32_t limbo_head, limbo_tail;
 
     uint64_t core_counters[NFM_CC_COUNT];
@@ -119,6 +123,8 @@ static inline bool nfm__is_power_of_two(uint64_t n) {
 
 /* Tells the modules what subscribers want now. */
 void nfm__tell_wanted(nfm_worker *w);
+/* Makes changed subscriptions effective; what is pending must be delivered before. */
+int nfm__change_subscriptions(nfm_worker *w);
 
 /* ---- services.c ---- */
 
@@ -159,6 +165,13 @@ void nfm__flow_set_level(nfm_worker *w, uint32_t index);
  */
 void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *packet,
                                nfm_work before);
+
+/* ---- commands.c: what receivers ask for ---- */
+
+/* Takes all commands that are there. Between bursts, between collecting and releasing. */
+void nfm__commands_take(nfm_worker *w);
+uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index);
+void nfm__flow_forget_choice(nfm_worker *w, uint32_t index);
 
 /* ---- path.c: the way of one packet ---- */
 

@@ -73,6 +73,15 @@ def test_a_spec_runs_with_files_beside_it(tmp_path):
     assert apart["nfs"][0]["results"]["packets"] == apart["packets"] == len(conversation())
 
 
+def test_a_spec_says_how_long_a_process_may_be_silent(tmp_path):
+    nfs = [{"use": "./mine.py:Hangs", "restart": "never"}, {"use": "./mine.py:Counts"}]
+    write_spec(tmp_path, nfs=nfs, ports=[{"pcap": str(OFFICE)}], patience={"run": 0.5})
+    [found] = objects("run", tmp_path / "mesh.yaml", status=1)
+    [error] = found["nfs"][0]["errors"]
+    assert "no sign of life for 0." in error
+    assert found["nfs"][1]["results"]["packets"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -144,6 +153,10 @@ class Streams(NF):
     def results(self):
         late, whole = sorted(self.ports[True]), sorted(self.ports[False])
         return {"bytes": self.bytes, "joined": self.joined, "late": late, "whole": whole}
+
+class Hangs(NF):
+    @on("packet")
+    def see(self, batch): time.sleep(3600)
 
 class Broken(NF):
     def __init__(self): raise RuntimeError("broken on purpose")

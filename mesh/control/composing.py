@@ -17,7 +17,7 @@ from mesh.native_worker import worker_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.spec import NFSpec, Spec, user_events_of, uses_of
+from mesh.spec import NFSpec, PatienceSpec, Spec, user_events_of, uses_of
 
 __all__ = ["FIRST", "Composed", "compose_desired", "named", "place_of"]
 FIRST = 1
@@ -30,11 +30,13 @@ class Composed:
 
     Attributes:
         desired: what was asked for, with the names of all NFs and the ids of all event types.
+        patience: how long processes may be silent.
     """
 
     desired: Desired
     plan: Plan
     parts: Parts
+    patience: PatienceSpec
 
 
 def compose_desired(desired: Desired, registry: Registry) -> Composed:
@@ -76,7 +78,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     plain = spec.model_dump(mode="json", exclude_unset=True)
     numbers = plan.catalogue.numbers
     known = replace(desired, spec=plain, numbers=numbers, joined=joined, modules=tuple(modules))
-    return Composed(known, plan, make_parts(plan, layout))
+    return Composed(known, plan, make_parts(plan, layout), spec.patience)
 
 
 def place_of(entry: NFSpec) -> Placement:

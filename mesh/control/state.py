@@ -116,6 +116,7 @@ class Mesh:
         self.results: dict[str, m.Result] = {}
         self.failures: dict[str, m.Failed] = {}
         self.notices: list[str] = []
+        self.metrics = ""
         self.refused: Counter[str] = Counter()
         self.eof: m.Eof | None = None
         self.pending: Pending | None = None

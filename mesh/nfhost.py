@@ -110,8 +110,9 @@ class NFHost:
 
     def _give_up(self, error: MeshError) -> None:
         where = {NFMissing: "import", NFError: "start"}.get(type(error), "plan")
-        self.journal.last_words(str(error))
-        self.control.send(m.Failed(where=where, text=str(error), fatal=True))
+        text = f"{error}{_remedy(error)}"
+        self.journal.last_words(text)
+        self.control.send(m.Failed(where=where, text=text, fatal=True))
 
     # ---- beginning -----------------------------------------------------------------------
 
@@ -187,6 +188,8 @@ class NFHost:
                 return
             if isinstance(found, m.Drain | m.Leave):
                 self._leave(found)
+            elif isinstance(found, m.Hold):
+                self.control.send(m.Held(revision=found.revision))
             elif isinstance(found, m.Watch) and self._station is not None:
                 self._station.watched = tuple(found.events)
 
@@ -248,6 +251,15 @@ class NFHost:
             self.journal.beat(Phase.ENDING)
             if isinstance(self.control.poll(POLL_S), m.Leave):
                 return
+
+
+def _remedy(error: MeshError) -> str:
+    if isinstance(error, NFError) and isinstance(error.cause, PermissionError):
+        return (
+            f"; the NF runs as user {os.getuid()}: a file that it writes is opened for it when "
+            "NF.writes names the option with its path and NF.start uses ctx.open"
+        )
+    return ""
 
 
 def _result(report: NFReport) -> m.Result:

@@ -23,6 +23,7 @@ from mesh.native_nf import load
 from mesh.native_worker import Filters
 from mesh.nf import NF, Context
 from mesh.options import nf_config
+from mesh.outputs import PREFIX, output_paths
 from mesh.plan import PlannedNF
 from mesh.publish import Block
 from mesh.registry import Registry
@@ -72,6 +73,7 @@ class Station:
         self.log: LogWriter | None = None
         self._log_readers: dict[str, int] = {}
         self._logs: list[LogSource] = []
+        self._files: dict[str, int] = {}
 
     def attach(self, client: DescriptorClient) -> list[Source]:
         """Maps the rings, the own log and those that the NF reads."""
@@ -86,6 +88,9 @@ class Station:
             self.log = _with(client, part.log, LogWriter)
             self._add_readers(client, part.readers)
         self._logs = self._open_logs(client, part.reads)
+        files = output_paths(self._planned.cls, self._planned.options, part.out)
+        for name, handle in client.fetch([f"{PREFIX}{path}" for path in files]).items():
+            self._files[name.removeprefix(PREFIX)] = handle.fd
         return [*sources, *self._logs]
 
     def attach_new_logs(self, client: DescriptorClient, part: NFPart) -> list[Source]:
@@ -106,7 +111,8 @@ class Station:
         Raises:
             NFError: it failed.
         """
-        self.seat.start(Context(self.part.nf, self.part.source, Path(self.part.out)))
+        part = self.part
+        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files))
         if not self.seat.started:
             raise self.stop().errors[0]
 
@@ -149,6 +155,8 @@ class Station:
         """Frees native code and logs."""
         while self._cleanups:
             self._cleanups.pop()()
+        for fd in self._files.values():
+            os.close(fd)
         for log in self._logs:
             log.reader.close()
         if self.log is not None:

@@ -36,11 +36,12 @@ from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest, allocate
 from mesh.drainer import Drainer
 from mesh.errors import MeshError, ProcessError
-from mesh.fdpass import DescriptorService, make_token
+from mesh.fdpass import DescriptorService, Handle, make_token
 from mesh.host_objects import create_objects, grants_of, journal_name
 from mesh.journal import Journal
 from mesh.mailbox import Mailbox
 from mesh.objects import Objects
+from mesh.outputs import Outputs
 from mesh.process import Identity
 from mesh.reconcile import host_changes
 from mesh.rundir import RunFolder
@@ -121,7 +122,7 @@ class Supervisor:
     ) -> None:
         self.folder, self.settings = folder, settings or SupervisorSettings()
         users = self.settings.users
-        self.objects = Objects(users.owner)
+        self.objects, self.outputs = Objects(users.owner), Outputs()
         self.children: dict[str, Child] = {}
         self.notices: list[str] = list(folder.notices)
         try:
@@ -134,6 +135,7 @@ class Supervisor:
         self._part, self._first = HostPart((), (), {}), first
         self._drainer = Drainer(self.objects)
         self._finished: m.Finished | None = None
+        self._late: m.PlanPart | None = None
         self._stop_at = self._ending_at = 0.0
         self._ticked_at = self._awake_since = 0.0
         self._signals = 0
@@ -227,6 +229,7 @@ class Supervisor:
         self.service.close()
         self._selector.close()
         self.objects.close()
+        self.outputs.close()
         self.folder.close()
 
     def stats(self) -> HostStats:
@@ -257,6 +260,9 @@ class Supervisor:
                 self._start(child)
         self._drainer.drain()
         self._drop_unused()
+        late, self._late = self._late, None
+        if late is not None:
+            self._apply(late)
         if os.getpid() == 1:
             self._reap_orphans()
         if self._stop_at and now > self._stop_at and not self._ending_at:
@@ -310,6 +316,9 @@ class Supervisor:
         is_first = not self._part.children
         try:
             part = from_wire(HostPart, message.part)
+            if any(self._is_leaving(child.name) for child in part.children):
+                self._late = message
+                return
             self._change(part)
         except MeshError as error:
             self._control.send(m.Failed(where="host", text=str(error), fatal=is_first))
@@ -320,18 +329,25 @@ class Supervisor:
         self._part = part
         self._control.send(m.Ready(revision=message.revision))
 
+    def _is_leaving(self, name: str) -> bool:
+        """True when the last child of this name has still to end: the next waits for it."""
+        child = self.children.get(name)
+        return child is not None and child.is_unwanted and not self._ending_at
+
     def _change(self, part: HostPart) -> None:
         kept = {c.name: c.part for c in self.children.values() if c.part and not c.is_unwanted}
         planned = {o.name for o in self._part.objects if o.name in self.objects}
         changes = host_changes(part, kept, planned)
         cores = self._place(part, [child.name for child in changes.start])
         create_objects(self.objects, part)
+        for child in part.children:
+            self.outputs.open(child.writes)
         for wanted in changes.start:
             self._add(wanted, cores.get(wanted.name, ()))
         parts = {child.name: child for child in part.children}
         for name in changes.regrant:
             self.children[name].part = parts[name]
-            self.service.extend(name, grants_of(self.objects, parts[name]))
+            self.service.extend(name, self._grants(parts[name]))
         for name in changes.stop:
             self.children[name].is_unwanted = True
             self._drainer.forget(name)
@@ -360,6 +376,7 @@ class Supervisor:
                 child.journal.close()
         if any(child.is_unwanted for child in self.children.values()) or self._ending_at:
             return
+        self.outputs.keep({name for child in self._part.children for name in child.writes})
         wanted = {o.name for o in self._part.objects}
         wanted |= {journal_name(name) for name in self.children}
         for name in [o.name for o in self.objects if o.name not in wanted]:
@@ -393,7 +410,7 @@ class Supervisor:
         if child.part is not None:
             child.key = make_token()
             uid = child.identity.effective_uid
-            self.service.offer(child.name, child.key, uid, grants_of(self.objects, child.part))
+            self.service.offer(child.name, child.key, uid, self._grants(child.part))
             self._send_keys()
         try:
             child.start(self.folder.path)
@@ -406,6 +423,9 @@ class Supervisor:
         process = child.process
         if process is not None:
             self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
+
+    def _grants(self, part: ChildPart) -> dict[str, Handle]:
+        return grants_of(self.objects, part, self.outputs)
 
     def _send_keys(self) -> None:
         keys = {c.name: c.key for c in self.children.values() if c.part is not None}

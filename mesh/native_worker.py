@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh._ffi import check, check_pointer, native
-from mesh.columns import Memory
 from mesh.errors import SpecError, did_you_mean
 from mesh.events import Catalogue, shared_fields
+from mesh.memory import Memory
 from mesh.module import ModuleInfo
 from mesh.native_filter import NativeFilter
 from mesh.plan import Part, PlannedModule

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh.events import Catalogue
 from mesh.module import Phase
-from mesh.nf import NF
+
+if TYPE_CHECKING:
+    from mesh.nf import NF
 
 __all__ = [
     "Edge",

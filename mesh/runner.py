@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mesh.compose import NFUse, UserEvent, build_catalogue, compose
-from mesh.engine import Engine
 from mesh.errors import NFMissing, PlanError, UnknownEvent, UnraisedEvent
 from mesh.events import Catalogue
 from mesh.native_events import core_events
@@ -106,6 +105,8 @@ def replay(
         PlanError: the NFs cannot be composed.
         NativeError: the capture cannot be read.
     """
+    from mesh.engine import Engine  # the processes of a mesh compose, and have no use for it
+
     found = registry or Registry.installed()
     plan = make_plan(nfs, events=events, limits=limits, registry=found)
     config = {**(worker or {}), "verify_checksums": int(checksums == "verify")}

@@ -19,10 +19,11 @@ import numpy as np
 
 from mesh._ffi import native
 from mesh.batch import EventBatch
-from mesh.columns import DESC, Memory, Schema
+from mesh.columns import DESC, Schema
 from mesh.commands import Commands, FlowControl, Group
 from mesh.errors import NFError
 from mesh.events import Catalogue
+from mesh.memory import Memory
 from mesh.nf import NF, Context
 from mesh.plan import PlannedNF
 from mesh.publish import Block, Published, Row, encode

@@ -19,7 +19,7 @@ from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.spec import NFSpec, Spec, user_events_of, uses_of
 
-__all__ = ["Composed", "compose_desired", "place_of"]
+__all__ = ["FIRST", "Composed", "compose_desired", "place_of"]
 FIRST = 1
 """The revision that a run begins with."""
 

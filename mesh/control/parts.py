@@ -31,6 +31,7 @@ from mesh.control.wire import (
 )
 from mesh.errors import SpecError
 from mesh.module import ModuleInfo
+from mesh.outputs import output_paths
 from mesh.plan import Plan, PlannedNF, PlannedSubscription
 
 __all__ = [
@@ -275,7 +276,9 @@ def _host(
     objects += [ObjectPart(r.cursor, "cursor") for nf in nfs.values() for r in nf.reads]
     objects += [ObjectPart(_checkpoint(name), "checkpoint") for name in names]
     children = [_worker_child(worker, layout) for worker in workers.values()]
-    children += [_nf_child(nf, layout.placements[name]) for name, nf in nfs.items()]
+    children += [
+        _nf_child(nfs[nf.name], layout.placements[nf.name], _files(nf, layout)) for nf in plan.nfs
+    ]
     children += [_leaving_child(name, gone) for name, gone in layout.leaving.items()]
     return HostPart(
         children=tuple(children),
@@ -295,7 +298,11 @@ def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
     )
 
 
-def _nf_child(part: NFPart, place: Placement) -> ChildPart:
+def _files(planned: PlannedNF, layout: Layout) -> tuple[str, ...]:
+    return tuple(f"file/{path}" for path in output_paths(planned.cls, planned.options, layout.out))
+
+
+def _nf_child(part: NFPart, place: Placement, files: tuple[str, ...]) -> ChildPart:
     rings = tuple(ring.ring for ring in part.rings)
     own_log = (part.log,) if part.log else ()
     cursors = tuple(log.cursor for log in part.reads)
@@ -304,7 +311,7 @@ def _nf_child(part: NFPart, place: Placement) -> ChildPart:
         role="nf",
         cores=place.cores,
         restart=place.restart,
-        writes=(*rings, *own_log, *cursors, _checkpoint(part.nf)),
+        writes=(*rings, *own_log, *cursors, _checkpoint(part.nf), *files),
         reads=(
             *(name for ring in part.rings for name in ring.objects),
             *(log.log for log in part.reads),

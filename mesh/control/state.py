@@ -116,7 +116,7 @@ class Mesh:
         self.eof: m.Eof | None = None
         self.pending: Pending | None = None
         self.stopping = ""
-        self.is_over = False
+        self.is_over = self.has_begun = False
         self.watched: frozenset[str] = frozenset()
         self._waiting: deque[tuple[bytes, Envelope, Change]] = deque()
         self._out: list[Action] = []
@@ -198,6 +198,7 @@ class Mesh:
             process.has_applied(body)
         elif isinstance(body, m.Attached):
             process.attached = process.went = True
+            self.has_begun = self.has_begun or process.role == "worker"
         elif isinstance(body, m.Drained):
             process.drained = True
         elif isinstance(body, m.Held):
@@ -225,6 +226,7 @@ class Mesh:
         else:
             self.processes[name] = self._new_process(identity, message, body, now)
             self.failures.pop(name, None)
+            self.has_begun = self.has_begun or body.revision > 0
         self._send(identity, name, m.Seen(revision=self.processes[name].holds))
 
     def _new_process(

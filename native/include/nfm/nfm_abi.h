@@ -370,6 +370,39 @@ int nfm_port_mem_push(nfm_port *port, const uint8_t *frame, uint32_t len, uint32
 /* Serves the pushed frames |passes| times; each pass adds |span_ns| to time and shifts IPv4
  * addresses (both, checksum-neutral), so that a loop is new traffic. */
 int nfm_port_mem_loop(nfm_port *port, uint64_t passes, int64_t span_ns);
+
+/* A queue of a DPDK ethdev: a NIC's virtual function, or a virtual device. The library that does it
+ * is loaded then. DPDK's environment (EAL) begins once per process, with the first port's words;
+ * the queues of one device belong to worker threads of one process. */
+typedef struct nfm_dpdk_config {
+    const char *eal;    /* EAL arguments, blanks between; NULL: "--in-memory --no-telemetry" */
+    const char *device; /* "0000:3b:02.1", "net_null0,size=60"; NULL: the first there is */
+    uint16_t queue, n_queues; /* this port's, and how many there are (0: 1): RSS over all */
+    uint16_t rx_desc, tx_desc; /* 0: 1024; as many slots the NIC may hold */
+    uint32_t mtu;        /* 0: as it is */
+    uint8_t promiscuous; /* 1: all frames */
+    uint8_t copy;        /* enum nfm_copy */
+} nfm_dpdk_config;
+
+enum nfm_copy {
+    NFM_COPY_AUTO = 0,   /* only where the device hands its buffers on to others */
+    NFM_COPY_ALWAYS = 1, /* frames are copied out of and into the device's own memory */
+    NFM_COPY_NEVER = 2   /* the device reads and writes slots; afxdp: the driver's zero-copy */
+};
+
+nfm_port *nfm_port_dpdk_open(const nfm_dpdk_config *config, nfm_error *err);
+
+/* A queue of an interface through AF_XDP: the kernel reads and writes the slots themselves. */
+typedef struct nfm_afxdp_config {
+    const char *interface;
+    uint32_t queue;
+    uint32_t rx_size, tx_size; /* entries of the rings, powers of two; 0: 2048 */
+    uint8_t generic;     /* 1: the kernel's generic XDP; 0: the driver's, generic where it has none */
+    uint8_t copy;        /* enum nfm_copy: between the driver and the slots */
+    uint8_t promiscuous;
+} nfm_afxdp_config;
+
+nfm_port *nfm_port_afxdp_open(const nfm_afxdp_config *config, nfm_error *err);
 void nfm_port_stats_get(const nfm_port *port, nfm_port_stats *out);
 const char *nfm_port_warning(const nfm_port *port); /* NULL, or one line (truncated file: offset) */
 void nfm_port_free(nfm_port *port);

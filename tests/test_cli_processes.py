@@ -120,7 +120,7 @@ class Slow(NF):
     def see(self, batch):
         self.n += len(batch)
         self.publish(Tick(entries=self.n))
-        time.sleep(0.01)
+        time.sleep(0.04)
     def results(self): return {"packets": self.n}
 
 class Counts(NF):

@@ -33,6 +33,7 @@ from mesh.uses import NFUse, SubscriptionOverride, UserEvent
 __all__ = [
     "EventSpec",
     "NFSpec",
+    "PatienceSpec",
     "PortSpec",
     "Spec",
     "SubscriptionSpec",
@@ -109,6 +110,18 @@ class PortSpec(_Model):
     pcap: Annotated[str, Field(description="capture file")]
 
 
+class PatienceSpec(_Model):
+    """Seconds without a sign of life after which a process hangs: it is killed, then restarted."""
+
+    start: Annotated[
+        float, Field(ge=0.1, le=3600, description="until an NF is constructed and has started")
+    ] = 30.0
+    run: Annotated[
+        float, Field(ge=0.1, le=3600, description="in one call of a handler, or between two")
+    ] = 10.0
+    end: Annotated[float, Field(ge=0.1, le=3600, description="in an NF's stop and results")] = 60.0
+
+
 class Spec(_Model):
     """A whole spec."""
 
@@ -132,6 +145,13 @@ class Spec(_Model):
         Literal["ignore", "verify"], Field(description="whether bad checksums count")
     ] = "ignore"
     out: Annotated[str, Field(description="folder for files that NFs write")] = "."
+    metrics_port: Annotated[
+        int | None,
+        Field(ge=0, le=65535, description="Prometheus endpoint on 127.0.0.1; 0 any, none: off"),
+    ] = None
+    patience: Annotated[
+        PatienceSpec, Field(description="how long a process may be silent before it is killed")
+    ] = PatienceSpec()
 
 
 def load(path: Path) -> Spec:
@@ -256,6 +276,7 @@ _CHILDREN: Mapping[str, type[_Model]] = {
     "nfs": NFSpec,
     "events": EventSpec,
     "ports": PortSpec,
+    "patience": PatienceSpec,
     "subscriptions": SubscriptionSpec,
 }
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -73,6 +74,15 @@ def test_a_spec_runs_with_files_beside_it(tmp_path):
     assert apart["nfs"][0]["results"]["packets"] == apart["packets"] == len(conversation())
 
 
+def test_a_spec_says_how_long_a_process_may_be_silent(tmp_path):
+    nfs = [{"use": "./mine.py:Hangs", "restart": "never"}, {"use": "./mine.py:Counts"}]
+    write_spec(tmp_path, nfs=nfs, ports=[{"pcap": str(OFFICE)}], patience={"run": 0.5})
+    [found] = objects("run", tmp_path / "mesh.yaml", status=1)
+    [error] = found["nfs"][0]["errors"]
+    assert "no sign of life for 0." in error
+    assert found["nfs"][1]["results"]["packets"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -120,7 +130,7 @@ class Slow(NF):
     def see(self, batch):
         self.n += len(batch)
         self.publish(Tick(entries=self.n))
-        time.sleep(0.04)
+        time.sleep(0.03)
     def results(self): return {"packets": self.n}
 
 class Counts(NF):
@@ -144,6 +154,10 @@ class Streams(NF):
     def results(self):
         late, whole = sorted(self.ports[True]), sorted(self.ports[False])
         return {"bytes": self.bytes, "joined": self.joined, "late": late, "whole": whole}
+
+class Hangs(NF):
+    @on("packet")
+    def see(self, batch): time.sleep(3600)
 
 class Broken(NF):
     def __init__(self): raise RuntimeError("broken on purpose")
@@ -170,7 +184,7 @@ def held_back(folder, frames, *nfs):
     """Runs a mesh whose first NF is slow."""
     write_capture(folder / "x.pcapng", frames)
     slow = {"use": "./mine.py:Slow", "ring": 64}
-    write_spec(folder, nfs=[slow, *nfs], ports=[{"pcap": "x.pcapng"}])
+    write_spec(folder, nfs=[slow, *nfs], ports=[{"pcap": "x.pcapng"}], metrics_port=0)
     name = f"test-{os.getpid()}"
     command = [*NFMESH, "run", folder / "mesh.yaml", "--name", name, "--json"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -274,7 +288,13 @@ def test_status_watch_and_refused_changes_disturb_nobody(slow, tmp_path):
     assert len({rows[each]["pid"] for each in ("controller", "worker-0", "slow", "first")}) == 4
     assert {each["name"] for each in found["objects"]} >= {"w0/packets", "ring/slow/w0"}
     assert all(each["backing"] for each in found["objects"])
-    assert "w0/packets" in nfmesh("status", name).stdout
+    text = nfmesh("status", name).stdout
+    for shown in ("w0/packets", "network functions", "ring/slow/w0", "port ", found["metrics"]):
+        assert shown in text
+    with urllib.request.urlopen(found["metrics"]) as answer:
+        lines = answer.read().decode().splitlines()
+    [packets] = [line for line in lines if line.startswith("nfmesh_worker_packets_total")]
+    assert float(packets.split()[-1]) >= found["workers"]["worker-0"]["statistics"]["packets"]
     watched = objects("watch", "slow", "--mesh", name, "--count", "3")
     assert [each["event"] for each in watched] == ["slow.tick"] * 3
     assert watched[0]["fields"]["entries"] < watched[-1]["fields"]["entries"]
@@ -291,6 +311,37 @@ def test_status_watch_and_refused_changes_disturb_nobody(slow, tmp_path):
     report = ended(run)
     found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
     assert found == {"slow": report["packets"], "first": report["packets"]}
+
+
+def test_a_spec_is_applied_to_what_runs(slow, tmp_path):
+    name, run = slow
+    spec = yaml.safe_load((tmp_path / "mesh.yaml").read_text())
+    file = tmp_path / "next.yaml"
+
+    def apply(*nfs, status=0, **more):
+        file.write_text(yaml.safe_dump({"nfs": [spec["nfs"][0], *nfs], **more}))
+        return objects("apply", file, "--mesh", name, status=status)
+
+    first = spec["nfs"][1]
+    [found] = apply(first, ports=spec["ports"])
+    assert not any(found[key] for key in ("added", "removed", "changed", "replaced"))
+    [joins] = apply(first, {"use": "./mine.py:Counts", "name": "second"})
+    assert (joins["added"], joins["removed"]) == (["second"], [])
+    [anew] = apply({**first, "ring": 1024})
+    assert (anew["removed"], anew["replaced"]) == (["second"], ["first"])
+    assert anew["reports"]["first"]["results"]["packets"] == anew["effective_from"] - 1
+    assert anew["replaced_from"] > anew["effective_from"]
+    assert apply(first, max_packets=7, status=2) == []
+    [status] = objects("status", name)
+    assert {row["nf"]: row["entries"] for row in status["rings"]}["first"] == 1024
+    nfmesh("stop", name)
+    report = ended(run)
+    found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
+    assert found == {
+        "slow": report["packets"],
+        "first": report["packets"] - anew["replaced_from"] + 1,
+        "second": anew["effective_from"] - joins["effective_from"],
+    }
 
 
 def test_a_killed_controller_does_not_change_what_is_found(slow):

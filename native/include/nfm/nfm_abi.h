@@ -911,6 +911,8 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_
 /* Lets a receiver hold up to |holds| records past its tail; before its first entry. All receivers'
  * holds must leave three quarters of the records and half of the slots of each size. */
 int nfm_worker_allow_holds(nfm_worker *worker, nfm_ring *ring, uint32_t holds, nfm_error *err);
+/* Takes what receivers have asked for, as nfm_worker_run does; not from within it. */
+void nfm_worker_take_commands(nfm_worker *worker);
 /* Ends a receiver: no entry of it holds memory any longer. Its subscriptions must be gone. */
 int nfm_worker_remove_ring(nfm_worker *worker, nfm_ring *ring);
 /* Says on all shared rings that nothing follows: waiting receivers see NFM_RING_ENDED. */

@@ -163,7 +163,7 @@ static void settle(nfm_worker *w, uint64_t native_at_least) {
     nfm_delivery_publish(&w->delivery);
     serve_native(w, native_at_least);
     nfm_delivery_collect(&w->delivery);
-    nfm__commands_take(w);
+    nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
     nfm__flow_recycle(w);
 }

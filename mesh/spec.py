@@ -89,6 +89,9 @@ class NFSpec(_Model):
     restart: Annotated[
         Literal["always", "on-failure", "never"], Field(description="when its process ends")
     ] = "on-failure"
+    hold: Annotated[
+        int | None, Field(ge=0, le=4096, description="entries that it may keep at once")
+    ] = None
     ring: Annotated[
         int | None, Field(ge=64, le=1 << 20, description="entries of its ring, a power of two")
     ] = None
@@ -252,6 +255,7 @@ def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
         mode=entry.mode,
         stage=entry.stage,
         domain=entry.domain,
+        holds=entry.hold,
         path=path,
     )
 

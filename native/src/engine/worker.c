@@ -169,7 +169,7 @@ static void settle(nfm_worker *w, bool at_once) {
     nfm_delivery_wake(&w->delivery, w->full_bursts == 0);
     serve_native(w, at_once ? 1 : NATIVE_BATCH);
     nfm_delivery_collect(&w->delivery);
-    nfm__commands_take(w);
+    nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
     nfm__flow_recycle(w);
 }

@@ -169,8 +169,6 @@ void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *
 
 /* ---- commands.c: what receivers ask for ---- */
 
-/* Takes all commands that are there. Between bursts, between collecting and releasing. */
-void nfm__commands_take(nfm_worker *w);
 uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index);
 void nfm__flow_forget_choice(nfm_worker *w, uint32_t index);
 

@@ -199,6 +199,39 @@ static void gso_frames_pass_in_blocks(void) {
     gso_frames_pass(1);
 }
 
+/* The tag is put back in front of what the kernel's header names, and the whole is sent again. */
+static void tagged_gso_frames_pass(void) {
+    bench b = setup(64, 4);
+    make_pair();
+    static uint8_t frame[BIG + 4], got_frame[BIG + 100];
+    struct virtio_net_hdr vnet = GSO;
+    vnet.hdr_len += 4;
+    vnet.csum_start += 4;
+    fill_tcp(frame, BIG);
+    memmove(frame + 16, frame + 12, BIG - 12);
+    memcpy(frame + 12, "\x81\x00\x20\x05", 4);
+    for (uint32_t block_ms = 0; block_ms < 2; block_ms++) {
+        nfm_port *port = open_port("vb", block_ms, 0);
+        int peer = peer_open("va");
+        CHECK(peer_send(peer, &vnet, frame, BIG + 4));
+        nfm_frame got;
+        CHECK_EQ(receive(port, &b.pool, &got, 1), 1);
+        CHECK_EQ(got.len, BIG + 4);
+        CHECK(memcmp(frame_at(&b, &got), frame, BIG + 4) == 0);
+        nfm_slot_meta meta = meta_at(&b, &got);
+        CHECK(meta.csum_start == 38 && meta.gso_size == 1448);
+        nfm_tx tx = {.slot = got.slot, .off = NFM_HEADROOM, .len = got.len};
+        CHECK_EQ(port->ops->tx(port, &b.pool, &tx, 1), 1);
+        struct virtio_net_hdr back = {0};
+        CHECK_EQ(peer_receive(peer, &back, got_frame, sizeof(got_frame)), BIG); /* untagged */
+        CHECK(memcmp(got_frame + 12, frame + 16, BIG - 12) == 0);
+        CHECK(back.gso_size == 1448 && back.csum_start == 34);
+        close(peer);
+        nfm_port_free(port);
+    }
+    teardown(&b);
+}
+
 /* Long and short frames take different ways to the kernel, in both directions. */
 static void long_and_short_frames_keep_their_order(void) {
     enum { N = 30 };
@@ -465,6 +498,7 @@ static const nfm_test tests[] = {
     T(tags_are_put_back),
     T(gso_frames_pass_one_by_one),
     T(gso_frames_pass_in_blocks),
+    T(tagged_gso_frames_pass),
     T(long_and_short_frames_keep_their_order),
     T(unfinished_checksums_are_told),
     T(what_cannot_leave_is_dropped_and_counted),

@@ -7,7 +7,7 @@
 
 enum {
     NATIVE_BATCH = 256, /* entries that make calling a native NF worth it */
-    WAKE_BURSTS = 64,   /* full ones between two wake-ups of a sleeping receiver */
+    WAKE_BURSTS = 128,   /* full ones between two wake-ups of a sleeping receiver */
     WAIT_SPINS = 200,
     WAIT_LOOKS = 220,
     WAIT_NAP_NS = 50000,

@@ -878,6 +878,9 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
 void nfm_worker_free(nfm_worker *worker);
 int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
+/* Ends the use of all ports: each stops and gives back the slots that it holds; the worker receives
+ * nothing more. nfm_worker_free does it, too: who frees ports before the worker does it himself. */
+void nfm_worker_release_ports(nfm_worker *worker);
 /* Before start: every flow gets room for the state of |module|, so that a tracking or stream module
  * of this size may be added while the worker runs. It costs memory per flow, and nothing per packet. */
 int nfm_worker_reserve_module(nfm_worker *worker, const nfm_module *module, nfm_error *err);

@@ -35,7 +35,7 @@ from mesh.control.stats import HostStats, ObjectStats
 from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest, allocate
 from mesh.drainer import Drainer
-from mesh.errors import MeshError, ProcessError
+from mesh.errors import MeshError, ProcessError, system_text
 from mesh.fdpass import DescriptorService, Handle, make_token
 from mesh.host_objects import create_objects, grants_of, journal_name
 from mesh.journal import Journal
@@ -128,7 +128,7 @@ class Supervisor:
         try:
             self.service = DescriptorService(folder.path / "fd.sock", users.group)
         except OSError as error:
-            text = f"{folder.path}/fd.sock: {error.strerror or error}"
+            text = f"{folder.path}/fd.sock: {system_text(error)}"
             raise ProcessError(text) from error
         if users.notice:
             self.notices.append(users.notice)
@@ -320,10 +320,11 @@ class Supervisor:
                 self._late = message
                 return
             self._change(part)
-        except MeshError as error:
-            self._control.send(m.Failed(where="host", text=str(error), fatal=is_first))
+        except (MeshError, OSError) as error:
+            text = system_text(error) if isinstance(error, OSError) else str(error)
+            self._control.send(m.Failed(where="host", text=text, fatal=is_first))
             if is_first:
-                self._problem = str(error)
+                self._problem = text
                 self._kill()
             return
         self._part = part
@@ -415,10 +416,8 @@ class Supervisor:
         try:
             child.start(self.folder.path)
         except ProcessError as error:
-            child.state, child.last_exit = "waiting", error.text
-            now = time.monotonic()
-            child.restart_at = now + child.backoff.delay(0.0)
-            self.notices.append(str(error))
+            child.refused(error.text, time.monotonic())
+            self._lost(child)
             return
         process = child.process
         if process is not None:
@@ -442,8 +441,15 @@ class Supervisor:
         child.ended(status, time.monotonic())
         if child.state == "done":
             return
+        self._lost(child)
+
+    def _lost(self, child: Child) -> None:
+        """Says that a child has no process, and sees that nobody waits for one given up."""
         _LOG.warning("%s: %s", child.name, child.last_exit)
         is_final = child.state == "failed"
+        if child.part is None and is_final:
+            self._problem = f"{child.name}: {child.last_exit}"
+            self._kill()
         if child.part is not None:
             name, where = child.name, "exit" if child.had_begun else "start"
             failed = m.Failed(where=where, text=child.last_exit, fatal=is_final, name=name)

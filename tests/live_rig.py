@@ -136,6 +136,7 @@ class Wire:
         host.ip(f"addr add 10.9.0.{number}/24 dev {end}")
         host.ip(f"addr add fd09::{number}/64 dev {end} nodad")
         host.ip(f"link set {end} up")
+        wait_until(lambda: "state UP" in self.middle.run("ip", "link", "show", port), "a carrier")
 
     def bridge(self, *arguments: str) -> Bridge:
         """Starts a bridge in the middle."""

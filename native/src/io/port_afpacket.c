@@ -49,12 +49,13 @@ typedef struct sockets {
 } sockets;
 
 /*
- * nfm_afpacket_config_init fills in the defaults: a receive ring of 4096 frames, frame by frame,
- * promiscuous, no fanout. The interface is the caller's to set.
+ * nfm_afpacket_config_init fills in the defaults: a receive ring of 8192 frames (5 ms at the most
+ * that a veth pair brings), frame by frame, promiscuous, no fanout. The interface is the caller's
+ * to set.
  */
 void nfm_afpacket_config_init(nfm_afpacket_config *config) {
     *config = (nfm_afpacket_config){
-        .size = sizeof(*config), .rx_frames = 4096, .tx_frames = 512, .promiscuous = 1};
+        .size = sizeof(*config), .rx_frames = 8192, .tx_frames = 512, .promiscuous = 1};
 }
 
 static int set(int fd, int option, int value) {
@@ -228,7 +229,7 @@ static int open_sockets(nfm_port_afpacket *self, sockets *s, nfm_error *err) {
         rc = open_receiver(self, s, err);
     if (rc == NFM_OK)
         rc = open_sender(self, s, err);
-    if (rc == NFM_OK && self->config.fanout_group != 0 && self->link.up) {
+    if (rc == NFM_OK && self->config.fanout_group != 0 && self->link.enabled) {
         rc = join(self, s->fd, err);
         s->joined = rc == NFM_OK;
     }
@@ -265,8 +266,8 @@ static void reopen(nfm_port_afpacket *self) {
         return;
     if (open_sockets(self, &s, &err) != NFM_OK) {
         memcpy(self->port.warning, err.text, sizeof(self->port.warning) - 1);
-        self->link.index = 0;
-        self->link.up = false;
+        self->link.index = 0; /* tries again */
+        self->link.enabled = self->link.up = false;
         return;
     }
     close_sockets(&old);
@@ -305,7 +306,7 @@ static void look_after(nfm_port_afpacket *self) {
     else if (strcmp(link->name, link->actual) != 0)
         nfm_io_say(warning, room, "%s is called %s now; the port stays with it", link->name,
                    link->actual);
-    if (!link->up)
+    if (!link->enabled)
         nfm_afp_abandon(self);
     else if (self->config.fanout_group != 0 && !self->joined)
         self->joined = join(self, self->fd, NULL) == NFM_OK;

@@ -17,15 +17,10 @@ static nfm_port *open_port(const char *name, uint32_t block_ms) {
     nfm_error err = {0};
     nfm_port *port;
     if (strncmp(name, "tap:", 4) == 0) {
-        nfm_tap_config config;
-        nfm_tap_config_init(&config);
-        config.interface = name + 4;
+        nfm_tap_config config = {.interface = name + 4, .up = 1, .offload = 1};
         port = nfm_port_tap_open(&config, &err);
     } else {
-        nfm_afpacket_config config;
-        nfm_afpacket_config_init(&config);
-        config.interface = name;
-        config.block_ms = block_ms;
+        nfm_afpacket_config config = {.interface = name, .block_ms = block_ms, .promiscuous = 1};
         port = nfm_port_afpacket_open(&config, &err);
     }
     if (port == NULL) {

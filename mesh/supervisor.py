@@ -19,11 +19,13 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgpack
+import zmq
 
 from mesh._ffi import native
 from mesh.child import Child, Patience
@@ -125,11 +127,6 @@ class Supervisor:
         self.objects, self.outputs = Objects(users.owner), Outputs()
         self.children: dict[str, Child] = {}
         self.notices: list[str] = list(folder.notices)
-        try:
-            self.service = DescriptorService(folder.path / "fd.sock", users.group)
-        except OSError as error:
-            text = f"{folder.path}/fd.sock: {system_text(error)}"
-            raise ProcessError(text) from error
         if users.notice:
             self.notices.append(users.notice)
         self._part, self._first = HostPart((), (), {}), first
@@ -140,14 +137,28 @@ class Supervisor:
         self._ticked_at = self._awake_since = 0.0
         self._signals = 0
         self._problem = ""
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self.service.fileno(), selectors.EVENT_READ, self.service.serve)
         self._key = make_token()
-        self._was_private = keep_private(True)
         self._users = 0
-        self._control = self._connect()
-        self._mail = Mailbox(self._control)
-        self._selector.register(self._mail.fd, selectors.EVENT_READ, self._read_mail)
+        try:
+            self._open()
+        except (OSError, zmq.ZMQError) as error:
+            text = system_text(OSError(error.errno, error.strerror))
+            raise ProcessError(f"{folder.path}: {text}") from error
+        self._was_private = keep_private(True)
+
+    def _open(self) -> None:
+        """Makes the sockets, all or none."""
+        with ExitStack() as made:
+            self._selector = made.enter_context(selectors.DefaultSelector())
+            self.service = DescriptorService(
+                self.folder.path / "fd.sock", self.settings.users.group
+            )
+            made.callback(self.service.close)
+            self._selector.register(self.service.fileno(), selectors.EVENT_READ, self.service.serve)
+            self._control = made.enter_context(self._connect())
+            self._mail = Mailbox(self._control)
+            self._selector.register(self._mail.fd, selectors.EVENT_READ, self._read_mail)
+            made.pop_all()
 
     def __enter__(self) -> Supervisor:
         return self

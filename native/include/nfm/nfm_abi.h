@@ -479,36 +479,32 @@ int nfm_port_tee_start(nfm_port *port, const nfm_tee_config *config, nfm_error *
 int nfm_port_tee_stop(nfm_port *port, nfm_error *err);
 int nfm_port_tee_stats(const nfm_port *port, nfm_tee_stats *out);
 
-
 /* A live interface through packet sockets (Linux); frames are Ethernet, or plain IP where the
  * interface has no link header. GSO frames and frames without checksum pass whole. */
 typedef struct nfm_afpacket_config {
-    uint32_t size;         /* sizeof(nfm_afpacket_config), set by nfm_afpacket_config_init */
-    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two: 64..65536 */
-    uint32_t tx_frames;    /* in the transmit ring, likewise */
+    const char *interface;
+    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two; 0: 8192 */
+    uint32_t tx_frames;    /* in the transmit ring, likewise; 0: 512 */
     uint32_t block_ms;     /* 0: each frame is seen at once; else frames come in blocks, when full or
                               after so long: less work per frame, for observers; rx_frames >= 1024 */
     uint32_t fanout_group; /* 1..65535: packets are spread over all ports of this group on the
                               interface, both directions of a flow alike; 0: this port sees all */
     uint8_t promiscuous;   /* 1: frames for other MAC addresses, too */
     uint8_t qdisc_bypass;  /* 1: short frames go past the interface's queueing discipline */
-    uint8_t reserved[2];
-    const char *interface; /* borrowed while opening */
 } nfm_afpacket_config;
-void nfm_afpacket_config_init(nfm_afpacket_config *config);
+
 nfm_port *nfm_port_afpacket_open(const nfm_afpacket_config *config, nfm_error *err);
 
 /* An Ethernet interface of this kernel whose other end is the port. */
 typedef struct nfm_tap_config {
-    uint32_t size;        /* sizeof(nfm_tap_config), set by nfm_tap_config_init */
-    uint32_t mtu;         /* 0: as it is */
-    uint8_t up;           /* 1: takes the interface up */
-    uint8_t persist;      /* 1: it outlives the port */
-    uint8_t offload;      /* 1: the kernel may hand over GSO frames and frames without checksum */
-    uint8_t multi_queue;  /* 1: several ports may open it, the kernel spreads flows over them */
-    const char *interface; /* made if there is none of this name; borrowed while opening */
+    const char *interface; /* made if there is none of this name; tap%d: the kernel counts */
+    uint32_t mtu;          /* 0: as it is */
+    uint8_t up;            /* 1: takes the interface up */
+    uint8_t persist;       /* 1: it outlives the port */
+    uint8_t offload;       /* 1: the kernel may hand over GSO frames and frames without checksum */
+    uint8_t multi_queue;   /* 1: several ports may open it, the kernel spreads flows over them */
 } nfm_tap_config;
-void nfm_tap_config_init(nfm_tap_config *config);
+
 nfm_port *nfm_port_tap_open(const nfm_tap_config *config, nfm_error *err);
 
 void nfm_port_stats_get(const nfm_port *port, nfm_port_stats *out);
@@ -878,6 +874,9 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
 void nfm_worker_free(nfm_worker *worker);
 int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
+/* Ends the use of all ports: each stops and gives back the slots that it holds; the worker receives
+ * nothing more. nfm_worker_free does it, too: who frees ports before the worker does it himself. */
+void nfm_worker_release_ports(nfm_worker *worker);
 /* Before start: every flow gets room for the state of |module|, so that a tracking or stream module
  * of this size may be added while the worker runs. It costs memory per flow, and nothing per packet. */
 int nfm_worker_reserve_module(nfm_worker *worker, const nfm_module *module, nfm_error *err);

@@ -66,6 +66,7 @@ struct nfm_ring {
     bool is_shared;  /* another process receives */
     bool adopted;    /* entries of an earlier worker were in it */
     bool expedited;  /* the receiver fences for this process */
+    uint32_t domain; /* whose memory its entries name: 0 the worker's, else an inbox's number */
     nfm_desc *spill; /* circular, n_spill entries, NULL for lossy rings */
     uint32_t n_spill;
     /* receiver's side */

@@ -108,7 +108,8 @@ static bool must_drain(const nfm_worker *w) {
         if (ring != NULL && !ring->lossy && nfm_ring_used(ring) > ring->mask - ring->mask / 4)
             return true;
     }
-    if (nfm__flow_must_wait(w) || w->delivery.n_free < w->delivery.n_records / 4)
+    if (nfm__flow_must_wait(w) || w->delivery.n_free < w->delivery.n_records / 4 ||
+        nfm__domains_must_drain(w))
         return true;
     /* Bursts are whole as long as there are slots: with the same packets, the same bursts. */
     return anything_pending(w) &&
@@ -159,6 +160,7 @@ static void settle(nfm_worker *w, uint64_t native_at_least) {
     nfm_delivery_publish(&w->delivery);
     serve_native(w, native_at_least);
     nfm_delivery_collect(&w->delivery);
+    nfm__domains_settle(w);
     nfm__flow_recycle(w);
 }
 

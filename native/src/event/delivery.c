@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "event/inbox.h"
+
 /* Bytes of a field record's block by class; 64 KiB holds the largest header block or datagram. */
 static const uint32_t field_class_size[NFM_FIELD_CLASSES] = {128, 512, 2048, 8192, 32768, 131072};
 
@@ -47,6 +49,7 @@ int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset) {
     if (c < NFM_FIELD_CLASSES && d->field_free[c] != 0) {
         *offset = d->field_free[c] - 1;
         memcpy(&d->field_free[c], d->fields + *offset, 8);
+        d->fields_used += field_class_size[c];
         return NFM_OK;
     }
     if (c == NFM_FIELD_CLASSES || d->fields_size - d->fields_fresh < field_class_size[c]) {
@@ -55,6 +58,7 @@ int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset) {
     }
     *offset = d->fields_fresh;
     d->fields_fresh += field_class_size[c];
+    d->fields_used += field_class_size[c];
     return NFM_OK;
 }
 
@@ -62,10 +66,10 @@ void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len) {
     unsigned c = field_class(len);
     memcpy(d->fields + offset, &d->field_free[c], 8);
     d->field_free[c] = offset + 1;
+    d->fields_used -= field_class_size[c];
 }
 
-/* Copies |record| into a record of its own and enters it in the open epoch. */
-static uint32_t record_new(nfm_delivery *d, const nfm_record *record) {
+uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record) {
     if (d->n_free == 0) {
         d->no_record++;
         return NFM_NO_RECORD;
@@ -82,8 +86,9 @@ typedef struct nfm_matching {
     nfm_delivery *d;
     const nfm_record *record;
     const nfm_flow_info *info;
-    uint32_t id;   /* the record once somebody wanted it */
-    uint32_t flow; /* index */
+    uint32_t id;     /* the record once somebody wanted it */
+    uint32_t flow;   /* index */
+    uint64_t letter; /* its number once another domain wanted it, 0 before */
 } nfm_matching;
 
 static inline bool passes(const nfm_matching *m, const nfm_filter *filter) {
@@ -98,9 +103,23 @@ static inline bool passes(const nfm_matching *m, const nfm_filter *filter) {
     return nfm_filter_eval(filter, &input);
 }
 
-/* Pushes one descriptor, making the record on first use. False when no record is free. */
-static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what) {
-    if (m->id == NFM_NO_RECORD && (m->id = record_new(m->d, m->record)) == NFM_NO_RECORD)
+/* Copies the record to the receiver's domain, and pushes there. */
+static __attribute__((noinline)) void push_out(nfm_matching *m, const nfm_receiver *r,
+                                               uint64_t what, uint64_t bits) {
+    if (m->letter == 0)
+        m->letter = ++m->d->letters;
+    nfm_letter letter = {m->record, m->info, m->letter};
+    nfm_inbox_push(m->d->inboxes[r->domain - 1], &letter, r->ring, what, bits);
+}
+
+/* Pushes one descriptor for events |bits|, making the record on first use. False when no record is
+ * free. */
+static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what, uint64_t bits) {
+    if (__builtin_expect(r->domain != 0, 0)) {
+        push_out(m, r, what, bits);
+        return true;
+    }
+    if (m->id == NFM_NO_RECORD && (m->id = nfm_record_new(m->d, m->record)) == NFM_NO_RECORD)
         return false;
     if (nfm_ring_push(r->ring, m->id, m->flow, what))
         m->d->delivered++;
@@ -109,8 +128,9 @@ static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what) {
 
 static nfm_matching matching_of(nfm_delivery *d, const nfm_record *record,
                                 const nfm_flow_info *info) {
-    return (nfm_matching){d, record, info, NFM_NO_RECORD,
-                          record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow};
+    return (nfm_matching){
+        d, record, info, NFM_NO_RECORD, record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow,
+        0};
 }
 
 void nfm_deliver(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
@@ -121,7 +141,7 @@ void nfm_deliver(nfm_delivery *d, const nfm_subset *set, const nfm_record *recor
         uint64_t bits = r->events & record->events;
         if (bits == 0 || !passes(&m, r->filter))
             continue;
-        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits))
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits, bits))
             return;
     }
 }
@@ -134,7 +154,7 @@ void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *
         uint64_t bits = r->events & record->events;
         if (bits == 0 || nfm_subset_has(except, r->sub) || !passes(&m, r->filter))
             continue;
-        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits))
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits, bits))
             return;
     }
 }
@@ -147,7 +167,7 @@ void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *r
         const nfm_receiver *r = &set->app[i];
         if (type < r->type_first || type > r->type_last || !passes(&m, r->filter))
             continue;
-        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type))
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type, 0))
             break;
     }
     if (m.id == NFM_NO_RECORD)
@@ -213,6 +233,17 @@ void nfm_delivery_forget(nfm_delivery *d, uint32_t ring) {
         d->epochs[e % NFM_EPOCHS].heads[ring] = 0;
 }
 
+void nfm_delivery_enter(nfm_delivery *d, uint32_t at, nfm_ring *ring) {
+    nfm_delivery_forget(d, at); /* epochs before it wait for nobody here */
+    d->rings[at] = ring;
+    d->n_rings = at < d->n_rings ? d->n_rings : at + 1;
+}
+
+void nfm_delivery_leave(nfm_delivery *d, uint32_t at) {
+    nfm_delivery_forget(d, at);
+    d->rings[at] = NULL;
+}
+
 /* Marks what one unpassed entry names as in use. The entry lay where its receiver could write: what
  * it says is checked, and the worst that a lie can do is to keep its own records busy. */
 static void pin(nfm_delivery *d, const nfm_desc *desc, uint8_t *pinned) {
@@ -231,6 +262,7 @@ static void pin(nfm_delivery *d, const nfm_desc *desc, uint8_t *pinned) {
         return;
     uint64_t end = record->app.fields + field_class_size[field_class(record->app.fields_len)];
     d->fields_fresh = end > d->fields_fresh ? end : d->fields_fresh;
+    d->fields_used += end - record->app.fields;
 }
 
 static void pin_all(nfm_delivery *d, uint8_t *pinned) {

@@ -36,8 +36,11 @@ typedef struct nfm_delivery {
     uint8_t *fields;
     uint64_t fields_size, fields_fresh;
     uint64_t field_free[NFM_FIELD_CLASSES]; /* offset + 1 of the first free block */
-    nfm_ring **rings;                       /* borrowed: the worker's, NULL where one was removed */
+    uint64_t fields_used;                   /* bytes of blocks that are not free */
+    nfm_ring **rings;                       /* borrowed, by the worker's number; NULL: not here */
     uint32_t n_rings;
+    struct nfm_inbox **inboxes; /* of other domains, by their number - 1; borrowed */
+    uint64_t letters;           /* records that went to other domains */
     nfm_epoch *epochs;
     uint64_t epoch_open;    /* number of the epoch being filled */
     uint64_t epoch_retired; /* all epochs below are released */
@@ -61,6 +64,10 @@ void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *
 void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
                      const nfm_flow_info *info);
 
+/* Copies |record| into a record of its own and enters it in the open epoch; it takes a reference to
+ * its slot. Returns its number, or NFM_NO_RECORD when none is free (counted). */
+uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record);
+
 /* Space for a field record of |len| bytes; *offset in the fields region. NFM_E_LIMIT when full. */
 int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset);
 void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len);
@@ -70,6 +77,9 @@ void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len);
 int nfm_delivery_adopt(nfm_delivery *d);
 /* Ring number |ring| holds nothing back any more. */
 void nfm_delivery_forget(nfm_delivery *d, uint32_t ring);
+/* Receiver |ring|, number |at| of the worker's, takes part from now on / no longer does. */
+void nfm_delivery_enter(nfm_delivery *d, uint32_t at, nfm_ring *ring);
+void nfm_delivery_leave(nfm_delivery *d, uint32_t at);
 
 /* Closes the epoch of a burst and publishes the rings. */
 void nfm_delivery_publish(nfm_delivery *d);

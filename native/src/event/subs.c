@@ -64,6 +64,7 @@ static void add_receiver(nfm_subset *set, const nfm_subs *subs, uint32_t i, bool
         .type_first = sub->type_first,
         .type_last = sub->type_last,
         .sub = i,
+        .domain = sub->ring->domain,
     };
     if (!whole_filter && r.filter != NULL && nfm_filter_is_key_only(r.filter))
         r.filter = NULL; /* the key said yes already */

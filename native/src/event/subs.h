@@ -23,7 +23,8 @@ typedef struct nfm_receiver {
     uint64_t events;
     uint64_t what; /* handler bits, and type with NFM_DESC_APP for a named user event */
     uint32_t type_first, type_last;
-    uint32_t sub; /* which subscription of the worker */
+    uint32_t sub;    /* which subscription of the worker */
+    uint32_t domain; /* of the ring */
 } nfm_receiver;
 
 typedef struct nfm_subset {

@@ -213,6 +213,7 @@ static void send_records(const run *r) {
         while (delivery.n_free < r->burst || nfm_ring_used(&ring) + r->burst > RING) {
             relax();
             nfm_delivery_collect(&delivery);
+            nfm_delivery_retire(&delivery);
         }
         for (uint32_t i = 0; i < r->burst; i++) {
             record.packet = at++;
@@ -220,9 +221,11 @@ static void send_records(const run *r) {
         }
         nfm_delivery_publish(&delivery);
         nfm_delivery_collect(&delivery);
+        nfm_delivery_retire(&delivery);
     }
     while (!nfm_delivery_is_idle(&delivery))
         nfm_delivery_collect(&delivery);
+        nfm_delivery_retire(&delivery);
     nfm_delivery_fini(&delivery);
     nfm_ring_fini(&ring);
 }

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh._ffi import check_pointer, native
-from mesh.columns import Memory
 from mesh.control.stats import RingStats
 from mesh.fdpass import Handle
+from mesh.memory import Memory
 
 __all__ = ["AttachedRing", "attach_memory", "attach_rings", "ring_stats"]
 

@@ -16,7 +16,6 @@ from mesh.columns import (
     APP,
     BIT_MASK,
     DESC,
-    Memory,
     Schema,
     address_texts,
     enumeration,
@@ -25,6 +24,7 @@ from mesh.columns import (
 from mesh.errors import StateError, did_you_mean
 from mesh.event_types import Kind, Source
 from mesh.events import Catalogue
+from mesh.memory import Memory
 
 __all__ = ["EventBatch", "EventView"]
 
@@ -113,7 +113,7 @@ class EventBatch:
         what = self.what
         bits = what & np.uint64(BIT_MASK)
         lowest = np.frexp((bits & (~bits + np.uint64(1))).astype(np.float64))[1] - 1
-        of_bit = self._schema.catalogue.ids_of_bits()
+        of_bit = np.array(self._schema.catalogue.ids_of_bits(), np.uint32)
         ids = np.where(what & np.uint64(APP), what & np.uint64(0xFFFFFFFF), of_bit[lowest])
         return ids.astype(np.uint32)
 

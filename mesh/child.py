@@ -59,6 +59,7 @@ class Child:
         arguments: for its command line.
         journal: None for the controller.
         state: what it does; "waiting" to be started again.
+        had_begun: its last process had come so far that it ran.
         is_unwanted: its end is not to be mended; was_told: it got a SIGTERM.
     """
 
@@ -77,6 +78,7 @@ class Child:
     started_at: float = 0.0
     starts: int = 0
     last_exit: str = ""
+    had_begun: bool = False
     is_unwanted: bool = False
     was_told: bool = False
     backoff: Backoff = field(default_factory=Backoff)
@@ -126,9 +128,9 @@ class Child:
             (words or how) if status == CANNOT_START else ": ".join(filter(None, (how, words)))
         )
         ran_s = now - self.started_at
+        self.had_begun = self.journal is not None and self.journal.life()[1] >= Phase.RUNNING
         if self.journal is not None and self.role == "nf" and status not in (0, CANNOT_START):
-            had_begun = self.journal.life()[1] >= Phase.RUNNING
-            self.crashes.record(self.journal.at_hand(), ran_s=ran_s, had_begun=had_begun)
+            self.crashes.record(self.journal.at_hand(), ran_s=ran_s, had_begun=self.had_begun)
         if self.is_unwanted or status == 0:
             self.state = "done"
         elif status == CANNOT_START and self.role != "controller":

@@ -9,7 +9,7 @@ place in the spec.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mesh.errors import PlanError, SpecError, UnknownEvent, did_you_mean
@@ -32,6 +32,7 @@ def compose(
     limits: Mapping[str, Mapping[str, int | str]] | None = None,
     check_filter: CheckFilter | None = None,
     numbers: Mapping[str, int] | None = None,
+    kept: Collection[str] = (),
 ) -> Plan:
     """Composes a plan.
 
@@ -43,6 +44,7 @@ def compose(
         limits: module → limit → number or word.
         check_filter: parses filters; None takes them unread.
         numbers: event type → id, as a mesh that runs has them.
+        kept: modules that run on, also when nobody needs them.
 
     Raises:
         PlanError: see the tree in mesh.errors.
@@ -60,7 +62,7 @@ def compose(
     check_raised(raisers, planned)
     ordered = in_order(planned, edges)
     check_stages(ordered)
-    needed = needed_modules(raisers, ordered)
+    needed = {**dict.fromkeys(kept, ()), **needed_modules(raisers, ordered)}
     given = _check_limits(modules, limits or {})
     return Plan(
         catalogue=catalogue,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a process of the mesh gives up before it does anything else: the child's side of isolation.
 
-Its user and groups were set before it was executed. Here it ties its life to the supervisor's, can
-gain no privileges any more, and drops every capability. Its descriptors are those it was given:
-the supervisor closes all others.
+Its user and groups were set before it was executed, or are set here where that user could not have
+executed it. Then it ties its life to the supervisor's, can gain no privileges any more, and drops
+every capability. Its descriptors are those it was given: the supervisor closes all others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 
 from mesh.errors import ProcessError
 
-__all__ = ["confine", "keep_private", "read_token"]
+__all__ = ["become", "confine", "keep_private", "read_token"]
 
 _PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 3, 4, 24
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
@@ -35,11 +35,27 @@ class _CapData(ctypes.Structure):
     )
 
 
+def become(uid: int, gid: int) -> None:
+    """Makes this process another user's, in no group but `gid`, for good.
+
+    Raises:
+        ProcessError: this process may not.
+    """
+    _drop_bounding(ctypes.CDLL(None, use_errno=True))
+    try:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise ProcessError(f"cannot become user {uid}: {error.strerror}") from error
+
+
 def confine(parent: int, *, keep_capabilities: bool = False, is_private: bool = False) -> None:
     """Ties this process to its supervisor and takes its privileges away, for good.
 
     Args:
-        parent: pid of the supervisor: it dies, this process is killed.
+        parent: pid of the supervisor: it dies, this process is killed. (The kernel forgets this
+            when a process changes its user, so that comes before.)
         keep_capabilities: for workers, whose ports may need them.
         is_private: no process of the same user may trace this one or open its descriptors.
 
@@ -83,10 +99,14 @@ def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
         raise ProcessError(f"prctl {option}: {os.strerror(ctypes.get_errno())}")
 
 
-def _drop_capabilities(libc: ctypes.CDLL) -> None:
+def _drop_bounding(libc: ctypes.CDLL) -> None:
     for capability in range(_MAX_CAPABILITY + 1):
         if libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) != 0:
             break  # past the last one, or not allowed: then there is nothing to drop
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    _drop_bounding(libc)
     libc.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
     header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()
     if libc.capset(ctypes.byref(header), ctypes.byref(data)) != 0:

@@ -23,7 +23,9 @@ MeshError
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "AttachError",
@@ -44,6 +46,7 @@ __all__ = [
     "UnknownField",
     "UnraisedEvent",
     "did_you_mean",
+    "place_of",
 ]
 
 
@@ -173,9 +176,24 @@ class NFError(MeshError):
     """
 
     def __init__(self, nf: str, event: str, cause: BaseException) -> None:
-        super().__init__(f"NF {nf!r} failed in {event}: {type(cause).__name__}: {cause}")
+        text = f"NF {nf!r} failed in {event}: {type(cause).__name__}: {cause}{place_of(cause)}"
+        super().__init__(text)
         self.nf, self.event, self.cause = nf, event, cause
         self.__cause__ = cause
+
+
+def place_of(error: BaseException) -> str:
+    """Says in which line of whose code an error was raised, as in `" (mine.py:12)"`.
+
+    The innermost line of a file that belongs neither to nfmesh nor to Python is meant.
+    """
+    own, python = str(Path(__file__).parent), str(Path(traceback.__file__).parent)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = frame.filename
+        is_python = file.startswith(python) and "-packages" not in file
+        if not (is_python or file.startswith((own, "<"))):
+            return f" ({file}:{frame.lineno})"
+    return ""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh._ffi import check, check_pointer, native
-from mesh.columns import Memory
 from mesh.errors import StateError
+from mesh.memory import Memory
 from mesh.publish import Block
 
 __all__ = [

@@ -12,9 +12,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
-import numpy.typing as npt
-
 from mesh.errors import PlanError, UnknownEvent, UnknownField, did_you_mean
 from mesh.event_types import EventType, FieldDef, Kind, Source
 
@@ -199,9 +196,9 @@ class Catalogue:
             self._names[bits] = found
         return found
 
-    def ids_of_bits(self) -> npt.NDArray[np.uint32]:
+    def ids_of_bits(self) -> list[int]:
         """Returns the id of each stack event by bit; the last entry, no event at all, is 0."""
-        ids = np.zeros(MAX_BITS + 1, np.uint32)
+        ids = [0] * (MAX_BITS + 1)
         for bit, event in self._bits.items():
             ids[bit] = event.id
         return ids

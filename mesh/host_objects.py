@@ -8,6 +8,7 @@ from mesh.eventlog import cursor_size, log_size
 from mesh.fdpass import Handle
 from mesh.journal import JOURNAL_BYTES
 from mesh.objects import Objects
+from mesh.outputs import Outputs
 
 __all__ = ["create_objects", "grants_of", "journal_name"]
 
@@ -40,8 +41,9 @@ def create_objects(objects: Objects, part: HostPart) -> None:
             objects.create(wanted.name, cursor_size())
 
 
-def grants_of(objects: Objects, part: ChildPart) -> dict[str, Handle]:
+def grants_of(objects: Objects, part: ChildPart, outputs: Outputs) -> dict[str, Handle]:
     """Returns what a child may have, by name."""
+    files = outputs.handles(part.writes)
     found = {name: objects.handle(name, writable=False) for name in part.reads}
-    own = (*part.writes, journal_name(part.name))
-    return found | {name: objects.handle(name, writable=True) for name in own}
+    own = [*(name for name in part.writes if name not in files), journal_name(part.name)]
+    return found | files | {name: objects.handle(name, writable=True) for name in own}

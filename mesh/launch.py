@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mesh.control import messages as m
 from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired, save_desired, with_files
+from mesh.control.wire import to_wire
 from mesh.errors import CapacityError
 from mesh.ports import Port
 from mesh.registry import Registry
@@ -61,7 +63,8 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         _save(folder.path, composed.desired)
         if how.started is not None:
             how.started(folder.path)
-        supervisor = Supervisor(folder, how.settings)
+        first = m.PlanPart(revision=composed.desired.revision, part=to_wire(composed.parts.host))
+        supervisor = Supervisor(folder, how.settings, first)
     except BaseException:
         folder.close()
         raise

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh._ffi import check, check_pointer, native
-from mesh.columns import Memory
 from mesh.errors import SpecError, did_you_mean
 from mesh.events import Catalogue, shared_fields
+from mesh.memory import Memory
 from mesh.module import ModuleInfo
 from mesh.native_filter import NativeFilter
 from mesh.plan import Part, PlannedModule
@@ -88,8 +88,14 @@ class NativeWorker:
         """Takes packets from `port`, which must outlive the worker."""
         check(native().lib.nfm_worker_add_port(self.pointer, port.pointer), port.source)
 
+    def reserve_module(self, info: ModuleInfo) -> None:
+        """Gives flows room for a module's state, so that it may be added after the start."""
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        check(lib.nfm_worker_reserve_module(self.pointer, info.pointer, error), info.name, error)
+
     def add_module(self, planned: PlannedModule, info: ModuleInfo) -> None:
-        """Adds a stack module, before the start; one that is there already stays as it is."""
+        """Adds a stack module, also while packets flow; one that is there stays as it is."""
         if planned.name in self.modules:
             return
         ffi, lib = native()

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import IO, Any, ClassVar, Literal, TypeVar
 
 from mesh.batch import EventBatch, EventView
 from mesh.declare import Event
@@ -119,11 +120,34 @@ class Context:
         name: of this instance in the plan.
         source: what the packets come from, as text: a file name or "memory".
         out: folder for files that the NF writes.
+        files: descriptors of files that were opened for it.
     """
 
     name: str
     source: str
     out: Path = field(default_factory=Path)
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    def open(self, path: str | Path, mode: Literal["w", "wb"] = "w") -> IO[Any]:
+        """Opens a file to write; the NF closes it.
+
+        An NF that is a process may be a user who has no right to the file: name the option that
+        holds the path in `NF.writes`, and the file is opened by the user who runs the mesh. An NF
+        that is started again writes behind what is there.
+
+        Args:
+            path: relative to `out`.
+            mode: text in UTF-8, or bytes.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        full = str(Path(self.out, path))
+        fd = self.files.get(full)
+        target = full if fd is None else os.dup(fd)
+        if mode == "wb":
+            return open(target, mode)
+        return open(target, mode, encoding="utf-8", newline="")
 
 
 class NF:
@@ -134,12 +158,14 @@ class NF:
         publishes: event classes that `publish` may be given.
         subscribes: subscriptions of `handle`, or of the native function when `native` is set.
         native: C code that handles `subscribes`.
+        writes: options that name files which the NF opens with `Context.open`.
     """
 
     name: ClassVar[str] = "nf"
     publishes: ClassVar[tuple[type[Event], ...]] = ()
     subscribes: ClassVar[tuple[Subscription, ...]] = ()
     native: ClassVar[NativeCode | None] = None
+    writes: ClassVar[tuple[str, ...]] = ()
 
     log: logging.Logger
     native_handle: NativeHandle | None

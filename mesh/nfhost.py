@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process of one NF: `python -m mesh.nfhost`, started by the supervisor and by nobody else.
 
-Theory of operation. It gives up its privileges, proves who it is, and learns from the controller
-what to run. Then it loads the class (the only process beside the controller that imports an NF's
-code), maps what it was granted, and serves the NF until its rings end or it is told to drain. The
-report goes to the controller, which answers `leave`. The controller may be away for any time: the
-loop does not ask it anything. What the NF raises is caught as in an engine; whatever kills the
-process is the supervisor's to handle, and the journal tells how far it was.
+Theory of operation. Before it loads any code of the NF it gives up its privileges. It proves who it
+is, and learns from the controller what to run. Then it loads the class (the only process beside the
+controller that imports an NF's code), maps what it was granted, and serves the NF until its rings
+end or it is told to drain. The report goes to the controller, which answers `leave`. The controller
+may be away for any time: the loop does not ask it anything. What the NF raises is caught as in an
+engine; whatever kills the process is the supervisor's to handle, and the journal tells how far it
+was.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mesh._ffi import native
-from mesh.confine import confine, read_token
+from mesh.confine import become, confine, read_token
 from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import NFStats
@@ -34,6 +35,7 @@ from mesh.nfloop import Caution, Change, NFLoop
 from mesh.nfseat import Station
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.publish import Block
+from mesh.reach import keep_reachable
 from mesh.report import NFReport
 from mesh.sources import RingSource
 
@@ -73,7 +75,7 @@ class NFHost:
         self.journal.begin()
         self._station: Station | None = None
         self._loop: NFLoop | None = None
-        self._is_draining = False
+        self._is_draining = self._has_left = False
         self._looked_at = 0.0
         abi = int(native().lib.nfm_abi_version())
         cores = sorted(os.sched_getaffinity(0))
@@ -108,8 +110,9 @@ class NFHost:
 
     def _give_up(self, error: MeshError) -> None:
         where = {NFMissing: "import", NFError: "start"}.get(type(error), "plan")
-        self.journal.last_words(str(error))
-        self.control.send(m.Failed(where=where, text=str(error), fatal=True))
+        text = f"{error}{_remedy(error)}"
+        self.journal.last_words(text)
+        self.control.send(m.Failed(where=where, text=text, fatal=True))
 
     # ---- beginning -----------------------------------------------------------------------
 
@@ -161,13 +164,17 @@ class NFHost:
         self._looked_at = now
         while (message := self.control.poll()) is not None:
             if isinstance(message, m.Drain | m.Leave):
-                self._is_draining = True
+                self._leave(message)
             elif isinstance(message, m.PlanPart):
                 self._replan(message)
             elif isinstance(message, m.Hold):
                 self._hold(message)
             elif isinstance(message, m.Watch) and self._station is not None:
                 self._station.watched = tuple(message.events)
+
+    def _leave(self, message: m.Drain | m.Leave) -> None:
+        self._is_draining = True
+        self._has_left = isinstance(message, m.Leave)
 
     def _hold(self, message: m.Hold) -> None:
         """Takes nothing from rings until the part of the plan that follows, or for HOLD_S."""
@@ -180,7 +187,7 @@ class NFHost:
                 self._replan(found)
                 return
             if isinstance(found, m.Drain | m.Leave):
-                self._is_draining = True
+                self._leave(found)
             elif isinstance(found, m.Watch) and self._station is not None:
                 self._station.watched = tuple(found.events)
 
@@ -238,15 +245,23 @@ class NFHost:
         self.control.send(_result(report))
         self.control.send(m.Drained(position=loop.positions()))
         until = time.monotonic() + LEAVE_S
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self._has_left:
             self.journal.beat(Phase.ENDING)
             if isinstance(self.control.poll(POLL_S), m.Leave):
                 return
 
 
+def _remedy(error: MeshError) -> str:
+    if isinstance(error, NFError) and isinstance(error.cause, PermissionError):
+        return (
+            f"; the NF runs as user {os.getuid()}: a file that it writes is opened for it when "
+            "NF.writes names the option with its path and NF.start uses ctx.open"
+        )
+    return ""
+
+
 def _result(report: NFReport) -> m.Result:
-    failed = any(error.event == "start" for error in report.errors)
-    return m.Result(report=report.to_json(), start_failed=failed)
+    return m.Result(report=report.to_json())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -256,10 +271,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--token-fd", type=int, required=True)
+    parser.add_argument("--user", metavar="UID:GID", help="become this user")
     parser.add_argument("--careful", action="append", default=[], metavar="SOURCE:POSITION:N")
     parser.add_argument("--skip", action="append", default=[], metavar="SOURCE:POSITION")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.user:
+            native()
+            keep_reachable()
+            become(*(int(number) for number in arguments.user.split(":")))
         confine(arguments.parent)
         token = read_token(arguments.token_fd)
         logging.basicConfig(level=logging.WARNING, format=f"{arguments.name}: %(message)s")

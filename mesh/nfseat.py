@@ -11,23 +11,25 @@ from typing import Any
 
 from mesh._ffi import check, native
 from mesh.attached import attach_rings
-from mesh.columns import Memory, Schema
+from mesh.columns import Schema
 from mesh.control import messages as m
 from mesh.control.wire import LogPart, NFPart, catalogue_of, planned_nf
 from mesh.errors import NFError
 from mesh.eventlog import LogReader, LogWriter
 from mesh.events import Catalogue
 from mesh.fdpass import DescriptorClient, Handle
+from mesh.memory import Memory
 from mesh.native_nf import load
 from mesh.native_worker import Filters
 from mesh.nf import NF, Context
+from mesh.options import nf_config
+from mesh.outputs import PREFIX, output_paths
 from mesh.plan import PlannedNF
 from mesh.publish import Block
 from mesh.registry import Registry
 from mesh.report import NFReport
 from mesh.seat import Heard, NativeProcess, Seat
 from mesh.sources import LogSource, RingSource, Source
-from mesh.spec import nf_config
 
 __all__ = ["Station"]
 
@@ -71,6 +73,7 @@ class Station:
         self.log: LogWriter | None = None
         self._log_readers: dict[str, int] = {}
         self._logs: list[LogSource] = []
+        self._files: dict[str, int] = {}
 
     def attach(self, client: DescriptorClient) -> list[Source]:
         """Maps the rings, the own log and those that the NF reads."""
@@ -85,6 +88,9 @@ class Station:
             self.log = _with(client, part.log, LogWriter)
             self._add_readers(client, part.readers)
         self._logs = self._open_logs(client, part.reads)
+        files = output_paths(self._planned.cls, self._planned.options, part.out)
+        for name, handle in client.fetch([f"{PREFIX}{path}" for path in files]).items():
+            self._files[name.removeprefix(PREFIX)] = handle.fd
         return [*sources, *self._logs]
 
     def attach_new_logs(self, client: DescriptorClient, part: NFPart) -> list[Source]:
@@ -100,8 +106,15 @@ class Station:
         return list(found)
 
     def start(self) -> None:
-        """Calls the NF's `start`."""
-        self.seat.start(Context(self.part.nf, self.part.source, Path(self.part.out)))
+        """Calls the NF's `start`.
+
+        Raises:
+            NFError: it failed.
+        """
+        part = self.part
+        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files))
+        if not self.seat.started:
+            raise self.stop().errors[0]
 
     def stop(self) -> NFReport:
         """Ends the log, calls `stop` and returns the report."""
@@ -142,6 +155,8 @@ class Station:
         """Frees native code and logs."""
         while self._cleanups:
             self._cleanups.pop()()
+        for fd in self._files.values():
+            os.close(fd)
         for log in self._logs:
             log.reader.close()
         if self.log is not None:

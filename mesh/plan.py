@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh.events import Catalogue
 from mesh.module import Phase
-from mesh.nf import NF
+
+if TYPE_CHECKING:
+    from mesh.nf import NF
 
 __all__ = [
     "Edge",
@@ -217,7 +219,7 @@ def _module_lines(plan: Plan) -> list[str]:
     lines = ["  packets, flows"]
     for module in plan.modules:
         changed = "".join(f"  {key}={value}" for key, value in module.changed.items())
-        needed = ", ".join(module.needed_by)
+        needed = ", ".join(module.needed_by) or "nobody any more"
         lines.append(f"  └ {module.name:<{width}}  needed by {needed}{changed}")
     if plan.skipped:
         lines.append(f"  not needed: {', '.join(plan.skipped)}")

@@ -23,16 +23,25 @@ __all__ = ["CANNOT_START", "Identity", "Process", "exit_text", "resident_bytes"]
 CANNOT_START = 78
 """Exit status of a child that will not do better when started again (EX_CONFIG)."""
 STDERR = 2
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""A child has one core: libraries that would start a thread per core of the host need not."""
+ENVIRONMENT = {
+    **{"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",
+}
+"""A child has one core: libraries that would start a thread per core of the host need not. Nor does
+it search all that is installed for plugins of a library that only checks its messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a child runs as; None leaves the user as it is."""
+    """Whom a child runs as; None leaves the user as it is.
+
+    Attributes:
+        is_late: it is told its user, and becomes that by itself once it is loaded.
+    """
 
     uid: int | None = None
     gid: int | None = None
+    is_late: bool = False
 
     @property
     def effective_uid(self) -> int:
@@ -68,6 +77,9 @@ class Process:
     ) -> None:
         self.name, self.identity, self.cores = name, identity, tuple(cores)
         command = [sys.executable, "-P", "-m", module, "--parent", str(os.getpid()), *arguments]
+        if identity.is_late:
+            command.append(f"--user={identity.uid}:{identity.gid}")
+            identity = Identity()
         try:
             self._popen = _start([*command, secret_option], secret, identity, cores)
             self.pid = self._popen.pid
@@ -116,7 +128,7 @@ def _start(
                 user=identity.uid,
                 group=identity.gid,
                 extra_groups=None if identity.uid is None else (),
-                env={**ONE_THREAD, **os.environ},
+                env={**ENVIRONMENT, **os.environ},
             )
     finally:
         os.close(out)

@@ -19,11 +19,12 @@ import numpy as np
 
 from mesh._ffi import native
 from mesh.batch import EventBatch, EventView
-from mesh.columns import APP, DESC, Memory, Schema
+from mesh.columns import APP, DESC, Schema
 from mesh.declare import Event
 from mesh.errors import StateError
 from mesh.event_types import FieldDef, Kind, Source
 from mesh.events import CELL, Catalogue
+from mesh.memory import Memory
 
 __all__ = ["Block", "Published", "Row", "encode"]
 

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from mesh.errors import ModuleMissing, NFMissing, did_you_mean
+from mesh.errors import ModuleMissing, NFMissing, did_you_mean, place_of
 from mesh.module import ModuleInfo
 from mesh.nf import NF
 
@@ -96,7 +96,7 @@ def _call(loader: Callable[[], Any], reference: str) -> Any:
         return loader()
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, Exception) else f"it exits ({error})"
-        raise NFMissing(f"NF {reference!r} does not load: {why}") from error
+        raise NFMissing(f"NF {reference!r} does not load: {why}{place_of(error)}") from error
 
 
 def _from_module(reference: str) -> Any:

@@ -2,7 +2,8 @@
 """The folder of a running mesh: its sockets and its lock, gone when it ends.
 
 One instance per name: the lock is held as long as the supervisor lives, and the kernel lets it go
-when the supervisor dies in whatever way, so what lies in an unlocked folder is left over.
+when the supervisor dies in whatever way, so what lies in an unlocked folder is left over. Whoever
+makes or removes a run folder holds the lock of the folder above it meanwhile.
 """
 
 from __future__ import annotations
@@ -10,18 +11,28 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mesh.errors import ProcessError
 
-__all__ = ["RunFolder", "base_folder", "running"]
+__all__ = ["VARIABLE", "RunFolder", "base_folder", "running"]
 
+VARIABLE = "NFMESH_RUN"
+"""Environment variable that says where run folders are."""
 MAX_SOCKET_PATH = 100
 """sockaddr_un has room for 108 bytes."""
 
 
 def base_folder() -> Path:
-    """Returns where run folders are: /run for root, the user's runtime folder, or /tmp."""
+    """Returns where run folders are.
+
+    What NFMESH_RUN says; else /run/nfmesh for root, the user's runtime folder, or /tmp.
+    """
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given).absolute()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if os.geteuid() == 0:
         return Path("/run/nfmesh")
@@ -60,23 +71,27 @@ class RunFolder:
             raise ProcessError(f"{self.path} is too long for a socket; choose a shorter name")
         try:
             folder.mkdir(mode=0o755 if gid is not None else 0o700, parents=True, exist_ok=True)
-            self._check_owner(folder)
-            self.path.mkdir(mode=0o700, exist_ok=True)
-            self._lock = self._take_lock(name)
-            self._clear()
+            self._check_owner(folder, gid)
+            with _locked(folder):
+                self.path.mkdir(mode=0o700, exist_ok=True)
+                self._lock = self._take_lock(name)
+                self._clear()
+                self._clear_siblings()
             if gid is not None:
                 os.chown(self.path, -1, gid)
                 self.path.chmod(0o2710)
         except OSError as error:
-            text = (
-                f"{self.path}: {error.strerror or error}; set XDG_RUNTIME_DIR to a folder of yours"
-            )
+            text = f"{self.path}: {error.strerror or error}; set {VARIABLE} to a folder of yours"
             raise ProcessError(text) from error
 
-    def _check_owner(self, folder: Path) -> None:
+    def _check_owner(self, folder: Path, gid: int | None) -> None:
         status = folder.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise ProcessError(f"{folder} is not this user's alone: others could take its sockets")
+            text = f"{folder} is not this user's alone: others could take its sockets"
+            raise ProcessError(f"{text}; set {VARIABLE} to a folder of yours")
+        if gid is not None and not status.st_mode & 0o001:
+            text = f"{folder}: NFs run as users of their own, who cannot enter it"
+            raise ProcessError(f"{text}; chmod o+x it, or set {VARIABLE} to another folder")
 
     def _take_lock(self, name: str) -> int:
         path = self.path / "lock"
@@ -104,10 +119,39 @@ class RunFolder:
             names = ", ".join(path.name for path in left)
             self.notices.append(f"removed what an earlier instance left: {names}")
 
+    def _clear_siblings(self) -> None:
+        """Removes the folders of other meshes that did not end well."""
+        dead = sorted(path for path in self.path.parent.iterdir() if _is_dead(path))
+        for path in dead:
+            shutil.rmtree(path)
+        if dead:
+            names = ", ".join(path.name for path in dead)
+            self.notices.append(f"removed the run folders of meshes that have died: {names}")
+
     def close(self) -> None:
         """Removes the folder and lets the lock go."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        with _locked(self.path.parent):
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps others from making and removing run folders meanwhile."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _is_dead(path: Path) -> bool:
+    """True for a run folder whose mesh is gone; whatever else lies here is not ours to remove."""
+    lock = path / "lock"
+    if path.is_symlink() or lock.is_symlink() or not lock.is_file() or _is_locked(lock):
+        return False
+    return lock.stat().st_uid == os.geteuid() and lock.read_bytes()[:32].strip().isdigit()
 
 
 def _is_locked(path: Path) -> bool:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mesh.compose import NFUse, UserEvent, build_catalogue, compose
-from mesh.engine import Engine
 from mesh.errors import NFMissing, PlanError, UnknownEvent, UnraisedEvent
 from mesh.events import Catalogue
 from mesh.native_events import core_events
@@ -49,6 +48,7 @@ def make_plan(
     limits: Mapping[str, Mapping[str, int | str]] | None = None,
     registry: Registry | None = None,
     numbers: Mapping[str, int] | None = None,
+    kept: Collection[str] = (),
 ) -> Plan:
     """Composes NFs into a plan without running anything.
 
@@ -58,13 +58,14 @@ def make_plan(
         limits: of stack modules.
         registry: what is installed.
         numbers: event type → id, as a mesh that runs has them.
+        kept: stack modules that run on, also when nobody needs them.
     """
     found = registry or Registry.installed()
     uses = [_use_of(nf, found) for nf in nfs]
     modules = [module.descriptor for module in found.modules()]
     try:
         return compose(
-            core_events(), modules, uses, _user_events(events), limits, NativeFilter, numbers
+            core_events(), modules, uses, _user_events(events), limits, NativeFilter, numbers, kept
         )
     except UnknownEvent as error:
         raise _with_publisher(error, found) from error
@@ -104,6 +105,8 @@ def replay(
         PlanError: the NFs cannot be composed.
         NativeError: the capture cannot be read.
     """
+    from mesh.engine import Engine  # the processes of a mesh compose, and have no use for it
+
     found = registry or Registry.installed()
     plan = make_plan(nfs, events=events, limits=limits, registry=found)
     config = {**(worker or {}), "verify_checksums": int(checksums == "verify")}

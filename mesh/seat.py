@@ -19,9 +19,10 @@ import numpy as np
 
 from mesh._ffi import native
 from mesh.batch import EventBatch
-from mesh.columns import DESC, Memory, Schema
+from mesh.columns import DESC, Schema
 from mesh.errors import NFError
 from mesh.events import Catalogue
+from mesh.memory import Memory
 from mesh.nf import NF, Context
 from mesh.plan import PlannedNF
 from mesh.publish import Block, Published, Row, encode

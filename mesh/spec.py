@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mesh.errors import NFMissing, SpecError, did_you_mean
-from mesh.nf import NF
+from mesh.options import nf_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
@@ -38,7 +38,6 @@ __all__ = [
     "SubscriptionSpec",
     "json_schema",
     "load",
-    "nf_config",
     "parse",
     "plan_of",
     "uses_of",
@@ -51,7 +50,7 @@ _Core = Annotated[int, Field(ge=0, lt=65536)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, defer_build=True)
 
 
 class SubscriptionSpec(_Model):
@@ -203,28 +202,6 @@ def plan_of(spec: Spec, registry: Registry) -> Plan:
         limits=spec.modules,
         registry=registry,
     )
-
-
-def nf_config(cls: type[NF], config: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Checks an NF's options against the types of its `__init__`.
-
-    Raises:
-        SpecError: an unknown or missing option, or a value of another type.
-    """
-    options = {option.name: option for option in cls.options()}
-    checked: dict[str, Any] = {}
-    for key, value in config.items():
-        if key not in options:
-            hint = did_you_mean(key, options) or f" (has: {', '.join(options) or 'none'})"
-            raise SpecError(f"{path}.{key}", f"NF {cls.name!r} has no option {key!r}{hint}")
-        try:
-            checked[key] = TypeAdapter(options[key].type).validate_python(value)
-        except ValidationError as error:
-            raise SpecError(f"{path}.{key}", error.errors()[0]["msg"]) from error
-    missing = [name for name, option in options.items() if option.required and name not in checked]
-    if missing:
-        raise SpecError(f"{path}.{missing[0]}", f"NF {cls.name!r} needs this option")
-    return checked
 
 
 def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:

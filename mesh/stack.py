@@ -49,6 +49,8 @@ class Stack:
         self._numbers: dict[str, int] = {}
         for port in self.ports:
             self.worker.add_port(port)
+        for room in part.room:
+            self.worker.reserve_module(ModuleInfo(room.name, room.library, room.symbol))
         self._change(worker_changes(part, None))
         if is_again and part.mode == "file":
             check(native().lib.nfm_worker_resume(self.worker.pointer), "resume")

@@ -36,12 +36,13 @@ from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest, allocate
 from mesh.drainer import Drainer
 from mesh.errors import MeshError, ProcessError
-from mesh.fdpass import DescriptorService, make_token
+from mesh.fdpass import DescriptorService, Handle, make_token
 from mesh.host_objects import create_objects, grants_of, journal_name
 from mesh.journal import Journal
 from mesh.mailbox import Mailbox
 from mesh.objects import Objects
-from mesh.process import CANNOT_START, Identity
+from mesh.outputs import Outputs
+from mesh.process import Identity
 from mesh.reconcile import host_changes
 from mesh.rundir import RunFolder
 from mesh.signals import signals_as_calls
@@ -106,15 +107,22 @@ class Supervisor:
     Args:
         folder: locked, with what shall run in it; removed at the end.
         settings: how.
+        first: what the controller is going to say first, when that is known: processes then load
+            their code while it loads its own.
 
     Raises:
         ProcessError: the sockets cannot be made.
     """
 
-    def __init__(self, folder: RunFolder, settings: SupervisorSettings | None = None) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: SupervisorSettings | None = None,
+        first: m.PlanPart | None = None,
+    ) -> None:
         self.folder, self.settings = folder, settings or SupervisorSettings()
         users = self.settings.users
-        self.objects = Objects(users.owner)
+        self.objects, self.outputs = Objects(users.owner), Outputs()
         self.children: dict[str, Child] = {}
         self.notices: list[str] = list(folder.notices)
         try:
@@ -124,7 +132,7 @@ class Supervisor:
             raise ProcessError(text) from error
         if users.notice:
             self.notices.append(users.notice)
-        self._part = HostPart((), (), {})
+        self._part, self._first = HostPart((), (), {}), first
         self._drainer = Drainer(self.objects)
         self._finished: m.Finished | None = None
         self._stop_at = self._ending_at = 0.0
@@ -160,7 +168,10 @@ class Supervisor:
             Its outcome; what went wrong inside the mesh is in there.
         """
         with signals_as_calls(self._selector, self.stop):
-            self._start_controller()
+            if self._first is not None:
+                self._apply(self._first)
+            if not self._ending_at:
+                self._start_controller()
             while not self._is_over():
                 for key, _ in self._selector.select(self._timeout()):
                     key.data()
@@ -168,10 +179,17 @@ class Supervisor:
         return self._outcome()
 
     def _start_controller(self) -> None:
-        keys = msgpack.packb({"supervisor": self._key, "tool": self._write_tool_key()})
+        keys = {name: child.key for name, child in self.children.items()}
+        keys |= {"supervisor": self._key, "tool": self._write_tool_key()}
         port = self.settings.metrics_port
         arguments = () if port is None else ("--metrics-port", str(port))
-        child = Child("controller", "controller", Identity(), secret=keys, arguments=arguments)
+        child = Child(
+            "controller",
+            "controller",
+            Identity(),
+            secret=msgpack.packb(keys),
+            arguments=arguments,
+        )
         self.children["controller"] = child
         self._start(child)
 
@@ -204,12 +222,13 @@ class Supervisor:
             if child.journal is not None:
                 child.journal.close()
         self._mail.close()
-        self._control.close()
+        self._control.close(0.0)
         keep_private(self._was_private)
         self._drainer.close()
         self.service.close()
         self._selector.close()
         self.objects.close()
+        self.outputs.close()
         self.folder.close()
 
     def stats(self) -> HostStats:
@@ -257,7 +276,7 @@ class Supervisor:
         """Sees that everybody leaves: the controller last, since it tells the others to."""
         late = now - self._ending_at
         others = [c for c in self.children.values() if c.role != "controller" and c.process]
-        leaving = others or [self.children["controller"]]
+        leaving = others or list(self.children.values())
         for child in leaving:
             child.is_unwanted = True
             if late > 2 * LEAVE_S:
@@ -309,12 +328,14 @@ class Supervisor:
         changes = host_changes(part, kept, planned)
         cores = self._place(part, [child.name for child in changes.start])
         create_objects(self.objects, part)
+        for child in part.children:
+            self.outputs.open(child.writes)
         for wanted in changes.start:
             self._add(wanted, cores.get(wanted.name, ()))
         parts = {child.name: child for child in part.children}
         for name in changes.regrant:
             self.children[name].part = parts[name]
-            self.service.extend(name, grants_of(self.objects, parts[name]))
+            self.service.extend(name, self._grants(parts[name]))
         for name in changes.stop:
             self.children[name].is_unwanted = True
             self._drainer.forget(name)
@@ -343,6 +364,7 @@ class Supervisor:
                 child.journal.close()
         if any(child.is_unwanted for child in self.children.values()) or self._ending_at:
             return
+        self.outputs.keep({name for child in self._part.children for name in child.writes})
         wanted = {o.name for o in self._part.objects}
         wanted |= {journal_name(name) for name in self.children}
         for name in [o.name for o in self.objects if o.name not in wanted]:
@@ -369,13 +391,14 @@ class Supervisor:
             self.notices.append(text)
             return Identity()
         self._users += 1
-        return Identity(users.first + (self._users - 1) % MAX_NFS, users.group)
+        uid = users.first + (self._users - 1) % MAX_NFS
+        return Identity(uid, users.group, is_late=users.is_late)
 
     def _start(self, child: Child) -> None:
         if child.part is not None:
             child.key = make_token()
             uid = child.identity.effective_uid
-            self.service.offer(child.name, child.key, uid, grants_of(self.objects, child.part))
+            self.service.offer(child.name, child.key, uid, self._grants(child.part))
             self._send_keys()
         try:
             child.start(self.folder.path)
@@ -388,6 +411,9 @@ class Supervisor:
         process = child.process
         if process is not None:
             self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
+
+    def _grants(self, part: ChildPart) -> dict[str, Handle]:
+        return grants_of(self.objects, part, self.outputs)
 
     def _send_keys(self) -> None:
         keys = {c.name: c.key for c in self.children.values() if c.part is not None}
@@ -407,7 +433,7 @@ class Supervisor:
         _LOG.warning("%s: %s", child.name, child.last_exit)
         is_final = child.state == "failed"
         if child.part is not None:
-            name, where = child.name, "start" if status == CANNOT_START else "exit"
+            name, where = child.name, "exit" if child.had_begun else "start"
             failed = m.Failed(where=where, text=child.last_exit, fatal=is_final, name=name)
             self._control.send(failed)
             if is_final:

@@ -2,10 +2,11 @@
 """Whom the processes of a mesh run as, and what that keeps apart.
 
 A supervisor that is root makes each NF a user of its own, and the shared memory the property of one
-that no process runs as. Where other users cannot read the installation (a Python below /root), NFs
-stay root but lose every capability: they still cannot open the memory for writing, since they do
-not own it. A supervisor that is not root cannot give anything away: then the kernel refuses an NF
-to map packets writable, but not to open them again.
+that no process runs as. Where other users cannot walk to the installation (a Python below /root),
+an NF's process is started as root and becomes its user before it loads the NF (mesh/reach.py). An
+NF whose own file others cannot read stays root but loses every capability: it still cannot open the
+memory for writing, since it does not own it. A supervisor that is not root cannot give anything
+away: then the kernel refuses an NF to map packets writable, but not to open them again.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Users:
         owner: user that owns shared memory; None: this one.
         first: user of the first NF; None: NFs are this user.
         group: group of NFs that have users of their own.
+        is_late: NFs become their users after the interpreter is loaded, which they cannot reach.
         notice: what is not kept apart, or "".
     """
 
@@ -43,6 +45,7 @@ class Users:
     first: int | None = None
     group: int | None = None
     notice: str = ""
+    is_late: bool = False
 
 
 def find_users(*, is_root: bool | None = None) -> Users:
@@ -53,14 +56,8 @@ def find_users(*, is_root: bool | None = None) -> Users:
             notice="all processes run as one user: the kernel refuses NFs to map packets writable, "
             "but not to open them again; start as root to give each NF a user of its own"
         )
-    closed = closed_to_others(_installation())
-    if closed is not None:
-        return Users(
-            owner=OWNER,
-            notice=f"NFs run as root without capabilities: other users cannot read {closed}; "
-            "install nfmesh where they can to give each NF a user of its own",
-        )
-    return Users(OWNER, OWNER + 1, GROUP)
+    is_late = closed_to_others(_installation()) is not None
+    return Users(OWNER, OWNER + 1, GROUP, is_late=is_late)
 
 
 def closed_to_others(paths: Iterable[Path]) -> Path | None:

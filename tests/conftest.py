@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of all tests: properties are checked with the same examples in every run."""
 
+import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from mesh.rundir import VARIABLE
 
 # A shell starts what it runs in the background deaf to Ctrl-C, and Python inherits that. The tests
 # of Ctrl-C send it to themselves and to children: they need it heard.
@@ -12,3 +19,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Machines that build and test at the same time are slow at odd moments: no deadline per example.
 settings.register_profile("nfmesh", deadline=None, derandomize=True)
 settings.load_profile("nfmesh")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def run_folders():
+    """Meshes of these tests are not seen by others, nor are those of others seen here."""
+    folder = Path(tempfile.mkdtemp(prefix="nfmesh-"))
+    folder.chmod(0o755)
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(folder)
+    yield
+    if before is None:
+        del os.environ[VARIABLE]
+    else:
+        os.environ[VARIABLE] = before
+    shutil.rmtree(folder)

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,8 @@ def objects(*words, status=0):
 
 def comparable(report):
     """A report without what depends on how it was run: times, sizes of memory and of batches."""
-    statistics = {k: v for k, v in report["statistics"].items() if k != "mapped_bytes"}
+    sizes = ("mapped_bytes", "flow_bytes")
+    statistics = {k: v for k, v in report["statistics"].items() if k not in sizes}
     nfs = [{k: v for k, v in nf.items() if k != "batches"} for nf in report["nfs"]]
     return {**report, "seconds": 0, "statistics": statistics, "nfs": nfs}
 
@@ -126,6 +129,22 @@ class Counts(NF):
     def see(self, batch): self.n += len(batch)
     def results(self): return {"packets": self.n}
 
+class Streams(NF):
+    "Counts bytes of streams, and tells flows whose begin it did not see by their client's port."
+    def __init__(self):
+        self.bytes, self.joined, self.ports = 0, 0, {False: set(), True: set()}
+    @on("tcp.data")
+    def data(self, batch):
+        self.bytes += int(batch.column("data_len").sum())
+        for port, late in zip(batch.column("client_port"), batch.column("midstream")):
+            self.ports[bool(late)].add(int(port))
+    @on("tcp.anomaly.midstream")
+    def late(self, batch):
+        self.joined += len(batch)
+    def results(self):
+        late, whole = sorted(self.ports[True]), sorted(self.ports[False])
+        return {"bytes": self.bytes, "joined": self.joined, "late": late, "whole": whole}
+
 class Broken(NF):
     def __init__(self): raise RuntimeError("broken on purpose")
     @on("packet.tcp")
@@ -141,11 +160,19 @@ def write_spec(folder, **spec):
 @pytest.fixture
 def slow(tmp_path):
     """A mesh over a long capture that runs until it is stopped; yields (name, its process)."""
-    write_capture(tmp_path / "x.pcapng", [f for _ in range(20_000) for f in conversation()])
-    nfs = [{"use": "./mine.py:Slow", "ring": 64}, {"use": "./mine.py:Counts", "name": "first"}]
-    write_spec(tmp_path, nfs=nfs, ports=[{"pcap": "x.pcapng"}])
+    frames = [f for _ in range(20_000) for f in conversation()]
+    with held_back(tmp_path, frames, {"use": "./mine.py:Counts", "name": "first"}) as mesh:
+        yield mesh
+
+
+@contextmanager
+def held_back(folder, frames, *nfs):
+    """Runs a mesh whose first NF is slow."""
+    write_capture(folder / "x.pcapng", frames)
+    slow = {"use": "./mine.py:Slow", "ring": 64}
+    write_spec(folder, nfs=[slow, *nfs], ports=[{"pcap": "x.pcapng"}])
     name = f"test-{os.getpid()}"
-    command = [*NFMESH, "run", tmp_path / "mesh.yaml", "--name", name, "--json"]
+    command = [*NFMESH, "run", folder / "mesh.yaml", "--name", name, "--json"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         end = time.monotonic() + PATIENCE_S
@@ -185,6 +212,46 @@ def test_an_added_nf_sees_exactly_the_packets_from_its_point_on(slow, tmp_path):
     found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
     assert found == {"slow": report["packets"], "first": report["packets"], "second": seen}
     assert report["interrupted"] is True
+
+
+LONG, SHORT = range(30000, 30004), range(31000, 35000)
+
+
+def lanes():
+    """Four long connections, and short ones one after another in four lanes: frames by turns."""
+    said = [("client", b"x" * 10), ("server", b"y" * 30)]
+    long = [conversation(said * 5000, client=("10.1.0.1", port)) for port in LONG]
+    short = [conversation(said, client=("10.2.0.1", port)) for port in SHORT]
+    queues = [list(chain(*short[i::4])) for i in range(4)]
+    return [frame for turn in zip(*long, *queues, strict=False) for frame in turn]
+
+
+def test_modules_that_nobody_needed_start_while_packets_flow(tmp_path):
+    frames = lanes()
+    with held_back(tmp_path, frames) as (name, run):
+        [before] = objects("status", name)
+        assert "tcp_stream" not in before["modules"]
+        use = f"{tmp_path}/mine.py:Streams"
+        [added] = objects("nf", "add", use, "--mesh", name)
+        [during] = objects("status", name)
+        assert {"tcp_track", "tcp_stream"} <= set(during["modules"])
+        [removed] = objects("nf", "remove", "streams", "--mesh", name)
+        [again] = objects("nf", "add", use, "--mesh", name)
+        nfmesh("stop", name)
+        report = ended(run)
+    begin, end = added["effective_from"] - 1, removed["effective_from"] - 1
+    found = removed["report"]["results"]
+    assert found["bytes"] == sum(len(frame.data) - 54 for frame in frames[begin:end])
+    assert set(LONG) <= set(found["late"])
+    assert not set(LONG) & set(found["whole"])
+    assert len(found["late"]) <= 8
+    assert len(found["whole"]) > 10
+    assert len(found["late"]) <= found["joined"] <= 8
+    last = {nf["name"]: nf["results"] for nf in report["nfs"]}
+    assert last["slow"]["packets"] == report["packets"]
+    rest = frames[again["effective_from"] - 1 : report["packets"]]
+    assert last["streams"]["bytes"] == sum(len(frame.data) - 54 for frame in rest)
+    assert set(LONG) <= set(last["streams"]["late"])
 
 
 def test_a_subscription_ends_and_begins_at_a_packet(slow):

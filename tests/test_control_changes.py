@@ -69,6 +69,46 @@ def test_a_removed_nf_drains_after_the_worker_has_let_it_go():
     assert [nf["name"] for nf in finished.report["nfs"]] == ["counter", "double"]
 
 
+def test_what_an_nf_found_is_not_what_the_next_of_its_name_found():
+    play = Play("counter", "double")
+    play.bring_up()
+    play.tell("tool", m.NfRemove(nf="double"))
+    play.settle()
+    play.tell("double", result("double", events=3))
+    play.tell("double", m.Drained())
+    play.settle()
+    play.sessions["double"] = 2
+    play.tell("tool", m.NfAdd(entry={"use": "double"}))
+    play.settle()
+    play.register("double")
+    play.ready("double")
+    play.settle()
+    play.attached("double")
+    play.tell("worker-0", eof())
+    play.tell("counter", result("counter"))
+    assert play.heard("supervisor", m.Finished) == [], "the second has not said what it found"
+    play.tell("double", result("double", events=9))
+    [finished] = play.heard("supervisor", m.Finished)
+    assert [nf.get("events") for nf in finished.report["nfs"]] == [None, 9]
+
+
+def test_modules_come_when_needed_and_stay():
+    play = Play("counter")
+    play.bring_up()
+    part = from_wire(WorkerPart, play.heard("worker-0", m.PlanPart)[-1].part)
+    assert [module.name for module in part.modules] == []
+    assert {"tcp_track", "tcp_stream", "udp"} <= {room.name for room in part.room}
+    for heard in (m.Subscribe(nf="counter", events=["tcp.data"]), m.Unsubscribe(nf="counter")):
+        play.tell("tool", heard)
+        play.hold("counter")
+        play.settle()
+        play.ready("counter")
+        part = from_wire(WorkerPart, play.heard("worker-0", m.PlanPart)[-1].part)
+        assert [m.name for m in part.modules] == ["ip_defrag", "tcp_track", "tcp_stream"]
+    assert play.saved[-1].modules == ("ip_defrag", "tcp_track", "tcp_stream")
+    assert "needed by nobody any more" in play.mesh.now.plan.render()
+
+
 @pytest.mark.parametrize("is_alive", [False, True])
 def test_a_removed_nf_that_does_not_end_is_given_up(is_alive):
     play = Play("counter", "double")

@@ -49,10 +49,45 @@ def test_an_nf_that_does_not_come_up_delays_the_worker_only_so_long():
     assert kinds(play.heard("worker-0", m.Go)) == ["go"]
 
 
-def test_an_nf_that_failed_for_good_delays_nobody():
+def test_an_nf_that_does_not_start_ends_a_run_that_has_not_begun():
     play = Play("counter", "double")
     for name in ("supervisor", "worker-0", "counter"):
         play.register(name)
+        play.ready(name)
+    play.attached("counter")
+    failed = m.Failed(where="import", text="no such module", fatal=True, name="double")
+    play.tell("supervisor", failed)
+    assert play.heard("worker-0", m.Go) == []
+    assert kinds(play.heard("worker-0", m.Leave)) == ["leave"]
+    [finished] = play.heard("supervisor", m.Finished)
+    assert finished.start_failed == ["double"]
+    assert finished.report["packets"] == 0
+
+
+def test_one_that_fails_later_delays_nobody():
+    play = Play("counter", "double")
+    play.bring_up()
+    play.sessions["double"] = 2
+    play.register("double")
+    failed = m.Failed(where="start", text="no such file", fatal=True, name="double")
+    play.tell("supervisor", failed)
+    assert play.heard("worker-0", m.Leave) == []
+    assert not play.mesh.is_over
+
+
+def test_a_controller_that_comes_back_ends_no_run_that_others_began():
+    play = Play("counter", "double")
+    play.register("supervisor", revision=1)
+    play.register("counter", revision=1)
+    failed = m.Failed(where="start", text="no such file", fatal=True, name="double")
+    play.tell("supervisor", failed)
+    assert not play.mesh.is_over
+
+
+def test_an_nf_that_failed_for_good_delays_nobody_when_it_is_read_again():
+    play = Play("counter", "double")
+    for name in ("supervisor", "worker-0", "counter"):
+        play.register(name, revision=1)
         play.ready(name)
     play.attached("counter")
     failed = m.Failed(where="import", text="no such module", fatal=True, name="double")

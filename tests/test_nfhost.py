@@ -208,40 +208,47 @@ def test_an_nf_that_hangs_is_killed_and_started_again():
         assert mesh.outcome.restarts == {"hangs": 1}
 
 
-def failing(mesh: Rig, body: str) -> str:
-    mesh.start([{"use": mesh.nf("bad", body)}, {"use": "flow_counter"}], mesh.capture(20))
-    outcome = mesh.wait()
-    assert outcome.report is None or "bad" in outcome.start_failed or outcome.error
-    return f"{outcome.error} {outcome.report} {mesh.supervisor.children['bad'].last_exit}"
+STOPPED = """
+class Stopped(NF):
+    def start(self, ctx):
+        self.file = ctx.out / "stopped"
+    @on("flow.end")
+    def end(self, batch): ...
+    def stop(self):
+        self.file.touch()
+"""
 
 
-def test_a_constructor_that_raises_is_told_with_its_text(mesh):
-    body = """
+@pytest.mark.parametrize("place", ["__init__", "start"])
+def test_an_nf_that_does_not_start_ends_the_run_before_it_begins(mesh, place):
+    signature = "self, ctx" if place == "start" else "self"
+    body = f"""
     class Bad(NF):
-        def __init__(self):
-            raise RuntimeError("no database")
+        def {place}({signature}):
+            open("/no/such/file")
         @on("flow.end")
         def end(self, batch): ...
     """
-    assert "no database" in failing(mesh, body)
-
-
-def test_a_start_that_raises_disables_the_nf(mesh):
-    body = """
-    class Bad(NF):
-        @on("flow.end")
-        def end(self, batch): ...
-        def start(self, ctx):
-            raise RuntimeError("no folder")
-    """
-    mesh.start([{"use": mesh.nf("bad", body)}, {"use": "flow_counter"}], mesh.capture(20))
+    out = mesh.folder / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    use = mesh.nf("bad", body)
+    nfs = [{"use": use}, {"use": mesh.nf("stopped", STOPPED)}]
+    mesh.start(nfs, mesh.capture(20), out=str(out))
     outcome = mesh.wait()
     assert outcome.start_failed == ("bad",)
-    assert outcome.report["nfs"][0]["disabled"]
-    assert "no folder" in outcome.report["nfs"][0]["errors"][0]
+    assert outcome.report["packets"] == 0
+    [text] = outcome.report["nfs"][0]["errors"]
+    assert text == (
+        f"NF 'bad' failed in {place}: FileNotFoundError: [Errno 2] No such file or directory: "
+        f"'/no/such/file' ({use}:6)"
+    )
+    assert place == "__init__" or (out / "stopped").exists()
+    assert not outcome.restarts
 
 
-def test_a_module_that_kills_its_process_at_import_ends_the_run_in_words(mesh):
+@pytest.mark.parametrize(("restart", "starts"), [("never", 1), ("always", 3)])
+def test_a_module_that_kills_its_process_at_import_ends_the_run_in_words(mesh, restart, starts):
     use = mesh.nf(
         "dies",
         """
@@ -253,10 +260,33 @@ def test_a_module_that_kills_its_process_at_import_ends_the_run_in_words(mesh):
         def end(self, batch): ...
     """,
     )
-    nfs = [{"use": use, "restart": "never"}, {"use": "flow_counter"}]
+    nfs = [{"use": use, "restart": restart}, {"use": "flow_counter"}]
     mesh.start(nfs, mesh.capture(20))
-    mesh.wait()
-    assert "exit status 9" in mesh.supervisor.children["dies"].last_exit
+    outcome = mesh.wait()
+    assert outcome.start_failed == ("dies",)
+    assert outcome.report["packets"] == 0
+    assert "exit status 9" in outcome.report["nfs"][0]["errors"][0]
+    assert mesh.supervisor.children["dies"].starts == starts
+
+
+def test_an_nf_that_does_not_come_up_again_is_given_up_and_the_others_go_on(mesh):
+    body = """
+    class Once(NF):
+        def start(self, ctx):
+            (ctx.out / "been").mkdir()
+        @on("flow.end")
+        def end(self, batch):
+            os.abort()
+    """
+    out = mesh.folder / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    nfs = [{"use": mesh.nf("once", body), "ring": 64}, {"use": "flow_counter"}]
+    mesh.start(nfs, mesh.capture(300), out=str(out))
+    found = mesh.report()
+    assert mesh.outcome.report["packets"] == 3000
+    assert "FileExistsError" in found["once"]["errors"][0]
+    assert found["flow_counter"]["events"] > 300
 
 
 # ---- events between NFs -------------------------------------------------------------------------

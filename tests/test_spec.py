@@ -11,8 +11,9 @@ from mesh.batch import EventBatch
 from mesh.errors import NFMissing, PlanError, SpecError
 from mesh.module import ModuleInfo
 from mesh.nf import NF, on
+from mesh.options import nf_config
 from mesh.registry import Registry
-from mesh.spec import json_schema, load, nf_config, parse, plan_of, uses_of
+from mesh.spec import json_schema, load, parse, plan_of, uses_of
 
 
 class Sample(NF):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,8 +251,42 @@ def test_a_name_too_long_for_a_socket_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ProcessError, match="XDG_RUNTIME_DIR"):
+    with pytest.raises(ProcessError, match="set NFMESH_RUN"):
         RunFolder("a", tmp_path / "file")
+
+
+def test_a_variable_moves_run_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("NFMESH_RUN", str(tmp_path / "elsewhere"))
+    folder = RunFolder("a")
+    assert folder.path == tmp_path / "elsewhere" / "a"
+    assert running() == ("a",)
+    folder.close()
+
+
+def test_folders_of_meshes_that_died_are_removed_and_said(tmp_path):
+    base = tmp_path / "run"
+    alive = RunFolder("alive", base)
+    code = "import os, sys; from pathlib import Path; from mesh.rundir import RunFolder; "
+    code += "RunFolder(sys.argv[2], Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code, base, "dead"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    shutil.copytree(base / "dead", base / "dead-2")
+    (base / "dead" / "control").touch()
+    mine = base / "not-a-run-folder"
+    mine.mkdir()
+    (mine / "lock").write_text("of something else")
+    folder = RunFolder("new", base)
+    assert sorted(path.name for path in base.iterdir()) == ["alive", "new", "not-a-run-folder"]
+    assert folder.notices == ["removed the run folders of meshes that have died: dead, dead-2"]
+    folder.close()
+    alive.close()
+
+
+def test_a_folder_that_nfs_cannot_enter_is_refused(tmp_path):
+    base = tmp_path / "run"
+    base.mkdir(mode=0o700)
+    with pytest.raises(ProcessError, match=r"chmod o\+x"):
+        RunFolder("a", base, gid=os.getgid())
 
 
 # ---- users --------------------------------------------------------------------------------------

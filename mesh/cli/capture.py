@@ -30,10 +30,11 @@ from mesh.compose import NFUse
 from mesh.control.desired import with_files
 from mesh.errors import SpecError, did_you_mean
 from mesh.launch import Launch
+from mesh.options import nf_config
 from mesh.registry import Registry
 from mesh.report import NFReport, Progress, Report
 from mesh.runner import make_plan, replay
-from mesh.spec import PortSpec, Spec, load, nf_config, parse, user_events_of, uses_of
+from mesh.spec import PortSpec, Spec, load, parse, user_events_of, uses_of
 
 __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from"]
 
@@ -82,6 +83,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Runs NFs over a capture, each in a process of its own, and prints what they found.
+
+    The sockets of a mesh are in a folder of its name below NFMESH_RUN (an environment variable;
+    default /run/nfmesh for root, $XDG_RUNTIME_DIR/nfmesh or /tmp/nfmesh-UID for others).
 
     [bold]Examples[/bold]
       nfmesh run --pcap day.pcap --nf http_log --nf dns_log

@@ -158,7 +158,9 @@ def _report(outcome: Outcome, source: str) -> Report:
         raise ProcessError(outcome.error or "the mesh ended without a report")
     for nf in data["nfs"]:
         if nf["name"] in outcome.start_failed:
-            raise ProcessError("; ".join(nf["errors"]) or f"NF {nf['name']!r} did not start")
+            why = "; ".join(nf["errors"]) or f"NF {nf['name']!r} did not start"
+            read = "" if data["packets"] else "; no packet was read"
+            raise ProcessError(f"{why}{read}: mend it or its options, or leave it out")
     statistics = data["statistics"]
     return Report(
         source=source,

@@ -146,7 +146,8 @@ class Control:
                 line.wait()
                 self._receive()
                 self._keep_alive()
-                self._flush()
+                if line.is_known:
+                    self._flush()
             self._flush()
         except Exception:
             log.exception("control thread of %s ended", self.settings.name)
@@ -267,8 +268,8 @@ class _Line:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, MAX_WAITING)
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 400)
+        socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 100)
         socket.connect(self._settings.address)
         return socket
 

@@ -12,13 +12,14 @@ from mesh.control.desired import RESERVED, Desired
 from mesh.control.parts import RING_ENTRIES, Layout, Leaving, Parts, Placement, make_parts
 from mesh.control.wire import PortPart
 from mesh.errors import CapacityError, PlanError, SpecError
+from mesh.module import Phase
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.spec import NFSpec, Spec, user_events_of, uses_of
 
-__all__ = ["Composed", "compose_desired", "place_of"]
+__all__ = ["FIRST", "Composed", "compose_desired", "place_of"]
 FIRST = 1
 """The revision that a run begins with."""
 
@@ -49,6 +50,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         limits=spec.modules,
         registry=registry,
         numbers=desired.numbers or None,
+        kept=desired.modules,
     )
     modules = {m.name: registry.module(m.name) for m in plan.modules}
     names = [entry.name or "" for entry in spec.nfs]
@@ -61,6 +63,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         mode="file",
         config=config,
         modules=modules,
+        room=tuple(m for m in registry.modules() if m.phase in (Phase.TRACK, Phase.STREAM)),
         placements={entry.name or "": place_of(entry) for entry in spec.nfs},
         leaving={name: _leaving(gone) for name, gone in desired.leaving.items()},
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
@@ -70,8 +73,8 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
     numbers = plan.catalogue.numbers
-    numbered = replace(desired, spec=plain, numbers=numbers, joined=joined)
-    return Composed(numbered, plan, make_parts(plan, layout))
+    known = replace(desired, spec=plain, numbers=numbers, joined=joined, modules=tuple(modules))
+    return Composed(known, plan, make_parts(plan, layout))
 
 
 def place_of(entry: NFSpec) -> Placement:

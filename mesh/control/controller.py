@@ -33,7 +33,6 @@ from mesh.control.client import CONTROLLER
 from mesh.control.composing import Composed, compose_desired
 from mesh.control.desired import Desired, load_desired, save_desired
 from mesh.control.messages import Piece
-from mesh.control.metrics import serve
 from mesh.control.seal import MAX_BYTES, Opener, Refused, Sealer
 from mesh.control.state import Action, Compose, Mesh, Publish, Save, Send
 from mesh.control.status import status
@@ -47,7 +46,7 @@ log = logging.getLogger("nfmesh.controller")
 TICK_S = 0.1
 WATCH_BACKLOG = 1000
 """Events that wait for a slow watcher; it misses what is beyond."""
-MAX_KEYS_BYTES = 4096
+MAX_KEYS_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Options:
 
     Attributes:
         run: the run directory.
-        keys: of "supervisor" and "tool".
+        keys: of "supervisor" and "tool", and of processes that have started already.
         metrics_port: of the Prometheus endpoint on this host; None: no endpoint, 0: any port.
         registry: what is installed.
         clock: monotonic seconds.
@@ -92,6 +91,8 @@ class Controller:
         """Serves; cancelling ends it."""
         close_metrics: Callable[[], None] | None = None
         if self.options.metrics_port is not None:
+            from mesh.control.metrics import serve
+
             self.metrics_port, close_metrics = serve(self.options.metrics_port, self._status)
             log.info("metrics on http://127.0.0.1:%d/metrics", self.metrics_port)
         try:
@@ -126,7 +127,7 @@ class Controller:
         return socket
 
     def _key_of(self, name: str) -> bytes | None:
-        return self.options.keys.get(name) or self.mesh.key_of(name)
+        return self.mesh.key_of(name) or self.options.keys.get(name)
 
     def _status(self) -> dict[str, Any]:
         """Makes a status; called by the metrics thread too."""
@@ -220,8 +221,10 @@ def _read_keys(fd: int) -> dict[str, bytes]:
         raw = pipe.read(MAX_KEYS_BYTES)
     try:
         keys = msgpack.unpackb(raw, raw=False)
-        found = {name: bytes(keys[name]) for name in ("supervisor", "tool")}
-    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        found = {str(name): bytes(key) for name, key in dict(keys).items()}
+        if not found.keys() >= {"supervisor", "tool"}:
+            raise ValueError("a key is missing")
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise SpecError("--key-fd", f"no keys come from descriptor {fd}") from error
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Desired:
         numbers: event type → id, of all types that ever were in this run.
         leaving: NFs that were removed and finish what is in their rings: name → entry of the spec.
         joined: NF → revision in which it joined.
+        modules: stack modules that run; they stay when nobody needs them any more, because flows
+            have their state.
     """
 
     revision: int
@@ -55,6 +57,7 @@ class Desired:
     numbers: Mapping[str, int] = field(default_factory=dict)
     leaving: Mapping[str, Any] = field(default_factory=dict)
     joined: Mapping[str, int] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
 
     @property
     def parsed(self) -> Spec:
@@ -74,6 +77,7 @@ class _File:
     numbers: dict[str, int]
     leaving: dict[str, Any]
     joined: dict[str, int]
+    modules: tuple[str, ...] = ()
 
 
 def save_desired(folder: Path, desired: Desired) -> None:
@@ -99,7 +103,7 @@ def load_desired(folder: Path) -> Desired:
         raise SpecError(str(path), error.strerror or str(error)) from error
     except ValidationError as error:
         raise SpecError(str(path), error.errors()[0]["msg"]) from error
-    return Desired(found.revision, found.spec, found.numbers, found.leaving, found.joined)
+    return Desired(**{each.name: getattr(found, each.name) for each in fields(found)})
 
 
 def with_files(spec: Spec, folder: Path) -> Spec:

@@ -24,12 +24,14 @@ from mesh.control.wire import (
     PortPart,
     Receiver,
     RingPart,
+    RoomPart,
     TypeWire,
     WorkerPart,
     types_of,
 )
 from mesh.errors import SpecError
 from mesh.module import ModuleInfo
+from mesh.outputs import output_paths
 from mesh.plan import Plan, PlannedNF, PlannedSubscription
 
 __all__ = [
@@ -84,6 +86,7 @@ class Layout:
         mode: "file" or "live".
         config: sizes of every worker, by name in nfm_worker_config.
         modules: the plan's stack modules by name.
+        room: installed modules whose state lies in the flows' blocks; they may be needed later.
         placements: by NF.
         leaving: NFs that only finish what is in their rings.
         joined: NFs that were added while others ran.
@@ -96,6 +99,7 @@ class Layout:
     config: Mapping[str, int]
     modules: Mapping[str, ModuleInfo]
     placements: Mapping[str, Placement]
+    room: tuple[ModuleInfo, ...] = ()
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
     worker_cores: tuple[int, ...] | None = None
@@ -176,6 +180,7 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
         receivers=tuple(receivers),
         types=types,
         max_packets=layout.max_packets,
+        room=tuple(RoomPart(m.name, m.library, m.symbol) for m in layout.room),
     )
 
 
@@ -264,7 +269,9 @@ def _host(
     objects += [ObjectPart(r.cursor, "cursor") for nf in nfs.values() for r in nf.reads]
     objects += [ObjectPart(_checkpoint(name), "checkpoint") for name in names]
     children = [_worker_child(worker, layout) for worker in workers.values()]
-    children += [_nf_child(nf, layout.placements[name]) for name, nf in nfs.items()]
+    children += [
+        _nf_child(nfs[nf.name], layout.placements[nf.name], _files(nf, layout)) for nf in plan.nfs
+    ]
     children += [_leaving_child(name, gone) for name, gone in layout.leaving.items()]
     return HostPart(
         children=tuple(children),
@@ -284,7 +291,11 @@ def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
     )
 
 
-def _nf_child(part: NFPart, place: Placement) -> ChildPart:
+def _files(planned: PlannedNF, layout: Layout) -> tuple[str, ...]:
+    return tuple(f"file/{path}" for path in output_paths(planned.cls, planned.options, layout.out))
+
+
+def _nf_child(part: NFPart, place: Placement, files: tuple[str, ...]) -> ChildPart:
     rings = tuple(ring.ring for ring in part.rings)
     own_log = (part.log,) if part.log else ()
     cursors = tuple(log.cursor for log in part.reads)
@@ -293,7 +304,7 @@ def _nf_child(part: NFPart, place: Placement) -> ChildPart:
         role="nf",
         cores=place.cores,
         restart=place.restart,
-        writes=(*rings, *own_log, *cursors, _checkpoint(part.nf)),
+        writes=(*rings, *own_log, *cursors, _checkpoint(part.nf), *files),
         reads=(
             *(name for ring in part.rings for name in ring.objects),
             *(log.log for log in part.reads),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mesh.control.composing import FIRST
+
 if TYPE_CHECKING:
     from mesh.control.state import Mesh
 
@@ -30,8 +32,12 @@ def final_report(mesh: Mesh) -> tuple[dict[str, Any], str]:
 
 
 def start_failures(mesh: Mesh) -> list[str]:
-    """Returns the names of NFs that did not start."""
-    failed = [name for name, each in mesh.failures.items() if each.where in ("import", "start")]
+    """Returns the names of NFs of the first plan that did not start."""
+    nfs = () if mesh.now is None else mesh.now.parts.nfs
+    first = {name for name in nfs if mesh.desired.joined.get(name, FIRST) == FIRST}
+    failed = {name for name in first if name in mesh.failures}
+    if mesh.has_begun:
+        failed = {name for name in failed if mesh.failures[name].where in ("import", "start")}
     return sorted({*failed, *(name for name, r in mesh.results.items() if r.start_failed)})
 
 
@@ -40,7 +46,11 @@ def _nf(mesh: Mesh, name: str) -> dict[str, Any]:
     if result is not None:
         return result.report
     failed = mesh.failures.get(name)
-    text = f"NF {name!r} failed in {failed.where}: {failed.text}" if failed else ""
+    text = ""
+    if failed is not None:
+        who = f"NF {name!r}"
+        is_whole = failed.text.startswith(who)
+        text = failed.text if is_whole else f"{who} failed in {failed.where}: {failed.text}"
     return {
         "name": name,
         "events": 0,

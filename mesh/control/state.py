@@ -116,7 +116,7 @@ class Mesh:
         self.eof: m.Eof | None = None
         self.pending: Pending | None = None
         self.stopping = ""
-        self.is_over = False
+        self.is_over = self.has_begun = False
         self.watched: frozenset[str] = frozenset()
         self._waiting: deque[tuple[bytes, Envelope, Change]] = deque()
         self._out: list[Action] = []
@@ -150,6 +150,10 @@ class Mesh:
             self.pending.revision = made.desired.revision
             if isinstance(self.pending.request, m.NfAdd):
                 self.pending.nf = str(made.desired.spec["nfs"][-1]["name"])
+            for name, revision in made.desired.joined.items():
+                if revision == made.desired.revision:  # not the one of that name that has left
+                    self.results.pop(name, None)
+                    self.failures.pop(name, None)
         return self._advance(now)
 
     def not_composed(self, error: MeshError, now: float) -> list[Action]:
@@ -194,6 +198,7 @@ class Mesh:
             process.has_applied(body)
         elif isinstance(body, m.Attached):
             process.attached = process.went = True
+            self.has_begun = self.has_begun or process.role == "worker"
         elif isinstance(body, m.Drained):
             process.drained = True
         elif isinstance(body, m.Held):
@@ -221,6 +226,7 @@ class Mesh:
         else:
             self.processes[name] = self._new_process(identity, message, body, now)
             self.failures.pop(name, None)
+            self.has_begun = self.has_begun or body.revision > 0
         self._send(identity, name, m.Seen(revision=self.processes[name].holds))
 
     def _new_process(

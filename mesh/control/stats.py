@@ -30,7 +30,7 @@ Counts = Annotated[dict[Annotated[str, Field(max_length=128)], Count], Field(max
 class Strict(BaseModel):
     """Base of all that crosses process boundaries: nothing is converted, nothing is extra."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class RingStats(Strict):

@@ -7,10 +7,11 @@
     NF          go: attaches, starts                       │ attached
     worker      go: takes packets, once all NFs do        ─┘
 
-A new NF is constructed before the worker subscribes it, so that nobody waits for its imports. An NF
-whose part changes holds first; the worker changes; then the NF is told, with the positions in its
-rings from which the change holds. An NF that leaves is told to drain after the worker has ended its
-subscriptions.
+An NF that does not come up before the first packet ends the run: it was asked for. One that fails
+later does not. A new NF is constructed before the worker subscribes it, so that nobody waits for
+its imports. An NF whose part changes holds first; the worker changes; then the NF is told, with the
+positions in its rings from which the change holds. An NF that leaves is told to drain after the
+worker has ended its subscriptions.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ def messages(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
     if mesh.now is None or mesh.is_over:
         if mesh.is_over or "controller" in mesh.failures:
             yield from _farewells(mesh)
+        return
+    if not mesh.has_begun and start_failures(mesh):
+        mesh.is_over = True
+        yield from _farewells(mesh)
         return
     yield from _plans(mesh)
     yield from _gos(mesh, now)
@@ -170,6 +175,7 @@ def _gos(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
             continue
         if _may_go(mesh, process, now):
             process.went = True
+            mesh.has_begun = mesh.has_begun or process.role == "worker"
             yield process, m.Go(revision=process.ready)
 
 

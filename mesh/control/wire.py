@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
@@ -27,8 +27,10 @@ from mesh.errors import SpecError
 from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
 from mesh.module import ModuleInfo, Phase
-from mesh.nf import NF
 from mesh.plan import HeardPart, Level, Part, PlannedModule, PlannedNF, PlannedSubscription
+
+if TYPE_CHECKING:
+    from mesh.nf import NF
 
 __all__ = [
     "ChildPart",
@@ -44,6 +46,7 @@ __all__ = [
     "PortPart",
     "Receiver",
     "RingPart",
+    "RoomPart",
     "TypeWire",
     "WorkerPart",
     "catalogue_of",
@@ -55,7 +58,7 @@ __all__ = [
     "types_of",
 ]
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", defer_build=True)
 _U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 _U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
 Text = Annotated[str, Field(max_length=4096)]
@@ -98,6 +101,15 @@ class ModulePart:
     name: Text
     limits: tuple[_U64, ...]
     types: tuple[_U32, ...]
+    library: Text = ""
+    symbol: Text = ""
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class RoomPart:
+    """A stack module that may be needed later: its state gets room in every flow's block."""
+
+    name: Text
     library: Text = ""
     symbol: Text = ""
 
@@ -166,6 +178,7 @@ class WorkerPart:
         mode: "file" ends at the end of its ports, "live" never.
         max_packets: stop after so many; None all.
         types: all event types.
+        room: modules that may join while packets flow; read at the start only.
     """
 
     worker: Text
@@ -178,6 +191,7 @@ class WorkerPart:
     receivers: tuple[Receiver, ...]
     types: tuple[TypeWire, ...]
     max_packets: _U64 | None = None
+    room: tuple[RoomPart, ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -245,7 +259,7 @@ class NFPart:
     Attributes:
         nf: its name in the plan.
         use: the class, as `Registry.nf` takes it; files are absolute.
-        config: its options as in the spec, unchecked (`mesh.spec.nf_config` checks them).
+        config: its options as in the spec, unchecked (`mesh.options.nf_config` checks them).
         handlers: its subscriptions in the order of the class.
         publishes: names of the events that it may publish.
         rings: one per worker.
@@ -319,9 +333,6 @@ class HostPart:
 
 
 _Part = TypeVar("_Part", WorkerPart, NFPart, HostPart)
-_ADAPTERS: Mapping[type, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (WorkerPart, NFPart, HostPart)
-}
 
 
 def to_wire(part: WorkerPart | NFPart | HostPart) -> dict[str, Any]:
@@ -336,7 +347,7 @@ def from_wire(kind: type[_Part], data: Mapping[str, Any]) -> _Part:
         SpecError: it is none; the path names the place.
     """
     try:
-        found: _Part = _ADAPTERS[kind].validate_python(dict(data))
+        found: _Part = TypeAdapter(kind).validate_python(dict(data))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))

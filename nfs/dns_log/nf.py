@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mesh import NF, Context, EventBatch, EventView, on
 from mesh.columns import endpoint
+from mesh.records import Records
 
 EVENTS = ("dns.query", "dns.response", "flow.end")
 Question = tuple[int, str, int]
@@ -27,20 +25,17 @@ class DnsLog(NF):
         max_waiting: queries without response remembered per flow; more are counted only.
     """
 
+    writes = ("path",)
+
     def __init__(self, path: str = "", keep: int = 1000, max_waiting: int = 256) -> None:
-        self.path, self.keep, self.max_waiting = path, keep, max_waiting
-        self.kept: list[dict[str, Any]] = []
+        self.records, self.max_waiting = Records(path, keep), max_waiting
         self.codes: Counter[str] = Counter()
         self.queries = self.not_remembered = 0
         self._waiting: dict[int, dict[Question, dict[str, Any]]] = {}
-        self._file: TextIO | None = None
-        self._stack = ExitStack()
 
     def start(self, ctx: Context) -> None:
         """Opens the file."""
-        if self.path:
-            path = Path(ctx.out, self.path)
-            self._file = self._stack.enter_context(path.open("w", encoding="utf-8"))
+        self.records.open(ctx)
 
     @on(*EVENTS)
     def follow(self, batch: EventBatch) -> None:
@@ -75,10 +70,7 @@ class DnsLog(NF):
 
     def _write(self, row: dict[str, Any]) -> None:
         self.codes[row["rcode"] or "no response"] += 1
-        if self._file is not None:
-            self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
-        if len(self.kept) < self.keep:
-            self.kept.append(row)
+        self.records.write(row)
 
     def stop(self) -> None:
         """Writes queries that still wait, and closes the file."""
@@ -86,8 +78,7 @@ class DnsLog(NF):
             for row in waiting.values():
                 self._write(row)
         self._waiting.clear()
-        self._stack.close()
-        self._file = None
+        self.records.close()
 
     def results(self) -> Mapping[str, Any]:
         """Returns the counts by response code and the first records."""
@@ -96,7 +87,7 @@ class DnsLog(NF):
             "queries": self.queries,
             "not_remembered": self.not_remembered,
             "by_code": codes,
-            "records": self.kept,
+            "records": self.records.kept,
         }
 
 

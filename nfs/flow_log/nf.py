@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +28,8 @@ class FlowLog(NF):
         order: "end" writes records as flows end; "start" keeps them, in order of first packet.
     """
 
+    writes = ("path",)
+
     def __init__(self, path: str = "", format: Format | None = None, order: Order = "end") -> None:
         self.path, self.format, self.order = path, format or format_of(path), order
         self._hashes: dict[tuple[int, int], Any] = {}
@@ -40,8 +41,9 @@ class FlowLog(NF):
     def start(self, ctx: Context) -> None:
         """Opens the file."""
         if self.path:
-            target = None if self.path == "-" else Path(ctx.out, self.path)
-            self._sink = open_sink(target, self.format)
+            mode: Literal["w", "wb"] = "wb" if self.format == "parquet" else "w"
+            file = None if self.path == "-" else ctx.open(self.path, mode)
+            self._sink = open_sink(file, self.format)
 
     @on("flow.start", "tcp.data", "flow.end")
     def follow(self, batch: EventBatch) -> None:

@@ -7,9 +7,8 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import IO, Any, Literal, Protocol
 
 Format = Literal["json", "csv", "parquet"]
 Record = Mapping[str, Any]
@@ -35,16 +34,19 @@ def format_of(path: str) -> Format:
     return "csv" if suffix == ".csv" else "parquet" if suffix == ".parquet" else "json"
 
 
-def open_sink(path: Path | None, form: Format) -> Sink:
-    """Opens a file for records; None is standard output (not for Parquet).
+def open_sink(file: IO[Any] | None, form: Format) -> Sink:
+    """Makes what writes records.
+
+    Args:
+        file: open, for Parquet in binary; the sink closes it. None is standard output.
+        form: how records are written.
 
     Raises:
-        OSError: the file cannot be written.
         ValueError: Parquet without pyarrow, or on standard output.
     """
     if form == "parquet":
-        return _Parquet(path)
-    return (_JsonLines if form == "json" else _Csv)(path)
+        return _Parquet(file)
+    return (_JsonLines if form == "json" else _Csv)(file)
 
 
 def flat(record: Record) -> dict[str, Any]:
@@ -65,16 +67,14 @@ def flat(record: Record) -> dict[str, Any]:
 class _Text:
     """A text file, or standard output, which stays open."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._stack = ExitStack()
-        self.file: TextIO = sys.stdout
-        if path is not None:
-            self.file = self._stack.enter_context(path.open("w", encoding="utf-8", newline=""))
+    def __init__(self, file: IO[Any] | None) -> None:
+        self.file: IO[Any] = sys.stdout if file is None else file
 
     def close(self) -> None:
-        """Flushes; closes what was opened."""
+        """Flushes; closes the file."""
         self.file.flush()
-        self._stack.close()
+        if self.file is not sys.stdout:
+            self.file.close()
 
 
 class _JsonLines(_Text):
@@ -99,8 +99,8 @@ class _Csv(_Text):
 class _Parquet:
     """A Parquet file, one row group per batch of records."""
 
-    def __init__(self, path: Path | None) -> None:
-        if path is None:
+    def __init__(self, file: IO[Any] | None) -> None:
+        if file is None:
             raise ValueError("Parquet needs a file: set path")
         try:
             import pyarrow
@@ -108,7 +108,7 @@ class _Parquet:
         except ImportError as error:
             raise ValueError("Parquet needs pyarrow: pip install 'nfmesh[parquet]'") from error
         self._arrow = pyarrow
-        self._file = path.open("wb")
+        self._file = file
         self._schema = _parquet_schema(pyarrow)
         self._writer = pyarrow.parquet.ParquetWriter(self._file, self._schema)
 

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mesh import NF, Context, EventBatch, EventView, on
 from mesh.columns import endpoint
+from mesh.records import Records
 
 EVENTS = ("http.request", "http.response", "http.message_end", "flow.end")
 INTERIM = frozenset({100, 102, 103})
@@ -37,19 +35,16 @@ class HttpLog(NF):
         max_waiting: requests without response remembered per connection; more are counted only.
     """
 
+    writes = ("path",)
+
     def __init__(self, path: str = "", keep: int = 1000, max_waiting: int = 256) -> None:
-        self.path, self.keep, self.max_waiting = path, keep, max_waiting
-        self.kept: list[dict[str, Any]] = []
+        self.records, self.max_waiting = Records(path, keep), max_waiting
         self.requests = self.responses = self.not_remembered = 0
         self._open: dict[int, Connection] = {}
-        self._file: TextIO | None = None
-        self._stack = ExitStack()
 
     def start(self, ctx: Context) -> None:
         """Opens the file."""
-        if self.path:
-            path = Path(ctx.out, self.path)
-            self._file = self._stack.enter_context(path.open("w", encoding="utf-8"))
+        self.records.open(ctx)
 
     @on(*EVENTS)
     def follow(self, batch: EventBatch) -> None:
@@ -107,10 +102,7 @@ class HttpLog(NF):
         if row is None:
             return
         del row["request"]
-        if self._file is not None:
-            self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
-        if len(self.kept) < self.keep:
-            self.kept.append(row)
+        self.records.write(row)
 
     def stop(self) -> None:
         """Writes what is still open, and closes the file."""
@@ -118,8 +110,7 @@ class HttpLog(NF):
             for row in (connection.answering, *connection.waiting):
                 self._write(row)
         self._open.clear()
-        self._stack.close()
-        self._file = None
+        self.records.close()
 
     def results(self) -> Mapping[str, Any]:
         """Returns the counts and the first records."""
@@ -127,7 +118,7 @@ class HttpLog(NF):
             "requests": self.requests,
             "responses": self.responses,
             "not_remembered": self.not_remembered,
-            "records": self.kept,
+            "records": self.records.kept,
         }
 
 

@@ -105,6 +105,7 @@ static void work(worker *w) {
         }
         nfm_delivery_publish(&w->delivery);
         nfm_delivery_collect(&w->delivery);
+        nfm_delivery_retire(&w->delivery);
         if (burst % 64 == 0)
             usleep(100); /* so that receivers run dry */
         else if (w->pool.n_free_small == 0)
@@ -113,6 +114,7 @@ static void work(worker *w) {
     while (!nfm_delivery_is_idle(&w->delivery)) {
         nfm_delivery_publish(&w->delivery);
         nfm_delivery_collect(&w->delivery);
+        nfm_delivery_retire(&w->delivery);
         sched_yield();
     }
 }

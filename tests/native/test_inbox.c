@@ -103,7 +103,10 @@ static void raise(rig *r, nfm_record rec, uint32_t data_len, const char *text) {
 static void settle(rig *r) {
     nfm_delivery_publish(&r->worker->delivery);
     nfm_delivery_collect(&r->worker->delivery);
-    nfm__domains_settle(r->worker);
+    nfm__domains_publish(r->worker);
+    nfm__commands_take(r->worker);
+    nfm_delivery_retire(&r->worker->delivery);
+    nfm__domains_retire(r->worker);
 }
 
 /* What receiver |i| has next; NULL: nothing. */
@@ -254,6 +257,7 @@ static void test_slots_forget_what_they_held(void) {
 static void test_a_full_inbox_costs_its_own_domain_only(void) {
     rig r = make_rig(256, 1);
     const nfm_desc *desc;
+    r.ring[1]->lossy = true;
     hear(&r, 1, PACKET);
     hear(&r, 0, PACKET);
     for (int i = 0; i < 3; i++) {
@@ -273,6 +277,12 @@ static void test_a_full_inbox_costs_its_own_domain_only(void) {
     CHECK_EQ(r.box->pool.n_free_large, 1);
     CHECK_EQ(r.box->delivery.n_free, 1024);
     CHECK_EQ(r.worker->pool.n_free_large, 64);
+    nfm_record rec = make_packet(&r, FRAME);
+    deliver(&r, &rec);
+    settle(&r);
+    CHECK_EQ(nfm_ring_gap(r.ring[1]), 2); /* the receiver is told what it missed */
+    nfm_ring_advance(r.ring[1], 1);
+    CHECK_EQ(next(&r, 1, &desc)->packet, rec.packet);
     end_rig(&r);
 }
 
@@ -294,6 +304,39 @@ static void test_records_run_out_and_come_back(void) {
     while (next(&r, 1, &desc) != NULL)
         settle(&r);
     CHECK_EQ(r.box->delivery.n_free, 1024);
+    end_rig(&r);
+}
+
+static void test_a_held_record_stays_with_its_bytes(void) {
+    rig r = make_rig(256, 4);
+    const nfm_desc *desc;
+    nfm_error err = {0};
+    CHECK_EQ(nfm_worker_allow_holds(r.worker, r.ring[1], 2, &err), NFM_OK);
+    hear(&r, 1, BYTES);
+    nfm_record rec = make_packet(&r, FRAME);
+    deliver(&r, &rec);
+    settle(&r);
+    CHECK_EQ(nfm_ring_peek(r.ring[1], &desc, 1), 1);
+    const nfm_record *held = &r.box->mem.records[desc->record];
+    int hold = nfm_ring_hold(r.ring[1], desc->record);
+    CHECK(hold >= 0);
+    nfm_ring_advance(r.ring[1], 1);
+    settle(&r);
+    for (int i = 0; i < 600; i++) {
+        nfm_record other = make_packet(&r, FRAME);
+        deliver(&r, &other);
+        nfm_pool_put(&r.worker->pool, other.slot);
+        settle(&r);
+        CHECK(next(&r, 1, &desc) != NULL);
+    }
+    settle(&r);
+    CHECK_EQ(r.box->full, 0);
+    CHECK_EQ(r.box->delivery.n_free, 1023);
+    CHECK(holds_exactly(&r, held, rec.slot, DATA, DATA + DATA_LEN));
+    CHECK_EQ(nfm_ring_release(r.ring[1], (uint32_t)hold), NFM_OK);
+    settle(&r);
+    CHECK_EQ(r.box->delivery.n_free, 1024);
+    CHECK_EQ(r.box->pool.n_free_small, 256);
     end_rig(&r);
 }
 
@@ -331,6 +374,7 @@ int main(int argc, char **argv) {
         T(test_slots_forget_what_they_held),
         T(test_a_full_inbox_costs_its_own_domain_only),
         T(test_records_run_out_and_come_back),
+        T(test_a_held_record_stays_with_its_bytes),
         T(test_rings_and_domains_are_given_in_order),
     };
     return nfm_run_tests(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);

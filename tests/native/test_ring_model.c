@@ -4,9 +4,10 @@
  *
  * A schedule is a random order of small steps: the worker delivers records to some of its rings,
  * publishes, collects tails, adds or removes a ring, dies (also half-way through publishing) and
- * begins again over the same memory; receivers look, pass, sleep, die, or lie about their tail. The
- * model knows what each ring must hold, which records and slots are in use, and who sleeps. Nothing
- * may be lost, repeated, reordered or overwritten; what all have passed is free, nothing earlier;
+ * begins again over the same memory; receivers look, pass, hold and release records, sleep, die, or
+ * lie about their tail. The model knows what each ring must hold, which records and slots are in
+ * use, and who sleeps. Nothing may be lost, repeated, reordered or overwritten, but in lossy rings,
+ * which say how much and where; what all have passed and nobody holds is free, nothing earlier;
  * nobody sleeps on an entry that was published.
  */
 #include "event/delivery.h"
@@ -19,6 +20,8 @@ enum {
     ENTRIES = 128, /* what an object of one page holds */
     RECORDS = 512,
     SLOTS = 256,
+    HOLDS = 8,
+    GAP = 1 << 30,  /* in model_ring.life: not a record, but so many missing */
     SERIALS = 4096, /* what is delivered in a schedule, at most */
     LIVES = 32768   /* records made for it: a replay makes new ones */
 };
@@ -30,8 +33,14 @@ typedef struct model_ring {
     bool lossy, quarantined, asleep;
     uint64_t pushed, in_ring, published, seen, passed; /* positions */
     uint64_t suppressed;                               /* pushes still to be left out */
-    uint64_t dropped;
-    uint32_t life[SERIALS]; /* by position: the record */
+    uint64_t dropped, missing;
+    uint32_t life[SERIALS];        /* by position: the record */
+    uint32_t wanted[NFM_COMMANDS]; /* holds and releases on their way: hold + 1 << 24 | life + 1; 0
+                                      all */
+    uint32_t n_wanted;
+    uint32_t held[HOLDS];      /* life + 1 as the worker knows it, 0 none */
+    uint32_t nf_life[HOLDS];   /* the same as the receiver knows it */
+    uint32_t nf_record[HOLDS]; /* and where it is */
 } model_ring;
 
 typedef struct model_epoch {
@@ -83,10 +92,16 @@ static void wire(world *w) {
                 (nfm_receiver){.ring = w->ring[i].worker, .events = UINT64_C(1) << i};
 }
 
+static void model_command(model_ring *r, uint32_t wanted) {
+    CHECK(r->n_wanted < NFM_COMMANDS);
+    r->wanted[r->n_wanted++] = wanted;
+}
+
 static void open_ring(world *w, uint32_t i) {
     model_ring *r = &w->ring[i];
     r->worker = calloc(1, sizeof(*r->worker));
     CHECK_EQ(nfm_ring_adopt(r->worker, r->fd, r->lossy, NULL), NFM_OK);
+    CHECK_EQ(nfm_delivery_allow_holds(&w->delivery, r->worker, HOLDS, NULL), NFM_OK);
     w->rings[i] = r->worker;
 }
 
@@ -101,6 +116,7 @@ static void new_ring(world *w, uint32_t i) {
     open_ring(w, i);
     r->nf = nfm_ring_attach(r->fd, &err);
     CHECK(r->nf != NULL);
+    model_command(r, 0);
     wire(w);
 }
 
@@ -111,6 +127,7 @@ static void close_worker_ring(world *w, uint32_t i) {
 }
 
 static void remove_ring(world *w, uint32_t i) {
+    nfm_delivery_unhold_all(&w->delivery, w->ring[i].worker);
     nfm_delivery_forget(&w->delivery, i);
     for (uint32_t e = w->epoch_begin; e < w->epoch_end; e++)
         w->epochs[e].heads[i] = 0;
@@ -128,7 +145,8 @@ static void open_delivery(world *w) {
                        .records = w->records,
                        .n_small = SLOTS,
                        .n_slots = SLOTS,
-                       .n_records = RECORDS};
+                       .n_records = RECORDS,
+                       .n_flows = 64};
     CHECK_EQ(nfm_delivery_init(&w->delivery, &w->config, &w->pool, &w->mem), NFM_OK);
     w->delivery.rings = w->rings;
     w->delivery.n_rings = RINGS;
@@ -162,9 +180,23 @@ static bool model_passed(const world *w, const model_epoch *e) {
     return true;
 }
 
+static void model_take_commands(model_ring *r) {
+    for (uint32_t k = 0; k < r->n_wanted; k++) {
+        if (r->wanted[k] == 0)
+            memset(r->held, 0, sizeof(r->held));
+        else
+            r->held[(r->wanted[k] >> 24) - 1] = r->wanted[k] & 0xffffff;
+    }
+    r->n_wanted = 0;
+    if (r->quarantined)
+        memset(r->held, 0, sizeof(r->held));
+}
+
 static void model_collect(world *w) {
-    for (uint32_t i = 0; i < RINGS; i++)
+    for (uint32_t i = 0; i < RINGS; i++) {
         w->ring[i].seen = w->ring[i].passed;
+        model_take_commands(&w->ring[i]);
+    }
     while (w->epoch_begin < w->epoch_end && model_passed(w, &w->epochs[w->epoch_begin]))
         w->busy_begin = w->epochs[w->epoch_begin++].end;
 }
@@ -179,7 +211,11 @@ static void model_adopt(world *w) {
             continue;
         r->pushed = r->in_ring = r->published;
         r->seen = r->passed;
+        r->missing = 0;
+        model_take_commands(r);
         for (uint64_t at = r->passed; at < r->published; at++) {
+            if (r->life[at] & GAP)
+                continue;
             if (!named[r->life[at]])
                 w->busy[w->busy_end++] = r->life[at];
             named[r->life[at]] = true;
@@ -188,19 +224,37 @@ static void model_adopt(world *w) {
     model_publish(w);
 }
 
-static uint32_t model_slots(const world *w) {
+/* Appends to |kept| what is in use: what is not released, and what is held beyond that. */
+static uint32_t model_kept(const world *w, uint32_t *kept) {
+    uint32_t n = 0;
+    for (uint32_t i = w->busy_begin; i < w->busy_end; i++)
+        kept[n++] = w->busy[i];
+    for (uint32_t i = 0; i < RINGS; i++) {
+        for (uint32_t hold = 0; hold < HOLDS; hold++) {
+            uint32_t life = w->ring[i].held[hold] - 1, k = 0;
+            while (k < n && kept[k] != life)
+                k++;
+            if (w->ring[i].held[hold] != 0 && k == n)
+                kept[n++] = life;
+        }
+    }
+    return n;
+}
+
+static uint32_t model_slots(const world *w, const uint32_t *kept, uint32_t n_kept) {
     bool used[SLOTS] = {false};
     uint32_t n = 0;
-    for (uint32_t i = w->busy_begin; i < w->busy_end; i++) {
-        n += !used[w->slot[w->busy[i]]];
-        used[w->slot[w->busy[i]]] = true;
+    for (uint32_t i = 0; i < n_kept; i++) {
+        n += !used[w->slot[kept[i]]];
+        used[w->slot[kept[i]]] = true;
     }
     return n;
 }
 
 static void check_memory(const world *w) {
-    CHECK_EQ(w->delivery.n_free, RECORDS - (w->busy_end - w->busy_begin));
-    CHECK_EQ(w->pool.n_free_small, SLOTS - model_slots(w));
+    uint32_t kept[RECORDS + RINGS * HOLDS], n = model_kept(w, kept);
+    CHECK_EQ(w->delivery.n_free, RECORDS - n);
+    CHECK_EQ(w->pool.n_free_small, SLOTS - model_slots(w, kept, n));
     CHECK_EQ(w->delivery.no_record, w->no_record);
 }
 
@@ -213,10 +267,17 @@ static void model_push(world *w, uint32_t i, uint32_t life) {
         r->suppressed--;
         return;
     }
-    bool full = r->pushed >= r->seen + ENTRIES;
-    if (r->quarantined || (r->lossy && full)) {
+    uint64_t room = r->seen + ENTRIES - r->pushed;
+    bool full = !r->lossy && r->pushed >= r->seen + ENTRIES;
+    if (r->quarantined || (r->lossy && room < (r->missing > 0 ? ENTRIES / 16 : 1))) {
         r->dropped++;
+        r->missing += !r->quarantined;
         return;
+    }
+    if (r->missing > 0) {
+        r->life[r->pushed++] = GAP | (uint32_t)r->missing;
+        r->missing = 0;
+        r->in_ring = r->pushed;
     }
     r->life[r->pushed++] = life;
     if (r->in_ring + 1 == r->pushed && !full)
@@ -283,10 +344,31 @@ static void publish(world *w) {
     check_awake(w);
 }
 
+/* As the engine does for holds. */
+static void take_commands(world *w) {
+    nfm_delivery *d = &w->delivery;
+    for (uint32_t i = 0; i < RINGS; i++) {
+        nfm_ring *ring = w->rings[i];
+        nfm_command c;
+        while (ring != NULL && nfm_ring_take_command(ring, &c)) {
+            if (c.kind == NFM_CMD_HOLD)
+                CHECK(nfm_delivery_hold(d, ring, c.number, c.a));
+            else if (c.kind == NFM_CMD_RELEASE)
+                CHECK(nfm_delivery_unhold(d, ring, c.number));
+            else
+                nfm_delivery_unhold_all(d, ring);
+        }
+        if (ring != NULL && ring->quarantined)
+            nfm_delivery_unhold_all(d, ring);
+    }
+}
+
 static void collect(world *w) {
     uint32_t before = w->busy_begin;
     model_collect(w);
-    CHECK_EQ(nfm_delivery_collect(&w->delivery), w->busy_begin - before);
+    nfm_delivery_collect(&w->delivery);
+    take_commands(w);
+    CHECK_EQ(nfm_delivery_retire(&w->delivery), w->busy_begin - before);
     check_memory(w);
 }
 
@@ -337,19 +419,49 @@ static void begin_again(world *w) {
 
 /* ---- steps of a receiver -------------------------------------------------------------------- */
 
+static void check_record(const world *w, uint32_t id, uint32_t life) {
+    const nfm_record *record = &w->records[id];
+    uint32_t serial = w->serial[life], first;
+    CHECK_EQ(record->packet, serial);
+    CHECK_EQ(record->slot, w->slot[life]);
+    memcpy(&first, nfm_pool_addr(&w->pool, record->slot), 4);
+    CHECK(first <= serial && serial - first < 3);
+}
+
+/* Keeps the record of an entry at hand, or lets go of one that was kept and must be intact. */
+static void hold_or_release(world *w, model_ring *r, uint32_t pick, const nfm_desc *desc) {
+    if (r->n_wanted > NFM_COMMANDS - 4)
+        return;
+    if (r->nf_life[pick] == 0) {
+        int hold = nfm_ring_hold(r->nf, desc->record);
+        CHECK(hold >= 0 && hold < HOLDS && r->nf_life[hold] == 0);
+        uint32_t at =
+            (uint32_t)(r->passed + (uint64_t)(desc - r->nf->desc) - (r->passed & r->nf->mask));
+        r->nf_life[hold] = r->life[at] + 1;
+        r->nf_record[hold] = desc->record;
+        model_command(r, (uint32_t)(hold + 1) << 24 | r->nf_life[hold]);
+        return;
+    }
+    check_record(w, r->nf_record[pick], r->nf_life[pick] - 1);
+    CHECK_EQ(nfm_ring_release(r->nf, pick), NFM_OK);
+    r->nf_life[pick] = 0;
+    model_command(r, (pick + 1) << 24);
+}
+
 static void look(world *w, model_ring *r) {
     const nfm_desc *desc;
     uint32_t n = nfm_ring_peek(r->nf, &desc, 1 + draw(w, 40));
     CHECK(r->passed + n <= r->published);
-    CHECK(n > 0 || r->passed == r->published);
-    for (uint32_t k = 0; k < n && !nfm_test_failed; k++) {
-        uint32_t life = r->life[r->passed + k], serial = w->serial[life], first;
-        const nfm_record *record = &w->records[desc[k].record];
-        CHECK_EQ(record->packet, serial);
-        CHECK_EQ(record->slot, w->slot[life]);
-        memcpy(&first, nfm_pool_addr(&w->pool, record->slot), 4);
-        CHECK(first <= serial && serial - first < 3);
+    if (n == 0 && r->passed < r->published) {
+        CHECK_EQ(nfm_ring_gap(r->nf) | GAP, r->life[r->passed++]);
+        nfm_ring_advance(r->nf, 1);
+        return;
     }
+    for (uint32_t k = 0; k < n && !nfm_test_failed; k++) {
+        check_record(w, desc[k].record, r->life[r->passed + k]);
+    }
+    if (n > 0 && draw(w, 4) == 0)
+        hold_or_release(w, r, draw(w, HOLDS), &desc[draw(w, n)]);
     uint32_t passed = draw(w, n + 1);
     nfm_ring_advance(r->nf, passed);
     r->passed += passed;
@@ -364,6 +476,8 @@ static void reattach(model_ring *r) {
     nfm_ring_detach(r->nf);
     r->nf = nfm_ring_attach(r->fd, &err);
     CHECK(r->nf != NULL && nfm_ring_position(r->nf) == r->passed);
+    memset(r->nf_life, 0, sizeof(r->nf_life));
+    model_command(r, 0);
     r->asleep = false;
 }
 
@@ -373,6 +487,8 @@ static void lie(world *w, model_ring *r) {
     r->quarantined = true;
     w->lies++;
     nfm_delivery_collect(&w->delivery);
+    take_commands(w);
+    nfm_delivery_retire(&w->delivery);
     CHECK(r->worker->quarantined);
     CHECK_EQ(r->worker->bad_tails, 1);
     model_collect(w);

@@ -108,7 +108,8 @@ enum nfm_flow_flag {
     NFM_FLOW_BASIS_SYN = 2,
     NFM_FLOW_BASIS_SYNACK = 4,
     NFM_FLOW_MIDSTREAM = 8,
-    NFM_FLOW_OPEN = 16
+    NFM_FLOW_OPEN = 16,
+    NFM_FLOW_CHOSEN = 32 /* receivers began or ended subscriptions on this flow */
 };
 
 /* What a module may ask the worker. Passed to each of its functions. */

@@ -15,17 +15,19 @@ extern "C" {
 #include "nfm/nfm_abi.h"
 #pragma GCC visibility pop
 
-#define NFM_ABI_VERSION 1u
+#define NFM_ABI_VERSION 2u
 #define NFM_NO_SLOT 0xffffffffu
 #define NFM_NO_FLOW 0xffffffffu
 #define NFM_NO_RECORD 0xffffffffu
 #define NFM_BIT(ev) (UINT64_C(1) << (ev))
 #define NFM_DESC_APP (UINT64_C(1) << 63)
+#define NFM_DESC_GAP (UINT64_C(1) << 62)
 
 static_assert(sizeof(nfm_record) == NFM_RECORD_SIZE, "record is two cache lines");
 static_assert(offsetof(nfm_record, tcp) == 64, "line 2 starts at 64");
 static_assert(sizeof(nfm_flow_info) == NFM_FLOW_INFO_SIZE, "flow info is one cache line");
 static_assert(sizeof(nfm_desc) == NFM_DESC_SIZE, "descriptor layout");
+static_assert(sizeof(nfm_command) == 64, "a command is one cache line");
 static_assert((int)NFM_EV_COUNT <= (int)NFM_EV_MAX, "event bits fit a descriptor");
 
 /* The record's bytes in its slot; NULL without a slot. */

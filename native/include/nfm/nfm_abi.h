@@ -20,7 +20,8 @@ enum nfm_status {
     NFM_E_LIMIT = -6,    /* a configured limit was reached */
     NFM_E_STATE = -7,    /* called in the wrong order */
     NFM_E_ABI = -8,      /* ABI versions differ */
-    NFM_E_TRUNCATED = -9 /* a file ends inside a packet; what came before is good */
+    NFM_E_TRUNCATED = -9, /* a file ends inside a packet; what came before is good */
+    NFM_E_AGAIN = -10    /* not now: the other side must take something first */
 };
 
 typedef struct nfm_error {
@@ -289,7 +290,8 @@ enum nfm_tunnel {
 };
 
 /* One ring entry. what: bits 0..47 event bits, or with bit 63 the type id in the low 32 bits;
- * bits 48..55 handler (which subscription of this receiver), bits 56..59 region. */
+ * bits 48..55 handler (which subscription of this receiver). With bit 62 it is a gap of a lossy
+ * ring: no record, and bits 0..47 say how many entries are missing here. */
 typedef struct nfm_desc {
     uint32_t record;
     uint32_t flow; /* flow index, 0xffffffff none */
@@ -310,11 +312,13 @@ typedef struct nfm_mem {
 } nfm_mem;
 
 /* A run of ring entries handed to an NF. Valid until the handler returns. */
+typedef struct nfm_ring nfm_ring;
 typedef struct nfm_batch {
     const nfm_mem *mem;
     const nfm_desc *desc;
     uint32_t n;
     uint32_t handler; /* 0xffffffff: descriptors carry it */
+    nfm_ring *ring;   /* that they came from, for nfm_ring_hold and the like; NULL: a log */
 } nfm_batch;
 
 /* A native NF: state is what its init returned. Returns NFM_OK or a negative status. */
@@ -367,6 +371,39 @@ int nfm_port_mem_push(nfm_port *port, const uint8_t *frame, uint32_t len, uint32
 /* Serves the pushed frames |passes| times; each pass adds |span_ns| to time and shifts IPv4
  * addresses (both, checksum-neutral), so that a loop is new traffic. */
 int nfm_port_mem_loop(nfm_port *port, uint64_t passes, int64_t span_ns);
+
+/* A queue of a DPDK ethdev: a NIC's virtual function, or a virtual device. The library that does it
+ * is loaded then. DPDK's environment (EAL) begins once per process, with the first port's words;
+ * the queues of one device belong to worker threads of one process. */
+typedef struct nfm_dpdk_config {
+    const char *eal;    /* EAL arguments, blanks between; NULL: "--in-memory --no-telemetry" */
+    const char *device; /* "0000:3b:02.1", "net_null0,size=60"; NULL: the first there is */
+    uint16_t queue, n_queues; /* this port's, and how many there are (0: 1): RSS over all */
+    uint16_t rx_desc, tx_desc; /* 0: 1024; as many slots the NIC may hold */
+    uint32_t mtu;        /* 0: as it is */
+    uint8_t promiscuous; /* 1: all frames */
+    uint8_t copy;        /* enum nfm_copy */
+} nfm_dpdk_config;
+
+enum nfm_copy {
+    NFM_COPY_AUTO = 0,   /* only where the device hands its buffers on to others */
+    NFM_COPY_ALWAYS = 1, /* frames are copied out of and into the device's own memory */
+    NFM_COPY_NEVER = 2   /* the device reads and writes slots; afxdp: the driver's zero-copy */
+};
+
+nfm_port *nfm_port_dpdk_open(const nfm_dpdk_config *config, nfm_error *err);
+
+/* A queue of an interface through AF_XDP: the kernel reads and writes the slots themselves. */
+typedef struct nfm_afxdp_config {
+    const char *interface;
+    uint32_t queue;
+    uint32_t rx_size, tx_size; /* entries of the rings, powers of two; 0: 2048 */
+    uint8_t generic;     /* 1: the kernel's generic XDP; 0: the driver's, generic where it has none */
+    uint8_t copy;        /* enum nfm_copy: between the driver and the slots */
+    uint8_t promiscuous;
+} nfm_afxdp_config;
+
+nfm_port *nfm_port_afxdp_open(const nfm_afxdp_config *config, nfm_error *err);
 void nfm_port_stats_get(const nfm_port *port, nfm_port_stats *out);
 const char *nfm_port_warning(const nfm_port *port); /* NULL, or one line (truncated file: offset) */
 void nfm_port_free(nfm_port *port);
@@ -479,7 +516,6 @@ int nfm_object_create(const char *name, uint64_t size, nfm_object_info *out, nfm
 int nfm_object_read_only(int fd, nfm_error *err);
 
 typedef struct nfm_worker nfm_worker;
-typedef struct nfm_ring nfm_ring;
 
 /* An NF's view of a worker's objects. fds has NFM_OBJ_COUNT read-only descriptors, which stay the
  * caller's. NULL when the header is of another ABI (err names both versions) or sizes lie. */
@@ -501,9 +537,48 @@ int nfm_ring_wait(nfm_ring *ring, int64_t spin_ns, int64_t timeout_ns);
 /* Position (from 0) of the next entry that peek returns: same after a restart. */
 uint64_t nfm_ring_position(const nfm_ring *ring);
 
+/* Entries missing at the next position of a lossy ring, 0 when an entry stands there. A gap takes
+ * one position: nfm_ring_advance(ring, 1) passes it. nfm_ring_peek stops before gaps. */
+uint64_t nfm_ring_gap(const nfm_ring *ring);
+
+/* What a receiver asks of the worker, in order, by a queue beside its ring. The worker takes
+ * commands before it releases what the receiver passed after it. */
+enum nfm_command_kind {
+    NFM_CMD_HOLD = 1,        /* number: hold, a: record that is not passed yet: it stays */
+    NFM_CMD_RELEASE = 2,     /* number: hold */
+    NFM_CMD_SUBSCRIBE = 3,   /* a: flow id, number: group of subscriptions that begin there */
+    NFM_CMD_UNSUBSCRIBE = 4, /* a: flow id, number: group that ends there, NFM_ALL_GROUPS all */
+    NFM_CMD_BEGIN = 5        /* a receiver has attached: the holds of the one before are released */
+};
+
+enum nfm_receiver_limit {
+    NFM_COMMANDS = 512,        /* of a ring at most, not yet taken */
+    NFM_MAX_HOLDS = 4096,      /* of a ring at most */
+    NFM_ALL_GROUPS = 0xffffff
+};
+
+typedef struct nfm_command {
+    uint32_t kind; /* enum nfm_command_kind */
+    uint32_t number;
+    uint64_t a, b;
+    uint8_t data[40];
+} nfm_command;
+
+/* Keeps a record of an entry that is not passed yet, with its bytes, fields and flow facts, until
+ * nfm_ring_release. Returns the hold's number, NFM_E_LIMIT when the quota is used up, or NFM_E_AGAIN
+ * when the queue of commands is full: the worker will take some. */
+int nfm_ring_hold(nfm_ring *ring, uint32_t record);
+int nfm_ring_release(nfm_ring *ring, uint32_t hold);
+/* Begins or ends a group of this receiver's subscriptions on one flow, from the flow's next packet
+ * on that the worker sees. A flow that has ended is no error. NFM_OK or NFM_E_AGAIN. */
+int nfm_ring_subscribe(nfm_ring *ring, uint64_t flow, uint32_t group);
+int nfm_ring_unsubscribe(nfm_ring *ring, uint64_t flow, uint32_t group);
+
 typedef struct nfm_ring_stats {
     uint64_t head, tail;  /* entries published and passed, ever */
     uint64_t dropped;     /* lossy: not delivered because the ring was full */
+    uint64_t gaps;        /* lossy: runs of dropped entries that were told to the receiver */
+    uint32_t holds, max_holds; /* records held now, and the quota */
     uint64_t bad_tails;   /* positions outside the ring that the receiver claimed */
     uint64_t wakeups;     /* of a sleeping receiver */
     uint32_t entries, quarantined;
@@ -634,7 +709,8 @@ typedef struct nfm_subscription {
     uint64_t modules;    /* bit per application module (order of nfm_worker_add_module) it needs */
     const nfm_filter *filter; /* NULL: all. Borrowed: must outlive the worker. */
     uint32_t as_type;    /* a named user event: deliver under this type id; 0: as is */
-    uint32_t reserved;
+    uint16_t group;      /* 0..255, the receiver's: what begins and ends on a flow together */
+    uint16_t per_flow;   /* 1: on no flow until the receiver subscribes it there */
 } nfm_subscription;
 
 enum nfm_level { /* what the stack does for a flow */
@@ -654,8 +730,13 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
 void nfm_worker_free(nfm_worker *worker);
 int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
+/* Before start: every flow gets room for the state of |module|, so that a tracking or stream module
+ * of this size may be added while the worker runs. It costs memory per flow, and nothing per packet. */
+int nfm_worker_reserve_module(nfm_worker *worker, const nfm_module *module, nfm_error *err);
 /* limits: n_limits values in the order of the descriptor, or NULL for the defaults.
  * types: the application type id of each emitted event (0 for built-in bits).
+ * While running, NFM_E_STATE says that no room was reserved for a tracking or stream module, or that
+ * another one has its place. Flows under way join at their next packet (midstream).
  * Returns the module's index (0..) or a negative status. */
 int nfm_worker_add_module(nfm_worker *worker, const nfm_module *module, const uint64_t *limits,
                           const uint32_t *types, nfm_error *err);
@@ -665,6 +746,9 @@ nfm_ring *nfm_worker_add_ring(nfm_worker *worker, uint32_t entries, nfm_error *e
  * what does not fit, 0 stops polling until there is room. An object with entries in it is adopted:
  * they stay valid until passed. NULL on failure. fd stays the caller's. */
 nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_error *err);
+/* Lets a receiver hold up to |holds| records past its tail; before its first entry. All receivers'
+ * holds must leave three quarters of the records and half of the slots of each size. */
+int nfm_worker_allow_holds(nfm_worker *worker, nfm_ring *ring, uint32_t holds, nfm_error *err);
 /* Ends a receiver: no entry of it holds memory any longer. Its subscriptions must be gone. */
 int nfm_worker_remove_ring(nfm_worker *worker, nfm_ring *ring);
 /* Says on all shared rings that nothing follows: waiting receivers see NFM_RING_ENDED. */

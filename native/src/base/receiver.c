@@ -48,6 +48,12 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
     ring->mask = ring->shared->entries - 1;
     ring->is_shared = true;
     ring->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
+    if (nfm_ring_begin_receiver(ring) != NFM_OK) {
+        err->code = NFM_E_NOMEM;
+        snprintf(err->text, sizeof(err->text), "ring (descriptor %d): no memory", fd);
+        nfm_ring_detach(ring);
+        return NULL;
+    }
     return ring;
 }
 
@@ -55,7 +61,65 @@ void nfm_ring_detach(nfm_ring *ring) {
     if (ring == NULL)
         return;
     nfm_region_fini(&ring->region);
+    free(ring->free_holds);
     free(ring);
+}
+
+static int command(nfm_ring *ring, nfm_command command) {
+    nfm_ring_shared *shared = ring->shared;
+    uint64_t taken = atomic_load_explicit(&shared->cmd_tail, memory_order_acquire);
+    if (ring->cmd_head - taken >= NFM_COMMANDS)
+        return NFM_E_AGAIN;
+    shared->command[ring->cmd_head % NFM_COMMANDS] = command;
+    atomic_store_explicit(&shared->cmd_head, ++ring->cmd_head, memory_order_release);
+    return NFM_OK;
+}
+
+int nfm_ring_begin_receiver(nfm_ring *ring) {
+    uint32_t holds = atomic_load_explicit(&ring->shared->holds, memory_order_acquire);
+    ring->cmd_head = atomic_load_explicit(&ring->shared->cmd_head, memory_order_relaxed);
+    ring->gaps_seen = atomic_load_explicit(&ring->shared->gaps_seen, memory_order_relaxed);
+    ring->max_holds = holds < NFM_MAX_HOLDS ? holds : NFM_MAX_HOLDS;
+    free(ring->free_holds);
+    ring->free_holds = NULL;
+    ring->n_free_holds = 0;
+    if (ring->max_holds == 0)
+        return NFM_OK;
+    ring->free_holds = malloc(ring->max_holds * sizeof(*ring->free_holds));
+    if (ring->free_holds == NULL)
+        return NFM_E_NOMEM;
+    for (uint32_t i = ring->max_holds; i-- > 0;)
+        ring->free_holds[ring->n_free_holds++] = (uint16_t)i;
+    /* A full queue is one of holds that nobody took: the worker ends them when it takes this. */
+    return command(ring, (nfm_command){.kind = NFM_CMD_BEGIN});
+}
+
+int nfm_ring_hold(nfm_ring *ring, uint32_t record) {
+    if (ring->n_free_holds == 0)
+        return NFM_E_LIMIT;
+    uint32_t hold = ring->free_holds[ring->n_free_holds - 1];
+    int rc = command(ring, (nfm_command){.kind = NFM_CMD_HOLD, .number = hold, .a = record});
+    if (rc != NFM_OK)
+        return rc;
+    ring->n_free_holds--;
+    return (int)hold;
+}
+
+int nfm_ring_release(nfm_ring *ring, uint32_t hold) {
+    if (hold >= ring->max_holds || ring->n_free_holds == ring->max_holds)
+        return NFM_E_INVAL;
+    int rc = command(ring, (nfm_command){.kind = NFM_CMD_RELEASE, .number = hold});
+    if (rc == NFM_OK)
+        ring->free_holds[ring->n_free_holds++] = (uint16_t)hold;
+    return rc;
+}
+
+int nfm_ring_subscribe(nfm_ring *ring, uint64_t flow, uint32_t group) {
+    return command(ring, (nfm_command){.kind = NFM_CMD_SUBSCRIBE, .number = group, .a = flow});
+}
+
+int nfm_ring_unsubscribe(nfm_ring *ring, uint64_t flow, uint32_t group) {
+    return command(ring, (nfm_command){.kind = NFM_CMD_UNSUBSCRIBE, .number = group, .a = flow});
 }
 
 uint64_t nfm_ring_position(const nfm_ring *ring) {
@@ -133,6 +197,9 @@ void nfm_ring_stats_get(const nfm_ring *ring, nfm_ring_stats *out) {
         .head = atomic_load_explicit(&ring->shared->head, memory_order_relaxed),
         .tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed),
         .dropped = ring->dropped,
+        .gaps = ring->gaps,
+        .holds = ring->n_held,
+        .max_holds = ring->max_holds,
         .bad_tails = ring->bad_tails,
         .wakeups = ring->wakeups,
         .entries = ring->mask + 1,

@@ -24,12 +24,17 @@ size_t nfm_ring_shared_size(uint32_t entries) {
 
 /* Positions below the limit may be written without a second look. */
 static void set_limit(nfm_ring *ring) {
-    if (ring->suppress > 0 || ring->quarantined)
+    if (ring->suppress > 0 || ring->quarantined || ring->missing > 0)
         ring->limit = 0;
     else if (ring->spilled == 0)
         ring->limit = ring->tail_seen + ring->mask + 1;
     else
         ring->limit = 0; /* entries queue behind the spilled ones */
+}
+
+/* Entries that fit behind head, nothing being spilled. */
+static uint64_t room(const nfm_ring *ring) {
+    return ring->tail_seen + ring->mask + 1 - ring->head;
 }
 
 /* The worker's own half, over a laid out shared part. */
@@ -95,6 +100,11 @@ int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
         lay_out(shared, entries);
     }
     atomic_store(&shared->ended, 0);
+    uint64_t commands = atomic_load(&shared->cmd_head);
+    ring->cmd_tail = atomic_load(&shared->cmd_tail);
+    if (commands - ring->cmd_tail > NFM_COMMANDS)
+        ring->cmd_tail = commands;
+    ring->gaps = atomic_load(&shared->gaps);
     ring->is_shared = true;
     ring->adopted = head != tail;
     ring->head = head;
@@ -104,8 +114,42 @@ int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
 
 void nfm_ring_fini(nfm_ring *ring) {
     free(ring->spill);
+    free(ring->held);
+    free(ring->free_holds);
     nfm_region_fini(&ring->region);
     memset(ring, 0, sizeof(*ring));
+}
+
+static void put(nfm_ring *ring, nfm_desc desc) {
+    ring->desc[ring->head++ & ring->mask] = desc;
+}
+
+static void put_gap(nfm_ring *ring) {
+    put(ring, (nfm_desc){NFM_NO_RECORD, NFM_NO_FLOW, NFM_DESC_GAP | ring->missing});
+    ring->missing = 0;
+    ring->gaps++;
+}
+
+/* A lossy ring that is, or was, full: goes on when a sixteenth of it is free. */
+static bool push_behind_gap(nfm_ring *ring, nfm_desc desc) {
+    if (ring->missing == 0 || room(ring) < (ring->mask + 1) / 16) {
+        ring->dropped++;
+        ring->missing++;
+        set_limit(ring);
+        return false;
+    }
+    put_gap(ring);
+    put(ring, desc);
+    set_limit(ring);
+    return true;
+}
+
+void nfm_ring_miss(nfm_ring *ring) {
+    if (!ring->lossy || ring->quarantined || ring->suppress > 0)
+        return;
+    ring->dropped++;
+    ring->missing++;
+    set_limit(ring);
 }
 
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what) {
@@ -114,6 +158,8 @@ bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t
             set_limit(ring);
         return false;
     }
+    if (ring->lossy && !ring->quarantined)
+        return push_behind_gap(ring, (nfm_desc){record, flow, what});
     if (ring->quarantined || ring->spilled >= ring->n_spill) {
         ring->dropped++;
         return false;
@@ -139,9 +185,9 @@ void nfm_ring_take_tail(nfm_ring *ring, uint64_t tail) {
 bool nfm_ring_flush(nfm_ring *ring) {
     if (ring->quarantined)
         return false;
-    uint64_t room = ring->tail_seen + ring->mask + 1;
     if (ring->spilled > 0) {
-        for (uint64_t at = nfm_ring_in(ring); ring->spilled > 0 && at < room; at++) {
+        uint64_t end = ring->tail_seen + ring->mask + 1;
+        for (uint64_t at = nfm_ring_in(ring); ring->spilled > 0 && at < end; at++) {
             ring->desc[at & ring->mask] = ring->spill[at % ring->n_spill];
             ring->spilled--;
         }
@@ -149,8 +195,33 @@ bool nfm_ring_flush(nfm_ring *ring) {
     }
     bool moved =
         atomic_load_explicit(&ring->shared->head, memory_order_relaxed) != nfm_ring_in(ring);
+    atomic_store_explicit(&ring->shared->gaps, ring->gaps, memory_order_relaxed);
     nfm_ring_publish(ring);
     return moved;
+}
+
+int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds) {
+    uint32_t *held = calloc(holds, sizeof(*held));
+    if (held == NULL)
+        return NFM_E_NOMEM;
+    free(ring->held);
+    ring->held = held;
+    ring->max_holds = holds;
+    atomic_store_explicit(&ring->shared->holds, holds, memory_order_release);
+    return ring->is_shared ? NFM_OK : nfm_ring_begin_receiver(ring);
+}
+
+bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out) {
+    uint64_t head = atomic_load_explicit(&ring->shared->cmd_head, memory_order_acquire);
+    if (head == ring->cmd_tail || ring->quarantined)
+        return false;
+    if (head - ring->cmd_tail > NFM_COMMANDS) {
+        nfm_ring_take_tail(ring, UINT64_MAX); /* lies here, too: quarantine */
+        return false;
+    }
+    memcpy(out, &ring->shared->command[ring->cmd_tail % NFM_COMMANDS], sizeof(*out));
+    atomic_store_explicit(&ring->shared->cmd_tail, ++ring->cmd_tail, memory_order_release);
+    return true;
 }
 
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n) {
@@ -172,6 +243,10 @@ void nfm_ring_wake(nfm_ring *ring) {
 }
 
 void nfm_ring_end(nfm_ring *ring) {
+    if (ring->missing > 0 && !ring->quarantined && room(ring) > 0) {
+        put_gap(ring);
+        (void)nfm_ring_flush(ring);
+    }
     atomic_store_explicit(&ring->shared->ended, 1, memory_order_release);
     nfm_ring_wake(ring);
 }
@@ -182,10 +257,27 @@ uint32_t nfm_ring_peek(nfm_ring *ring, const nfm_desc **desc, uint32_t max) {
     uint64_t to_end = ring->mask + 1 - (ring->tail & ring->mask);
     *desc = ring->desc + (ring->tail & ring->mask);
     n = n < to_end ? n : to_end;
-    return (uint32_t)(n < max ? n : max);
+    n = n < max ? n : max;
+    if (__builtin_expect(
+            atomic_load_explicit(&ring->shared->gaps, memory_order_relaxed) != ring->gaps_seen, 0))
+        for (uint64_t i = 0; i < n; i++)
+            if ((*desc)[i].what & NFM_DESC_GAP && !((*desc)[i].what & NFM_DESC_APP))
+                n = i;
+    return (uint32_t)n;
+}
+
+uint64_t nfm_ring_gap(const nfm_ring *ring) {
+    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
+    const nfm_desc *desc = &ring->desc[ring->tail & ring->mask];
+    if (head == ring->tail || !(desc->what & NFM_DESC_GAP) || desc->what & NFM_DESC_APP)
+        return 0;
+    return desc->what & ((UINT64_C(1) << NFM_EV_MAX) - 1);
 }
 
 void nfm_ring_advance(nfm_ring *ring, uint32_t n) {
+    uint64_t gaps = atomic_load_explicit(&ring->shared->gaps, memory_order_relaxed);
+    if (__builtin_expect(gaps != ring->gaps_seen, 0) && nfm_ring_gap(ring) != 0)
+        atomic_store_explicit(&ring->shared->gaps_seen, ++ring->gaps_seen, memory_order_relaxed);
     ring->tail += n;
     atomic_store_explicit(&ring->shared->tail, ring->tail, memory_order_release);
 }

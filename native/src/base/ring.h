@@ -16,9 +16,16 @@
  * the worker a quarter of its rate, so where the kernel allows it the receiver fences for both:
  * with membarrier(2) before it sleeps, on rings that say "expedited".
  *
- * Distrust. The receiver can write all of the shared part. The worker reads only tail and asleep
- * from it; a tail outside (seen, published] quarantines the ring: it gets nothing more and holds
- * nothing back.
+ * Commands go the other way, by a queue of the same kind (NF: cmd_head, worker: cmd_tail): what the
+ * NF keeps past its tail (holds), and on which flows it wants to hear what. A command written
+ * before a tail is taken before what that tail releases.
+ *
+ * Gaps. A lossy ring that had no room pushes, before the next entry that fits, one entry that says
+ * how many are missing there.
+ *
+ * Distrust. The receiver can write all of the shared part. The worker reads only tail, asleep,
+ * cmd_head and commands from it; a tail outside (seen, published] quarantines the ring: it gets
+ * nothing more and holds nothing back. A command is copied, then checked.
  */
 #ifndef NFM_BASE_RING_H
 #define NFM_BASE_RING_H
@@ -33,15 +40,21 @@ typedef struct nfm_ring_shared {
     uint64_t magic;
     uint32_t abi;
     uint32_t entries;
+    _Atomic uint32_t holds;              /* worker: how many the receiver may have */
     alignas(64) _Atomic uint64_t head;   /* worker */
-    _Atomic uint64_t dropped;            /* worker, for the receiver to see */
+    _Atomic uint64_t gaps;               /* worker: gap entries pushed, ever */
+    _Atomic uint64_t cmd_tail;           /* worker: commands taken */
     _Atomic uint32_t wake_seq;           /* worker; the futex */
     _Atomic uint32_t ended;              /* worker: nothing follows */
     _Atomic uint32_t expedited;          /* worker: it does not fence, who sleeps must */
     alignas(64) _Atomic uint64_t tail;   /* NF */
+    _Atomic uint64_t cmd_head;           /* NF: commands written */
+    _Atomic uint64_t gaps_seen;          /* NF: gap entries passed, ever */
     alignas(64) _Atomic uint32_t asleep; /* NF: wake_seq + 1 that it waits on, 0 awake; read once
                                           * per burst, hardly written: a line of its own */
-    alignas(64) nfm_desc desc[];
+    nfm_command command[NFM_COMMANDS];
+    uint32_t held[NFM_MAX_HOLDS]; /* worker, for the next one: by hold, record + 1; 0 free */
+    nfm_desc desc[];
 } nfm_ring_shared;
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "nfm_ring_push packs two halves");
@@ -62,6 +75,11 @@ struct nfm_ring {
     uint64_t bad_tails; /* tail moved back or past head */
     uint64_t wakeups;
     uint64_t suppress; /* entries that were pushed before the worker began again */
+    uint64_t missing;  /* lossy: entries dropped since the last one that fitted */
+    uint64_t gaps;
+    uint64_t cmd_tail; /* commands taken */
+    uint32_t *held;    /* by hold: record + 1, 0 free; NULL without a quota */
+    uint32_t max_holds, n_held;
     bool quarantined;
     bool is_shared;  /* another process receives */
     bool adopted;    /* entries of an earlier worker were in it */
@@ -71,6 +89,10 @@ struct nfm_ring {
     uint32_t n_spill;
     /* receiver's side */
     uint64_t tail;
+    uint64_t cmd_head;
+    uint64_t gaps_seen;
+    uint16_t *free_holds; /* a stack; NULL without a quota */
+    uint32_t n_free_holds;
     /* native NF that is called by the worker itself */
     nfm_process_fn process;
     void *process_state;
@@ -85,6 +107,8 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy);
 void nfm_ring_fini(nfm_ring *ring);
 /* Slow path of nfm_ring_push: spills or drops. Returns whether the entry will be delivered. */
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what);
+/* An entry for which there is no memory: the receiver of a lossy ring is told by a gap. */
+void nfm_ring_miss(nfm_ring *ring);
 /* Moves spilled entries into the ring as far as they fit, and publishes head. Returns whether that
  * made entries visible: then the receiver may have to be woken. */
 bool nfm_ring_flush(nfm_ring *ring);
@@ -92,6 +116,12 @@ bool nfm_ring_flush(nfm_ring *ring);
 int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err);
 /* The next |n| pushes are entries that an earlier worker pushed: they are counted only. */
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n);
+/* Worker's side: gives the receiver a quota of holds. NFM_OK or NFM_E_NOMEM. */
+int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds);
+/* Worker's side: the next command, copied out; false when there is none. */
+bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out);
+/* Receiver's side: goes on where the last receiver stopped, without its holds. */
+int nfm_ring_begin_receiver(nfm_ring *ring);
 /* Wakes the receiver if it sleeps. After nfm_ring_flush, once per burst. */
 void nfm_ring_wake(nfm_ring *ring);
 /* Says that nothing follows, and wakes. */
@@ -125,6 +155,10 @@ static inline void nfm_ring_collect(nfm_ring *ring) {
     uint64_t tail = atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
     if (tail != ring->tail_seen && !ring->quarantined)
         nfm_ring_take_tail(ring, tail);
+}
+
+static inline bool nfm_ring_has_command(const nfm_ring *ring) {
+    return atomic_load_explicit(&ring->shared->cmd_head, memory_order_acquire) != ring->cmd_tail;
 }
 
 /* Entries published or spilled and not yet passed. */

@@ -27,6 +27,8 @@ const char *nfm_strerror(int status) {
         return "called in the wrong order";
     case NFM_E_ABI:
         return "ABI versions differ";
+    case NFM_E_AGAIN:
+        return "not now, try again";
     case NFM_E_TRUNCATED:
         return "the file ends inside a packet";
     }

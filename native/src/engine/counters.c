@@ -22,6 +22,9 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_FRAGMENT_UNKNOWN] = "ip.fragment_not_reassembled",
     [NFM_CC_RAISE_LIMIT] = "delivery.event_dropped",
     [NFM_CC_TIME_BACK] = "time.went_back",
+    [NFM_CC_COMMAND_BAD] = "command.bad",
+    [NFM_CC_COMMAND_LATE] = "command.flow_ended",
+    [NFM_CC_CHOICES_FULL] = "command.too_many_choices",
 };
 
 static uint64_t add_domains(const nfm_worker *w, nfm_counter_list *list) {

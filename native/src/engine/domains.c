@@ -134,7 +134,8 @@ int nfm_worker_give_ring(nfm_worker *w, nfm_ring *ring, uint32_t domain) {
         at++;
     if (ring == NULL || at == w->n_rings)
         return NFM_E_INVAL;
-    if (ring->domain != 0 || ring->process != NULL || nfm_subs_uses(&w->subs, ring))
+    if (ring->domain != 0 || ring->process != NULL || ring->max_holds > 0 ||
+        nfm_subs_uses(&w->subs, ring))
         return NFM_E_STATE;
     nfm_delivery_leave(&w->delivery, at);
     ring->domain = domain;
@@ -150,13 +151,19 @@ int nfm__domains_adopt(nfm_worker *w) {
     return rc;
 }
 
-void nfm__domains_settle(nfm_worker *w) {
+void nfm__domains_publish(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_inboxes; i++) {
         if (w->inboxes[i] == NULL)
             continue;
         nfm_inbox_publish(w->inboxes[i]);
         nfm_delivery_collect(&w->inboxes[i]->delivery);
     }
+}
+
+void nfm__domains_retire(nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_inboxes; i++)
+        if (w->inboxes[i] != NULL)
+            (void)nfm_delivery_retire(&w->inboxes[i]->delivery);
 }
 
 /* Whether somebody in the domain must not miss anything. */

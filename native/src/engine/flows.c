@@ -81,7 +81,8 @@ void nfm__flow_set_level(nfm_worker *w, uint32_t index) {
     const nfm_subset *a = &w->subs.sets[flow->subs[0]], *b = &w->subs.sets[flow->subs[1]];
     uint8_t level = a->level > b->level ? a->level : b->level;
     uint8_t modules = nfm_graph_level(&w->graph, flow->modules);
-    flow->level = level > modules ? level : modules;
+    level = level > modules ? level : modules;
+    flow->level = nfm_graph_reach(&w->graph, flow->proto, level);
 }
 
 void nfm__flow_subscribe(nfm_worker *w, uint32_t index) {
@@ -89,7 +90,8 @@ void nfm__flow_subscribe(nfm_worker *w, uint32_t index) {
     const nfm_flow_info *info = &w->table.info[index];
     uint8_t client = flow->flags & NFM_FLOW_CLIENT_IS_1 ? 1 : 0;
     for (uint8_t side = 0; side < 2; side++) {
-        uint32_t set = nfm_subs_of_flow(&w->subs, info, side, client), old = flow->subs[side];
+        uint32_t set = nfm_subs_of_flow(&w->subs, info, side, client, nfm__flow_choice(w, index));
+        uint32_t old = flow->subs[side];
         nfm_subs_hold(&w->subs, set);
         flow->subs[side] = set;
         if (old != NFM_NO_SET)
@@ -301,6 +303,7 @@ void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
     nfm_subs_release(&w->subs, flow->subs[0]);
     nfm_subs_release(&w->subs, flow->subs[1]);
     flow->subs[0] = flow->subs[1] = NFM_NO_SET;
+    nfm__flow_forget_choice(w, index);
     flow->flags = 0;
     w->flows_closed++;
     w->limbo[w->limbo_head++ & (w->table.max_flows - 1)] =
@@ -322,8 +325,14 @@ bool nfm__flow_must_wait(const nfm_worker *w) {
 }
 
 void nfm__flow_recycle(nfm_worker *w) {
-    for (uint32_t n = limbo_excess(w); n > 0 && !nfm__flow_must_wait(w); n--)
-        nfm_table_recycle(&w->table, w->limbo[w->limbo_tail++ & (w->table.max_flows - 1)].flow);
+    uint32_t mask = w->table.max_flows - 1;
+    for (uint32_t n = limbo_excess(w); n > 0 && !nfm__flow_must_wait(w); n--) {
+        nfm_limbo first = w->limbo[w->limbo_tail++ & mask];
+        if (nfm_delivery_flow_is_held(&w->delivery, first.flow))
+            w->limbo[w->limbo_head++ & mask] = first; /* a held record names it: later */
+        else
+            nfm_table_recycle(&w->table, first.flow);
+    }
 }
 
 void nfm__flow_rearm(nfm_worker *w, uint32_t index) {

@@ -133,6 +133,12 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *w, int fd, int lossy, nfm_error
     return enlist_or_free(w, ring, err);
 }
 
+int nfm_worker_allow_holds(nfm_worker *w, nfm_ring *ring, uint32_t holds, nfm_error *err) {
+    if (ring->head != ring->tail_seen && !ring->adopted)
+        return nfm__refuse(err, "holds are allowed before the first entry");
+    return nfm_delivery_allow_holds(nfm__delivery_of(w, ring), ring, holds, err);
+}
+
 int nfm_worker_remove_ring(nfm_worker *w, nfm_ring *ring) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         if (w->rings[i] != ring || ring == NULL)
@@ -141,7 +147,9 @@ int nfm_worker_remove_ring(nfm_worker *w, nfm_ring *ring) {
             return NFM_E_STATE;
         if (ring->is_shared)
             nfm_ring_end(ring);
+        nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
         nfm_delivery_leave(nfm__delivery_of(w, ring), i);
+        nfm_subs_forget(&w->subs, ring);
         w->rings[i] = NULL;
         nfm_ring_fini(ring);
         free(ring);

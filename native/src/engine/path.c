@@ -4,6 +4,8 @@
 
 #include "engine/worker.h"
 
+enum { TCP_SYN = 2 };
+
 void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *record) {
     nfm_flow *flow = nfm_table_flow(&w->table, index);
     for (uint64_t left = flow->modules; left != 0; left &= left - 1) {
@@ -85,10 +87,17 @@ static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     return true;
 }
 
-/* The flow's subscriptions have changed since its last packet. */
+/* The flow's subscriptions have changed since its last packet. What follows it from here on has not
+ * seen its begin, and says so; others keep what they know of it. */
 static void subscribe_again(nfm_worker *w, nfm_packet *p) {
     nfm_work before = nfm__flow_work(p->flow);
     nfm__flow_subscribe(w, p->flow_index);
+    nfm_work after = nfm__flow_work(p->flow);
+    bool joins = after.level > before.level || (after.modules & ~before.modules) != 0;
+    if (joins && p->rec.proto == IPPROTO_TCP && !(p->rec.tcp_flags & TCP_SYN)) {
+        p->flow->flags |= NFM_FLOW_MIDSTREAM;
+        p->rec.events |= NFM_BIT(NFM_EV_TCP_MIDSTREAM);
+    }
     nfm__flow_modules_changed(w, p->flow_index, p, before);
 }
 

@@ -113,6 +113,7 @@ void nfm_worker_free(nfm_worker *w) {
     nfm_pool_fini(&w->pool);
     nfm_table_fini(&w->table);
     nfm__objects_unmap(w);
+    nfm_region_fini(&w->choices);
     free(w->limbo);
     free(w->burst);
     free(w);
@@ -134,15 +135,20 @@ static void tell_wanted(nfm_worker *w) {
     nfm_graph_set_wanted(&w->graph, wanted);
 }
 
+int nfm_worker_reserve_module(nfm_worker *w, const nfm_module *module, nfm_error *err) {
+    return w->started ? NFM_E_STATE : nfm_graph_reserve(&w->graph, module, err);
+}
+
 int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_t *limits,
                           const uint32_t *types, nfm_error *err) {
-    int index = nfm_graph_add(&w->graph, module, limits, types, err);
-    if (index < 0 || !w->started)
-        return index;
-    int rc = nfm_graph_start_late(&w->graph, (uint32_t)index, err);
-    if (rc == NFM_OK)
-        tell_wanted(w);
-    return rc == NFM_OK ? index : rc;
+    if (!w->started)
+        return nfm_graph_add(&w->graph, module, limits, types, err);
+    int rc = nfm_subs_changed(&w->subs); /* flows look anew what is done for them */
+    if (rc != NFM_OK)
+        return rc;
+    int index = nfm_graph_join(&w->graph, module, limits, types, err);
+    tell_wanted(w);
+    return index;
 }
 
 int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn process, void *state) {
@@ -198,7 +204,8 @@ const nfm_mem *nfm_worker_mem(const nfm_worker *w) {
 
 void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
     size_t mapped = nfm__objects_size(w) + w->table.block_region.size +
-                    w->table.bucket_region.size + w->table.free_region.size;
+                    w->table.bucket_region.size + w->table.free_region.size + w->choices.size +
+                    w->delivery.flow_holds.size;
     uint64_t per_flow =
         NFM_FLOW_INFO_SIZE + w->table.stride + sizeof(uint32_t) + sizeof(nfm_limbo) +
         sizeof(nfm_bucket) * 3 / 8; /* a bucket per 4 flows, and its overflow share */

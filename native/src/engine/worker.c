@@ -83,7 +83,7 @@ static void serve_native(nfm_worker *w, uint64_t at_least) {
         uint64_t enough = at_least < ring->mask / 2 ? at_least : ring->mask / 2;
         if (ring->process == NULL || nfm_ring_used(ring) < enough)
             continue;
-        nfm_batch batch = {.mem = &w->mem, .handler = NFM_NO_FLOW};
+        nfm_batch batch = {.mem = &w->mem, .handler = NFM_NO_FLOW, .ring = ring};
         while ((batch.n = nfm_ring_peek(ring, &batch.desc, 4096)) > 0) {
             if (ring->process(ring->process_state, &batch) != NFM_OK)
                 ring->process_errors++;
@@ -160,7 +160,10 @@ static void settle(nfm_worker *w, uint64_t native_at_least) {
     nfm_delivery_publish(&w->delivery);
     serve_native(w, native_at_least);
     nfm_delivery_collect(&w->delivery);
-    nfm__domains_settle(w);
+    nfm__domains_publish(w);
+    nfm__commands_take(w);
+    nfm_delivery_retire(&w->delivery);
+    nfm__domains_retire(w);
     nfm__flow_recycle(w);
 }
 

@@ -34,6 +34,9 @@ enum nfm_core_counter {
     NFM_CC_FRAGMENT_UNKNOWN, /* fragment while ip_defrag does not run */
     NFM_CC_RAISE_LIMIT,      /* application event dropped: no field space or record */
     NFM_CC_TIME_BACK,        /* packet older than the one before: given its time */
+    NFM_CC_COMMAND_BAD,      /* command of a receiver that makes no sense */
+    NFM_CC_COMMAND_LATE,     /* command about a flow that has ended */
+    NFM_CC_CHOICES_FULL,     /* command about a flow: too many different choices */
     NFM_CC_COUNT
 };
 
@@ -73,7 +76,8 @@ struct nfm_worker {
     uint32_t trigger_flow, trigger_ordinal;
     uint8_t trigger_side;
 
-    nfm_limbo *limbo; /* circular, max_flows entries */
+    nfm_region choices; /* u32 by flow index: what receivers chose there; mapped on first use */
+    nfm_limbo *limbo;   /* circular, max_flows entries */
     uint32_t limbo_head, limbo_tail;
 
     uint64_t core_counters[NFM_CC_COUNT];
@@ -120,9 +124,11 @@ static inline bool nfm__is_power_of_two(uint64_t n) {
 
 /* The delivery whose memory the entries of |ring| name. */
 nfm_delivery *nfm__delivery_of(nfm_worker *w, const nfm_ring *ring);
-/* The inboxes' part of nfm_delivery_adopt, of the end of a burst, and of waiting for receivers. */
+/* The inboxes' part of nfm_delivery_adopt; of the end of a burst, tails read; of releasing what was
+ * passed, commands taken; and of waiting for receivers. */
 int nfm__domains_adopt(nfm_worker *w);
-void nfm__domains_settle(nfm_worker *w);
+void nfm__domains_publish(nfm_worker *w);
+void nfm__domains_retire(nfm_worker *w);
 bool nfm__domains_must_drain(const nfm_worker *w);
 void nfm__domains_free(nfm_worker *w);
 
@@ -148,6 +154,13 @@ void nfm__flow_set_level(nfm_worker *w, uint32_t index);
  */
 void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *packet,
                                nfm_work before);
+
+/* ---- commands.c: what receivers ask for ---- */
+
+/* Takes all commands that are there. Between bursts, between collecting and releasing. */
+void nfm__commands_take(nfm_worker *w);
+uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index);
+void nfm__flow_forget_choice(nfm_worker *w, uint32_t index);
 
 /* ---- path.c: the way of one packet ---- */
 

@@ -7,7 +7,7 @@
 #include "event/inbox.h"
 
 /* Bytes of a field record's block by class; 64 KiB holds the largest header block or datagram. */
-static const uint32_t field_class_size[NFM_FIELD_CLASSES] = {128, 512, 2048, 8192, 32768, 131072};
+const uint32_t nfm__field_class_size[NFM_FIELD_CLASSES] = {128, 512, 2048, 8192, 32768, 131072};
 
 int nfm_delivery_init(nfm_delivery *d, const nfm_worker_config *config, nfm_pool *pool,
                       nfm_mem *mem) {
@@ -21,7 +21,8 @@ int nfm_delivery_init(nfm_delivery *d, const nfm_worker_config *config, nfm_pool
     d->free = malloc(sizeof(uint32_t) * d->n_records);
     d->inflight = malloc(sizeof(uint32_t) * d->n_records);
     d->epochs = malloc(sizeof(nfm_epoch) * NFM_EPOCHS);
-    if (d->free == NULL || d->inflight == NULL || d->epochs == NULL) {
+    d->life = calloc(d->n_records, sizeof(uint32_t));
+    if (d->life == NULL || d->free == NULL || d->inflight == NULL || d->epochs == NULL) {
         nfm_delivery_fini(d);
         return NFM_E_NOMEM;
     }
@@ -34,39 +35,41 @@ void nfm_delivery_fini(nfm_delivery *d) {
     free(d->free);
     free(d->inflight);
     free(d->epochs);
+    free(d->life);
+    nfm_region_fini(&d->flow_holds);
     memset(d, 0, sizeof(*d));
 }
 
-static unsigned field_class(uint32_t len) {
+unsigned nfm__field_class(uint32_t len) {
     unsigned c = 0;
-    while (c < NFM_FIELD_CLASSES && field_class_size[c] < len)
+    while (c < NFM_FIELD_CLASSES && nfm__field_class_size[c] < len)
         c++;
     return c;
 }
 
 int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset) {
-    unsigned c = field_class(len);
+    unsigned c = nfm__field_class(len);
     if (c < NFM_FIELD_CLASSES && d->field_free[c] != 0) {
         *offset = d->field_free[c] - 1;
         memcpy(&d->field_free[c], d->fields + *offset, 8);
-        d->fields_used += field_class_size[c];
+        d->fields_used += nfm__field_class_size[c];
         return NFM_OK;
     }
-    if (c == NFM_FIELD_CLASSES || d->fields_size - d->fields_fresh < field_class_size[c]) {
+    if (c == NFM_FIELD_CLASSES || d->fields_size - d->fields_fresh < nfm__field_class_size[c]) {
         d->no_fields++;
         return NFM_E_LIMIT;
     }
     *offset = d->fields_fresh;
-    d->fields_fresh += field_class_size[c];
-    d->fields_used += field_class_size[c];
+    d->fields_fresh += nfm__field_class_size[c];
+    d->fields_used += nfm__field_class_size[c];
     return NFM_OK;
 }
 
 void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len) {
-    unsigned c = field_class(len);
+    unsigned c = nfm__field_class(len);
     memcpy(d->fields + offset, &d->field_free[c], 8);
     d->field_free[c] = offset + 1;
-    d->fields_used -= field_class_size[c];
+    d->fields_used -= nfm__field_class_size[c];
 }
 
 uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record) {
@@ -76,6 +79,7 @@ uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record) {
     }
     uint32_t id = d->free[--d->n_free];
     d->records[id] = *record;
+    d->life[id] = NFM_IN_FLIGHT;
     d->inflight[d->inflight_head++ & (d->n_records - 1)] = id;
     if (record->slot != NFM_NO_SLOT)
         nfm_pool_hold(d->pool, record->slot);
@@ -194,13 +198,19 @@ void nfm_delivery_publish(nfm_delivery *d) {
     d->epoch_open++;
 }
 
-static void release_record(nfm_delivery *d, uint32_t id) {
+/* Nothing keeps the record any longer. */
+void nfm__record_free(nfm_delivery *d, uint32_t id) {
     const nfm_record *record = &d->records[id];
     if (record->slot != NFM_NO_SLOT)
         nfm_pool_put(d->pool, record->slot);
     if (record->kind == NFM_REC_APP)
         nfm_fields_put(d, record->app.fields, record->app.fields_len);
     d->free[d->n_free++] = id;
+}
+
+static void release_record(nfm_delivery *d, uint32_t id) {
+    if ((d->life[id] &= ~NFM_IN_FLIGHT) == 0)
+        nfm__record_free(d, id);
 }
 
 static bool all_passed(const nfm_delivery *d, const nfm_epoch *epoch) {
@@ -210,11 +220,14 @@ static bool all_passed(const nfm_delivery *d, const nfm_epoch *epoch) {
     return true;
 }
 
-uint32_t nfm_delivery_collect(nfm_delivery *d) {
-    uint32_t released = 0;
+void nfm_delivery_collect(nfm_delivery *d) {
     for (uint32_t i = 0; i < d->n_rings; i++)
         if (d->rings[i] != NULL)
             nfm_ring_collect(d->rings[i]);
+}
+
+uint32_t nfm_delivery_retire(nfm_delivery *d) {
+    uint32_t released = 0;
     while (d->epoch_retired < d->epoch_open) {
         const nfm_epoch *epoch = &d->epochs[d->epoch_retired % NFM_EPOCHS];
         if (!all_passed(d, epoch))
@@ -242,54 +255,4 @@ void nfm_delivery_enter(nfm_delivery *d, uint32_t at, nfm_ring *ring) {
 void nfm_delivery_leave(nfm_delivery *d, uint32_t at) {
     nfm_delivery_forget(d, at);
     d->rings[at] = NULL;
-}
-
-/* Marks what one unpassed entry names as in use. The entry lay where its receiver could write: what
- * it says is checked, and the worst that a lie can do is to keep its own records busy. */
-static void pin(nfm_delivery *d, const nfm_desc *desc, uint8_t *pinned) {
-    if (desc->record >= d->n_records || pinned[desc->record])
-        return;
-    nfm_record *record = &d->records[desc->record];
-    bool fields_fit = record->app.fields < d->fields_size &&
-                      field_class(record->app.fields_len) < NFM_FIELD_CLASSES;
-    if (record->kind == NFM_REC_APP && !fields_fit)
-        return;
-    pinned[desc->record] = 1;
-    d->inflight[d->inflight_head++ & (d->n_records - 1)] = desc->record;
-    if (record->slot != NFM_NO_SLOT && record->slot < d->pool->n_slots)
-        d->pool->refs[record->slot]++;
-    if (record->kind != NFM_REC_APP)
-        return;
-    uint64_t end = record->app.fields + field_class_size[field_class(record->app.fields_len)];
-    d->fields_fresh = end > d->fields_fresh ? end : d->fields_fresh;
-    d->fields_used += end - record->app.fields;
-}
-
-static void pin_all(nfm_delivery *d, uint8_t *pinned) {
-    for (uint32_t i = 0; i < d->n_rings; i++) {
-        const nfm_ring *ring = d->rings[i];
-        for (uint64_t at = ring == NULL ? 0 : ring->tail_seen; ring != NULL && at < ring->head;
-             at++)
-            pin(d, &ring->desc[at & ring->mask], pinned);
-    }
-}
-
-int nfm_delivery_adopt(nfm_delivery *d) {
-    bool any = false;
-    for (uint32_t i = 0; i < d->n_rings; i++)
-        any |= d->rings[i] != NULL && d->rings[i]->adopted;
-    if (!any)
-        return NFM_OK;
-    uint8_t *pinned = calloc(d->n_records, 1);
-    if (pinned == NULL)
-        return NFM_E_NOMEM;
-    pin_all(d, pinned);
-    d->n_free = 0;
-    for (uint32_t i = d->n_records; i-- > 0;)
-        if (!pinned[i])
-            d->free[d->n_free++] = i;
-    free(pinned);
-    nfm_pool_rebuild(d->pool);
-    nfm_delivery_publish(d);
-    return NFM_OK;
 }

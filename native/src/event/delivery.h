@@ -9,6 +9,9 @@
  * epoch's records, field records and slots are free again. Nobody counts per descriptor. Epochs
  * retire in order, so "all records before epoch e are released" is one number, which also tells
  * when the index of a closed flow may be used again.
+ *
+ * Holds. A receiver may keep a record past its tail. What keeps a record is counted in life[]: its
+ * epoch, and each hold. Flow indices are counted likewise as long as held records name them.
  */
 #ifndef NFM_EVENT_DELIVERY_H
 #define NFM_EVENT_DELIVERY_H
@@ -18,6 +21,7 @@
 #include "event/subs.h"
 
 enum { NFM_MAX_RINGS = 64, NFM_EPOCHS = 4096, NFM_FIELD_CLASSES = 6 };
+#define NFM_IN_FLIGHT 0x80000000u /* in life[]: the record's epoch is not released */
 
 typedef struct nfm_epoch {
     uint32_t records_end; /* position in inflight */
@@ -30,6 +34,7 @@ typedef struct nfm_delivery {
     nfm_record *records;
     uint32_t *free; /* record ids */
     uint32_t n_free, n_records;
+    uint32_t *life;     /* by record: NFM_IN_FLIGHT, and the number of holds; 0 free */
     uint32_t *inflight; /* circular, ids in order of delivery; n_records is a power of two */
     uint32_t inflight_head, inflight_tail;
     /* field records: one free list per size class, carved from the region on demand */
@@ -44,7 +49,9 @@ typedef struct nfm_delivery {
     nfm_epoch *epochs;
     uint64_t epoch_open;    /* number of the epoch being filled */
     uint64_t epoch_retired; /* all epochs below are released */
-    uint64_t no_record, no_fields, delivered;
+    nfm_region flow_holds;  /* u16 by flow index; mapped when somebody may hold */
+    uint32_t max_holds;     /* of all receivers */
+    uint64_t no_record, no_fields, delivered, bad_commands;
 } nfm_delivery;
 
 /* Borrows everything it points to except its own lists. */
@@ -72,6 +79,11 @@ uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record);
 int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset);
 void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len);
 
+/* For holds.c: frees a record that nothing keeps; the class of a field record's block. */
+void nfm__record_free(nfm_delivery *d, uint32_t id);
+unsigned nfm__field_class(uint32_t len);
+extern const uint32_t nfm__field_class_size[NFM_FIELD_CLASSES];
+
 /* Takes what adopted rings still hold as the first epoch: their records and slots are in use until
  * their receivers have passed them. Before the first record. */
 int nfm_delivery_adopt(nfm_delivery *d);
@@ -83,8 +95,24 @@ void nfm_delivery_leave(nfm_delivery *d, uint32_t at);
 
 /* Closes the epoch of a burst and publishes the rings. */
 void nfm_delivery_publish(nfm_delivery *d);
-/* Reads tails and releases what all receivers have passed. Returns records released. */
-uint32_t nfm_delivery_collect(nfm_delivery *d);
+/* Reads tails, and takes the commands that were written before them out of the way of what they
+ * release: nfm_delivery_retire comes after those. */
+void nfm_delivery_collect(nfm_delivery *d);
+/* Releases what all receivers have passed. Returns how many records that were. */
+uint32_t nfm_delivery_retire(nfm_delivery *d);
+
+/* Gives ring |ring| a quota of holds; what an earlier worker's receiver held goes on. Checks what
+ * all quotas leave of the pool. */
+int nfm_delivery_allow_holds(nfm_delivery *d, nfm_ring *ring, uint32_t holds, nfm_error *err);
+/* Hold number |hold| of |ring| begins on |record|, or ends. False: it cannot, the command was bad.
+ */
+bool nfm_delivery_hold(nfm_delivery *d, nfm_ring *ring, uint32_t hold, uint64_t record);
+bool nfm_delivery_unhold(nfm_delivery *d, nfm_ring *ring, uint32_t hold);
+void nfm_delivery_unhold_all(nfm_delivery *d, nfm_ring *ring);
+
+static inline bool nfm_delivery_flow_is_held(const nfm_delivery *d, uint32_t flow) {
+    return d->flow_holds.base != NULL && ((const uint16_t *)(void *)d->flow_holds.base)[flow] > 0;
+}
 
 static inline bool nfm_delivery_is_idle(const nfm_delivery *d) {
     return d->epoch_retired == d->epoch_open && d->inflight_head == d->inflight_tail;

@@ -182,6 +182,7 @@ void nfm_inbox_push(nfm_inbox *box, const nfm_letter *letter, nfm_ring *ring, ui
     }
     if (box->id == NFM_NO_RECORD || !add_bytes(box, letter->record, bits)) {
         box->full++;
+        nfm_ring_miss(ring);
         return;
     }
     uint32_t flow = letter->info == NULL ? NFM_NO_FLOW : box->id;

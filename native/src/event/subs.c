@@ -7,7 +7,9 @@
 int nfm_subs_init(nfm_subs *subs) {
     memset(subs, 0, sizeof(*subs));
     subs->sets = calloc(NFM_MAX_SETS, sizeof(nfm_subset));
-    return subs->sets == NULL ? NFM_E_NOMEM : NFM_OK;
+    subs->choices = calloc(NFM_MAX_CHOICES, sizeof(nfm_choice));
+    subs->n_choices = 1;
+    return subs->sets == NULL || subs->choices == NULL ? NFM_E_NOMEM : NFM_OK;
 }
 
 static void free_set(nfm_subset *set) {
@@ -20,6 +22,7 @@ void nfm_subs_fini(nfm_subs *subs) {
     for (uint32_t i = 0; i < subs->n_sets; i++)
         free_set(&subs->sets[i]);
     free(subs->sets);
+    free(subs->choices);
     memset(subs, 0, sizeof(*subs));
 }
 
@@ -27,14 +30,52 @@ static bool is_live(const nfm_subs *subs, uint32_t number) {
     return number < subs->n && subs->sub[number].ring != NULL;
 }
 
+static void forget_group(nfm_subs *subs, uint32_t place) {
+    uint64_t bit = UINT64_C(1) << (place % 64);
+    for (uint32_t i = 1; i < subs->n_choices; i++) {
+        subs->choices[i].add[place / 64] &= ~bit;
+        subs->choices[i].drop[place / 64] &= ~bit;
+    }
+    subs->groups[place].ring = NULL;
+}
+
+static bool group_in_use(const nfm_subs *subs, uint32_t place) {
+    for (uint32_t i = 0; i < subs->n; i++)
+        if (is_live(subs, i) && subs->group_of[i] == place)
+            return true;
+    return false;
+}
+
+/* The place of a receiver's group: as long as the ring is there it stays the same. There are as
+ * many as subscriptions, so one is free, or has lost all of its. */
+static uint32_t place_of_group(nfm_subs *subs, const nfm_subscription *sub) {
+    uint32_t at = NFM_MAX_SUBS;
+    for (uint32_t i = 0; i < NFM_MAX_SUBS; i++) {
+        const nfm_group *group = &subs->groups[i];
+        if (group->ring == sub->ring && group->number == sub->group)
+            return i;
+        if (group->ring == NULL && at == NFM_MAX_SUBS)
+            at = i;
+    }
+    for (uint32_t i = 0; i < NFM_MAX_SUBS && at == NFM_MAX_SUBS; i++)
+        if (!group_in_use(subs, i))
+            forget_group(subs, at = i);
+    subs->groups[at] = (nfm_group){sub->ring, sub->group, sub->per_flow != 0};
+    return at;
+}
+
 int nfm_subs_add(nfm_subs *subs, const nfm_subscription *sub) {
     uint32_t number = 0;
-    if (sub->ring == NULL || sub->handler > 255 || sub->events >> NFM_EV_MAX != 0)
+    if (sub->ring == NULL || sub->handler > 255 || sub->events >> NFM_EV_MAX != 0 ||
+        sub->group > 255)
         return NFM_E_INVAL;
     while (is_live(subs, number))
         number++;
     if (number == NFM_MAX_SUBS)
         return NFM_E_LIMIT;
+    uint32_t place = place_of_group(subs, sub);
+    subs->groups[place].per_flow = sub->per_flow != 0;
+    subs->group_of[number] = (uint8_t)place;
     subs->sub[number] = *sub;
     subs->n = number >= subs->n ? number + 1 : subs->n;
     return (int)number;
@@ -117,15 +158,19 @@ void nfm_subs_hold(nfm_subs *subs, uint32_t index) {
 
 void nfm_subs_release(nfm_subs *subs, uint32_t index) {
     nfm_subset *set = &subs->sets[index];
-    if (--set->refs == 0 && set->stale)
+    if (--set->refs == 0 && set->stale && index != subs->outdated)
         free_set(set);
 }
 
 int nfm_subs_changed(nfm_subs *subs) {
-    uint64_t all[NFM_MAX_SUBS / 64];
+    uint64_t all[NFM_MAX_SUBS / 64] = {0};
     bool had = subs->n_sets > 0;
+    if (!had && (subs->outdated = build_set(subs, all, true)) == NFM_MAX_SETS)
+        return NFM_E_NOMEM;
     uint32_t old = subs->catch_all;
-    memset(all, 0xff, sizeof(all));
+    for (uint32_t i = 0; i < subs->n; i++)
+        if (is_live(subs, i) && !subs->sub[i].per_flow)
+            all[i / 64] |= UINT64_C(1) << (i % 64);
     uint32_t at = build_set(subs, all, true);
     if (at == NFM_MAX_SETS)
         return had ? NFM_E_LIMIT : NFM_E_NOMEM;
@@ -139,7 +184,7 @@ int nfm_subs_changed(nfm_subs *subs) {
         if (i == at || !set->in_use)
             continue;
         set->stale = true;
-        if (set->refs == 0)
+        if (set->refs == 0 && i != subs->outdated)
             free_set(set);
     }
     if (had)
@@ -157,14 +202,24 @@ static uint32_t find_set(const nfm_subs *subs, const uint64_t *members) {
     return NFM_MAX_SETS;
 }
 
+static inline bool has_bit(const uint64_t *bits, uint32_t i) {
+    return bits[i / 64] >> (i % 64) & 1;
+}
+
+/* Whether subscription |i| is in force where |choice| was made. */
+static bool is_chosen(const nfm_subs *subs, uint32_t i, const nfm_choice *choice) {
+    uint32_t group = subs->group_of[i];
+    return subs->sub[i].per_flow ? has_bit(choice->add, group) : !has_bit(choice->drop, group);
+}
+
 uint32_t nfm_subs_of_flow(nfm_subs *subs, const nfm_flow_info *info, uint8_t side,
-                          uint8_t client_side) {
-    if (!subs->any_filter)
+                          uint8_t client_side, uint32_t choice) {
+    if (!subs->any_filter && choice == NFM_NO_CHOICE)
         return subs->catch_all;
     uint64_t members[NFM_MAX_SUBS / 64] = {0};
     for (uint32_t i = 0; i < subs->n; i++) {
         const nfm_filter *filter = subs->sub[i].filter;
-        if (is_live(subs, i) &&
+        if (is_live(subs, i) && is_chosen(subs, i, &subs->choices[choice]) &&
             (filter == NULL || nfm_filter_eval_key(filter, info, side, client_side) != NFM_NO))
             members[i / 64] |= UINT64_C(1) << (i % 64);
     }
@@ -175,4 +230,62 @@ uint32_t nfm_subs_of_flow(nfm_subs *subs, const nfm_flow_info *info, uint8_t sid
         return found;
     subs->overflows++;
     return subs->catch_all;
+}
+
+static void apply(nfm_choice *choice, const nfm_subs *subs, uint32_t place, bool on) {
+    uint64_t bit = UINT64_C(1) << (place % 64);
+    if (subs->groups[place].per_flow)
+        choice->add[place / 64] =
+            on ? choice->add[place / 64] | bit : choice->add[place / 64] & ~bit;
+    else
+        choice->drop[place / 64] =
+            on ? choice->drop[place / 64] & ~bit : choice->drop[place / 64] | bit;
+}
+
+/* Enters |wanted|: the place of an equal one, or a free one; NFM_MAX_CHOICES when all are taken. */
+static uint32_t intern(nfm_subs *subs, const nfm_choice *wanted) {
+    uint32_t at = NFM_MAX_CHOICES;
+    for (uint32_t i = 0; i < subs->n_choices; i++) {
+        const nfm_choice *other = &subs->choices[i];
+        if (i > 0 && other->refs == 0)
+            at = at == NFM_MAX_CHOICES ? i : at;
+        else if (memcmp(other->add, wanted->add, sizeof(wanted->add)) == 0 &&
+                 memcmp(other->drop, wanted->drop, sizeof(wanted->drop)) == 0)
+            return i;
+    }
+    if (at == NFM_MAX_CHOICES && subs->n_choices < NFM_MAX_CHOICES)
+        at = subs->n_choices++;
+    if (at < NFM_MAX_CHOICES) {
+        subs->choices[at] = *wanted;
+        subs->choices[at].refs = 0;
+    }
+    return at;
+}
+
+bool nfm_subs_choose(nfm_subs *subs, uint32_t choice, const nfm_ring *ring, uint32_t number,
+                     bool on, uint32_t *found) {
+    nfm_choice wanted = subs->choices[choice];
+    for (uint32_t i = 0; i < NFM_MAX_SUBS; i++)
+        if (subs->groups[i].ring == ring &&
+            (number == NFM_ALL_GROUPS || subs->groups[i].number == number))
+            apply(&wanted, subs, i, on);
+    uint32_t at = intern(subs, &wanted);
+    if (at == NFM_MAX_CHOICES)
+        return false;
+    if (at != NFM_NO_CHOICE)
+        subs->choices[at].refs++;
+    nfm_subs_unchoose(subs, choice);
+    *found = at;
+    return true;
+}
+
+void nfm_subs_unchoose(nfm_subs *subs, uint32_t choice) {
+    if (choice != NFM_NO_CHOICE)
+        subs->choices[choice].refs--;
+}
+
+void nfm_subs_forget(nfm_subs *subs, const nfm_ring *ring) {
+    for (uint32_t i = 0; i < NFM_MAX_SUBS; i++)
+        if (subs->groups[i].ring == ring)
+            forget_group(subs, i);
 }

@@ -7,6 +7,10 @@
  * check per record. Sets are interned by their member bitmap, so a million flows share a handful.
  * Set 0 has every subscription with its whole filter: it serves records without a flow, and flows
  * when the table of sets is full (counted).
+ *
+ * Choices. A receiver may begin and end groups of its subscriptions on single flows. Such a flow
+ * refers to an interned choice, too: what was added and what was dropped there, by group, so that
+ * it outlives a change of the subscriptions themselves.
  */
 #ifndef NFM_EVENT_SUBS_H
 #define NFM_EVENT_SUBS_H
@@ -15,7 +19,8 @@
 #include "event/filter.h"
 
 #define NFM_NO_SET 0xffffffffu
-enum { NFM_MAX_SUBS = 256, NFM_MAX_SETS = 4096, NFM_MAX_MODULES = 16 };
+#define NFM_NO_CHOICE 0u
+enum { NFM_MAX_SUBS = 256, NFM_MAX_SETS = 4096, NFM_MAX_MODULES = 16, NFM_MAX_CHOICES = 4096 };
 
 typedef struct nfm_receiver {
     nfm_ring *ring;
@@ -44,13 +49,31 @@ static inline bool nfm_subset_has(const nfm_subset *set, uint32_t sub) {
     return set->members[sub / 64] >> (sub % 64) & 1;
 }
 
+/* What receivers chose on a flow, by place in nfm_subs.groups. */
+typedef struct nfm_choice {
+    uint64_t add[NFM_MAX_SUBS / 64];
+    uint64_t drop[NFM_MAX_SUBS / 64];
+    uint32_t refs;
+} nfm_choice;
+
+typedef struct nfm_group {
+    const nfm_ring *ring; /* NULL: free */
+    uint16_t number;      /* the receiver's */
+    bool per_flow;
+} nfm_group;
+
 typedef struct nfm_subs {
     nfm_subscription sub[NFM_MAX_SUBS]; /* without a ring: free */
-    uint32_t n;                         /* numbers ever used */
+    uint8_t group_of[NFM_MAX_SUBS];
+    nfm_group groups[NFM_MAX_SUBS];
+    nfm_choice *choices; /* NFM_MAX_CHOICES; 0 is "none" and has no content */
+    uint32_t n_choices;  /* numbers ever used */
+    uint32_t n;          /* numbers ever used */
     bool any_filter;
     nfm_subset *sets; /* NFM_MAX_SETS entries reserved */
     uint32_t n_sets;  /* numbers ever used */
     uint32_t catch_all;
+    uint32_t outdated;  /* an empty set that is always stale */
     uint64_t overflows; /* flows that had to take set 0 */
 } nfm_subs;
 
@@ -63,9 +86,17 @@ bool nfm_subs_uses(const nfm_subs *subs, const nfm_ring *ring);
 /* Makes additions and removals effective. Returns NFM_OK, NFM_E_NOMEM, or NFM_E_LIMIT: too many
  * sets are still referred to by flows. */
 int nfm_subs_changed(nfm_subs *subs);
-/* Index of the set for packets that |side| sends on a flow with this key. */
+/* Index of the set for packets that |side| sends on a flow with this key and choice. */
 uint32_t nfm_subs_of_flow(nfm_subs *subs, const nfm_flow_info *info, uint8_t side,
-                          uint8_t client_side);
+                          uint8_t client_side, uint32_t choice);
+/* The choice |choice| with groups of |ring| begun or ended: group |number|, or NFM_ALL_GROUPS. The
+ * flow's reference moves from |choice| to *found. False, and nothing changes, when there are too
+ * many choices. */
+bool nfm_subs_choose(nfm_subs *subs, uint32_t choice, const nfm_ring *ring, uint32_t number,
+                     bool on, uint32_t *found);
+void nfm_subs_unchoose(nfm_subs *subs, uint32_t choice); /* the flow has ended */
+/* The ring is going: nobody chose anything of it. */
+void nfm_subs_forget(nfm_subs *subs, const nfm_ring *ring);
 /* A flow's side refers to set |index| / no longer does. */
 void nfm_subs_hold(nfm_subs *subs, uint32_t index);
 void nfm_subs_release(nfm_subs *subs, uint32_t index);

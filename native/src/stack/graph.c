@@ -128,6 +128,24 @@ static void lay_out(nfm_instance *in, uint32_t event) {
     }
 }
 
+static size_t padded_size(const nfm_module *m) {
+    return ((size_t)m->flow_size + 7) / 8 * 8;
+}
+
+/* Tracking modules of different protocols never work on one flow: they share their room. The stream
+ * module's comes behind it. */
+static size_t *room_of(nfm_graph *graph, const nfm_module *m) {
+    if (m->phase == NFM_PHASE_TRACK)
+        return &graph->track_room;
+    return m->phase == NFM_PHASE_STREAM ? &graph->stream_room : NULL;
+}
+
+static void make_room(nfm_graph *graph, const nfm_module *m) {
+    size_t *room = room_of(graph, m);
+    if (room != NULL && *room < padded_size(m))
+        *room = padded_size(m);
+}
+
 int nfm_graph_add(nfm_graph *graph, const nfm_module *module, const uint64_t *limits,
                   const uint32_t *types, nfm_error *err) {
     int rc = check_module(module, err);
@@ -152,27 +170,19 @@ int nfm_graph_add(nfm_graph *graph, const nfm_module *module, const uint64_t *li
         snprintf(in->counter_names[i], NFM_NAME_SIZE, "%s.%s", module->name, module->counters[i]);
     if ((rc = take_limits(in, limits, err)) != NFM_OK || (rc = place(graph, in, err)) != NFM_OK)
         return rc;
+    make_room(graph, module);
     return (int)graph->n++;
 }
 
-static size_t padded_size(const nfm_module *m) {
-    return ((size_t)m->flow_size + 7) / 8 * 8;
-}
-
-/* Tracking modules of different protocols never work on one flow: they share their place. Stream
- * modules come behind it. */
-static size_t track_size(const nfm_graph *graph) {
-    size_t most = 0;
-    for (uint32_t i = 0; i < graph->n; i++) {
-        const nfm_module *m = graph->instances[i].module;
-        if (m->phase == NFM_PHASE_TRACK && padded_size(m) > most)
-            most = padded_size(m);
-    }
-    return most;
+int nfm_graph_reserve(nfm_graph *graph, const nfm_module *module, nfm_error *err) {
+    int rc = check_module(module, err);
+    if (rc == NFM_OK)
+        make_room(graph, module);
+    return rc;
 }
 
 size_t nfm_graph_block_size(const nfm_graph *graph) {
-    return track_size(graph) + (graph->stream == NULL ? 0 : padded_size(graph->stream->module));
+    return graph->track_room + graph->stream_room;
 }
 
 static int find_state(nfm_graph *graph, nfm_instance *in, const nfm_graph_start_args *args,
@@ -181,7 +191,7 @@ static int find_state(nfm_graph *graph, nfm_instance *in, const nfm_graph_start_
     if (m->flow_size == 0)
         return NFM_OK;
     if (m->phase == NFM_PHASE_TRACK || m->phase == NFM_PHASE_STREAM) {
-        in->state = args->blocks + (m->phase == NFM_PHASE_STREAM ? track_size(graph) : 0);
+        in->state = args->blocks + (m->phase == NFM_PHASE_STREAM ? graph->track_room : 0);
         in->stride = args->stride;
         return NFM_OK;
     }
@@ -214,12 +224,49 @@ int nfm_graph_start(nfm_graph *graph, const nfm_graph_start_args *args, nfm_erro
     return NFM_OK;
 }
 
-int nfm_graph_start_late(nfm_graph *graph, uint32_t index, nfm_error *err) {
-    nfm_instance *in = &graph->instances[index];
-    if (in->module->phase == NFM_PHASE_APP)
-        return start_one(graph, in, err);
-    return fail(err, NFM_E_STATE, "module %s: must be there when the worker starts",
-                in->module->name);
+static bool has_place(const nfm_graph *graph, const nfm_module *m) {
+    switch ((enum nfm_phase)m->phase) {
+    case NFM_PHASE_IP:
+        return graph->defrag == NULL;
+    case NFM_PHASE_TRACK:
+        return graph->track[m->proto] == NULL;
+    case NFM_PHASE_STREAM:
+        return graph->stream == NULL;
+    case NFM_PHASE_APP:
+        return true;
+    }
+    return false;
+}
+
+/* Takes the instance that was added last out again. */
+static void remove_last(nfm_graph *graph) {
+    nfm_instance *in = &graph->instances[--graph->n];
+    if (graph->defrag == in)
+        graph->defrag = NULL;
+    if (graph->stream == in)
+        graph->stream = NULL;
+    if (graph->track[in->module->proto] == in)
+        graph->track[in->module->proto] = NULL;
+    graph->app_mask &= ~(UINT64_C(1) << in->ctx.index);
+    nfm_region_fini(&in->region);
+}
+
+int nfm_graph_join(nfm_graph *graph, const nfm_module *module, const uint64_t *limits,
+                   const uint32_t *types, nfm_error *err) {
+    const size_t *room = room_of(graph, module);
+    if (!has_place(graph, module))
+        return fail(err, NFM_E_STATE, "module %s: another module has its place", module->name);
+    if (room != NULL && *room < padded_size(module))
+        return fail(err, NFM_E_STATE, "module %s: must be there when the worker starts",
+                    module->name);
+    int index = nfm_graph_add(graph, module, limits, types, err);
+    if (index < 0)
+        return index;
+    int rc = start_one(graph, &graph->instances[index], err);
+    if (rc == NFM_OK)
+        return index;
+    remove_last(graph);
+    return rc;
 }
 
 void nfm_graph_set_wanted(nfm_graph *graph, uint64_t wanted) {

@@ -39,6 +39,8 @@ typedef struct nfm_graph {
     nfm_instance *stream;      /* phase STREAM, NULL none */
     nfm_instance *track[256];  /* phase TRACK by IP protocol */
     uint64_t app_mask;         /* bit per application module */
+    size_t track_room;         /* bytes per flow for the state of a tracking module */
+    size_t stream_room;        /* behind it, of the stream module */
     nfm_graph_start_args args; /* of the start */
 } nfm_graph;
 
@@ -47,19 +49,31 @@ void nfm_graph_fini(nfm_graph *graph); /* stops the modules */
 /* Adds |module|; see nfm_worker_add_module. Returns its index or a negative status. */
 int nfm_graph_add(nfm_graph *graph, const nfm_module *module, const uint64_t *limits,
                   const uint32_t *types, nfm_error *err);
+/* Before the start: room per flow for |module|, should it be added later. */
+int nfm_graph_reserve(nfm_graph *graph, const nfm_module *module, nfm_error *err);
 /* Bytes per flow that tracking and stream modules keep in the flow's block, a multiple of 8. */
 size_t nfm_graph_block_size(const nfm_graph *graph);
 /* Finds or maps the flow states and calls start(). */
 int nfm_graph_start(nfm_graph *graph, const nfm_graph_start_args *args, nfm_error *err);
-/* The same for an application module that was added while the graph runs. Others must be there from
- * the beginning, because their state lies in the flows' blocks: NFM_E_STATE. */
-int nfm_graph_start_late(nfm_graph *graph, uint32_t index, nfm_error *err);
+/* Adds a module while the graph runs and calls its start(). A tracking or stream module needs room
+ * in the flows' blocks and its place free, else NFM_E_STATE. Returns its index; when it fails the
+ * graph is as before. */
+int nfm_graph_join(nfm_graph *graph, const nfm_module *module, const uint64_t *limits,
+                   const uint32_t *types, nfm_error *err);
 /* Tells the modules which built-in events subscribers want; the modules' own needs are added. */
 void nfm_graph_set_wanted(nfm_graph *graph, uint64_t wanted);
 /* Tells the modules that event time is |now_ns|; INT64_MAX: it ends. */
 void nfm_graph_tick(nfm_graph *graph, int64_t now_ns);
 /* The level that the application modules in |modules| need. */
 uint8_t nfm_graph_level(const nfm_graph *graph, uint64_t modules);
+
+/* How deep the modules that are there can follow a flow of |proto| that somebody wants at |level|:
+ * so a flow's level always says whose state it has, also when further modules come. */
+static inline uint8_t nfm_graph_reach(const nfm_graph *graph, uint8_t proto, uint8_t level) {
+    if (level >= NFM_LEVEL_DATA && (graph->stream == NULL || graph->stream->module->proto != proto))
+        level = NFM_LEVEL_TRACK;
+    return level == NFM_LEVEL_TRACK && graph->track[proto] == NULL ? NFM_LEVEL_PACKET : level;
+}
 
 /* The module's state of a flow; NULL for modules that keep none. */
 static inline void *nfm_instance_state(const nfm_instance *instance, uint32_t flow_index) {

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of NFs: what a spec, a plan or the command line gives against what `__init__` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mesh.errors import SpecError, did_you_mean
+from mesh.nf import NF
+
+__all__ = ["nf_config"]
+
+
+def nf_config(cls: type[NF], config: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Checks an NF's options against the types of its `__init__`.
+
+    Raises:
+        SpecError: an unknown or missing option, or a value of another type.
+    """
+    options = {option.name: option for option in cls.options()}
+    checked: dict[str, Any] = {}
+    for key, value in config.items():
+        if key not in options:
+            hint = did_you_mean(key, options) or f" (has: {', '.join(options) or 'none'})"
+            raise SpecError(f"{path}.{key}", f"NF {cls.name!r} has no option {key!r}{hint}")
+        try:
+            checked[key] = TypeAdapter(options[key].type).validate_python(value)
+        except ValidationError as error:
+            raise SpecError(f"{path}.{key}", error.errors()[0]["msg"]) from error
+    missing = [name for name, option in options.items() if option.required and name not in checked]
+    if missing:
+        raise SpecError(f"{path}.{missing[0]}", f"NF {cls.name!r} needs this option")
+    return checked

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What receivers ask for by their queues of commands: holds, and subscriptions on single flows. */
+#include "engine/worker.h"
+
+uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index) {
+    if (!(nfm_table_flow(&w->table, index)->flags & NFM_FLOW_CHOSEN))
+        return NFM_NO_CHOICE;
+    return ((const uint32_t *)(void *)w->choices.base)[index];
+}
+
+static void set_choice(nfm_worker *w, uint32_t index, uint32_t choice) {
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    ((uint32_t *)(void *)w->choices.base)[index] = choice;
+    flow->flags = (uint8_t)((flow->flags & ~NFM_FLOW_CHOSEN) |
+                            (choice == NFM_NO_CHOICE ? 0 : NFM_FLOW_CHOSEN));
+}
+
+void nfm__flow_forget_choice(nfm_worker *w, uint32_t index) {
+    uint32_t choice = nfm__flow_choice(w, index);
+    if (choice == NFM_NO_CHOICE)
+        return;
+    nfm_subs_unchoose(&w->subs, choice);
+    set_choice(w, index, NFM_NO_CHOICE);
+}
+
+/* The open flow with this id; NFM_NO_FLOW when it has ended. */
+static uint32_t open_flow(const nfm_worker *w, uint64_t id) {
+    uint32_t index = (uint32_t)id;
+    if (index >= w->table.n_fresh || !(nfm_table_flow(&w->table, index)->flags & NFM_FLOW_OPEN) ||
+        nfm__flow_id(w, index) != id)
+        return NFM_NO_FLOW;
+    return index;
+}
+
+/* The flow finds its sets anew at its next packet, as after a change of all subscriptions. */
+static void choose(nfm_worker *w, const nfm_ring *ring, const nfm_command *command, bool on) {
+    uint32_t index = open_flow(w, command->a), choice;
+    if (index == NFM_NO_FLOW) {
+        w->core_counters[NFM_CC_COMMAND_LATE]++;
+        return;
+    }
+    nfm_error err;
+    if (w->choices.base == NULL &&
+        nfm_region_init(&w->choices, "choices", w->table.max_flows * sizeof(uint32_t), &err) !=
+            NFM_OK) {
+        w->core_counters[NFM_CC_CHOICES_FULL]++;
+        return;
+    }
+    if (!nfm_subs_choose(&w->subs, nfm__flow_choice(w, index), ring, command->number, on,
+                         &choice)) {
+        w->core_counters[NFM_CC_CHOICES_FULL]++;
+        return;
+    }
+    set_choice(w, index, choice);
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    for (uint8_t side = 0; side < 2; side++) {
+        nfm_subs_hold(&w->subs, w->subs.outdated);
+        nfm_subs_release(&w->subs, flow->subs[side]);
+        flow->subs[side] = w->subs.outdated;
+    }
+}
+
+static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
+    nfm_delivery *d = nfm__delivery_of(w, ring);
+    bool good = true;
+    switch (command->kind) {
+    case NFM_CMD_HOLD:
+        good = nfm_delivery_hold(d, ring, command->number, command->a);
+        break;
+    case NFM_CMD_RELEASE:
+        good = nfm_delivery_unhold(d, ring, command->number);
+        break;
+    case NFM_CMD_SUBSCRIBE:
+    case NFM_CMD_UNSUBSCRIBE:
+        choose(w, ring, command, command->kind == NFM_CMD_SUBSCRIBE);
+        break;
+    case NFM_CMD_BEGIN:
+        nfm_delivery_unhold_all(d, ring);
+        break;
+    default:
+        good = false;
+    }
+    w->core_counters[NFM_CC_COMMAND_BAD] += !good;
+}
+
+void nfm__commands_take(nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_rings; i++) {
+        nfm_ring *ring = w->rings[i];
+        nfm_command command;
+        if (ring == NULL || (!nfm_ring_has_command(ring) && !ring->quarantined))
+            continue;
+        for (int n = 0; n < NFM_COMMANDS && nfm_ring_take_command(ring, &command); n++)
+            take(w, ring, &command);
+        if (ring->quarantined)
+            nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
+    }
+}

@@ -16,6 +16,7 @@ from mesh.fdpass import make_token
 from mesh.journal import Journal, Phase
 from mesh.process import CANNOT_START, Identity, Process, exit_text, resident_bytes
 from mesh.restart import Backoff, CrashMemory, wants_restart
+from mesh.spec import PatienceSpec
 
 __all__ = ["MODULES", "Child", "Patience"]
 
@@ -32,15 +33,22 @@ MODULES: dict[Role, str] = {
 class Patience:
     """How long a child may give no sign of life, in seconds, by what it does.
 
+    What is not said is what a spec that does not say it means.
+
     Attributes:
         start_s: until it is attached: loading its code, constructing the NF.
         run_s: between two looks at its ring, so also in one call of a handler.
         end_s: for the NF's `stop` and results.
     """
 
-    start_s: float = 30.0
-    run_s: float = 10.0
-    end_s: float = 60.0
+    start_s: float = PatienceSpec().start
+    run_s: float = PatienceSpec().run
+    end_s: float = PatienceSpec().end
+
+    @classmethod
+    def of(cls, spec: PatienceSpec) -> Patience:
+        """Returns what a spec says."""
+        return cls(spec.start, spec.run, spec.end)
 
     def limit(self, phase: Phase) -> float:
         """Returns what holds in a phase."""

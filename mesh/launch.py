@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mesh.child import Patience
 from mesh.control import messages as m
 from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired, save_desired, with_files
@@ -29,7 +30,7 @@ class Launch:
     Attributes:
         name: of the mesh; one of a name runs at a time.
         files: folder that files of the spec are relative to.
-        settings: of the supervisor.
+        settings: of the supervisor; its patience is the spec's.
         registry: what is installed.
         started: called with the run folder before the first process starts.
     """
@@ -50,6 +51,7 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         NativeError: a capture cannot be read.
         ProcessError: a mesh of this name runs, or a process cannot be started.
     """
+    settings = replace(how.settings, patience=Patience.of(spec.patience))
     spec = with_files(spec, how.files)
     for port in spec.ports:
         Port.pcap(port.pcap).close()
@@ -64,7 +66,7 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         if how.started is not None:
             how.started(folder.path)
         first = m.PlanPart(revision=composed.desired.revision, part=to_wire(composed.parts.host))
-        supervisor = Supervisor(folder, how.settings, first)
+        supervisor = Supervisor(folder, settings, first)
     except BaseException:
         folder.close()
         raise

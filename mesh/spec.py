@@ -33,6 +33,7 @@ from mesh.uses import NFUse, SubscriptionOverride, UserEvent
 __all__ = [
     "EventSpec",
     "NFSpec",
+    "PatienceSpec",
     "PortSpec",
     "Spec",
     "SubscriptionSpec",
@@ -106,6 +107,18 @@ class PortSpec(_Model):
     pcap: Annotated[str, Field(description="capture file")]
 
 
+class PatienceSpec(_Model):
+    """Seconds without a sign of life after which a process hangs: it is killed, then restarted."""
+
+    start: Annotated[
+        float, Field(ge=0.1, le=3600, description="until an NF is constructed and has started")
+    ] = 30.0
+    run: Annotated[
+        float, Field(ge=0.1, le=3600, description="in one call of a handler, or between two")
+    ] = 10.0
+    end: Annotated[float, Field(ge=0.1, le=3600, description="in an NF's stop and results")] = 60.0
+
+
 class Spec(_Model):
     """A whole spec."""
 
@@ -129,6 +142,9 @@ class Spec(_Model):
         Literal["ignore", "verify"], Field(description="whether bad checksums count")
     ] = "ignore"
     out: Annotated[str, Field(description="folder for files that NFs write")] = "."
+    patience: Annotated[
+        PatienceSpec, Field(description="how long a process may be silent before it is killed")
+    ] = PatienceSpec()
 
 
 def load(path: Path) -> Spec:
@@ -252,6 +268,7 @@ _CHILDREN: Mapping[str, type[_Model]] = {
     "nfs": NFSpec,
     "events": EventSpec,
     "ports": PortSpec,
+    "patience": PatienceSpec,
     "subscriptions": SubscriptionSpec,
 }
 

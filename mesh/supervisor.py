@@ -135,6 +135,7 @@ class Supervisor:
         self._part, self._first = HostPart((), (), {}), first
         self._drainer = Drainer(self.objects)
         self._finished: m.Finished | None = None
+        self._late: m.PlanPart | None = None
         self._stop_at = self._ending_at = 0.0
         self._ticked_at = self._awake_since = 0.0
         self._signals = 0
@@ -259,6 +260,9 @@ class Supervisor:
                 self._start(child)
         self._drainer.drain()
         self._drop_unused()
+        late, self._late = self._late, None
+        if late is not None:
+            self._apply(late)
         if os.getpid() == 1:
             self._reap_orphans()
         if self._stop_at and now > self._stop_at and not self._ending_at:
@@ -312,6 +316,9 @@ class Supervisor:
         is_first = not self._part.children
         try:
             part = from_wire(HostPart, message.part)
+            if any(self._is_leaving(child.name) for child in part.children):
+                self._late = message
+                return
             self._change(part)
         except MeshError as error:
             self._control.send(m.Failed(where="host", text=str(error), fatal=is_first))
@@ -321,6 +328,11 @@ class Supervisor:
             return
         self._part = part
         self._control.send(m.Ready(revision=message.revision))
+
+    def _is_leaving(self, name: str) -> bool:
+        """True when the last child of this name has still to end: the next waits for it."""
+        child = self.children.get(name)
+        return child is not None and child.is_unwanted and not self._ending_at
 
     def _change(self, part: HostPart) -> None:
         kept = {c.name: c.part for c in self.children.values() if c.part and not c.is_unwanted}

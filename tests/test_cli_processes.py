@@ -73,6 +73,15 @@ def test_a_spec_runs_with_files_beside_it(tmp_path):
     assert apart["nfs"][0]["results"]["packets"] == apart["packets"] == len(conversation())
 
 
+def test_a_spec_says_how_long_a_process_may_be_silent(tmp_path):
+    nfs = [{"use": "./mine.py:Hangs", "restart": "never"}, {"use": "./mine.py:Counts"}]
+    write_spec(tmp_path, nfs=nfs, ports=[{"pcap": str(OFFICE)}], patience={"run": 0.5})
+    [found] = objects("run", tmp_path / "mesh.yaml", status=1)
+    [error] = found["nfs"][0]["errors"]
+    assert "no sign of life for 0." in error
+    assert found["nfs"][1]["results"]["packets"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -144,6 +153,10 @@ class Streams(NF):
     def results(self):
         late, whole = sorted(self.ports[True]), sorted(self.ports[False])
         return {"bytes": self.bytes, "joined": self.joined, "late": late, "whole": whole}
+
+class Hangs(NF):
+    @on("packet")
+    def see(self, batch): time.sleep(3600)
 
 class Broken(NF):
     def __init__(self): raise RuntimeError("broken on purpose")
@@ -291,6 +304,37 @@ def test_status_watch_and_refused_changes_disturb_nobody(slow, tmp_path):
     report = ended(run)
     found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
     assert found == {"slow": report["packets"], "first": report["packets"]}
+
+
+def test_a_spec_is_applied_to_what_runs(slow, tmp_path):
+    name, run = slow
+    spec = yaml.safe_load((tmp_path / "mesh.yaml").read_text())
+    file = tmp_path / "next.yaml"
+
+    def apply(*nfs, status=0, **more):
+        file.write_text(yaml.safe_dump({"nfs": [spec["nfs"][0], *nfs], **more}))
+        return objects("apply", file, "--mesh", name, status=status)
+
+    first = spec["nfs"][1]
+    [found] = apply(first, ports=spec["ports"])
+    assert not any(found[key] for key in ("added", "removed", "changed", "replaced"))
+    [joins] = apply(first, {"use": "./mine.py:Counts", "name": "second"})
+    assert (joins["added"], joins["removed"]) == (["second"], [])
+    [anew] = apply({**first, "ring": 1024})
+    assert (anew["removed"], anew["replaced"]) == (["second"], ["first"])
+    assert anew["reports"]["first"]["results"]["packets"] == anew["effective_from"] - 1
+    assert anew["replaced_from"] > anew["effective_from"]
+    assert apply(first, max_packets=7, status=2) == []
+    [status] = objects("status", name)
+    assert {row["nf"]: row["entries"] for row in status["rings"]}["first"] == 1024
+    nfmesh("stop", name)
+    report = ended(run)
+    found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
+    assert found == {
+        "slow": report["packets"],
+        "first": report["packets"] - anew["replaced_from"] + 1,
+        "second": anew["effective_from"] - joins["effective_from"],
+    }
 
 
 def test_a_killed_controller_does_not_change_what_is_found(slow):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mesh.batch import EventBatch
+from mesh.child import Patience
 from mesh.errors import NFMissing, PlanError, SpecError
 from mesh.module import ModuleInfo
 from mesh.nf import NF, on
@@ -101,6 +102,11 @@ def test_events_of_an_nf_with_one_subscription():
         ({"nfs": [{"use": "a", "stage": -1}]}, "nfs[0].stage: input should be greater"),
         ({"nfs": [{"use": "a", "mode": "inlin"}]}, "nfs[0].mode: input should be 'observe'"),
         ({"nfs": [{"use": "a"}], "worker": {"max_flows": -1}}, "worker.max_flows: "),
+        ({"nfs": [{"use": "a"}], "patience": {"run": 0}}, "patience.run: input should be greater"),
+        (
+            {"nfs": [{"use": "a"}], "patience": {"strat": 9}},
+            "patience: unknown key 'strat'; did you mean 'start'?",
+        ),
         ({"nfs": [{"use": "a"}], "events": {"a b": {"event": "x", "where": "y"}}}, "events.a b"),
     ],
 )
@@ -159,5 +165,14 @@ def test_files_that_cannot_be_read(tmp_path: Path):
 
 def test_the_schema_describes_every_key():
     schema = json_schema()
-    assert set(schema["properties"]) >= {"nfs", "events", "modules", "worker", "ports"}
-    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) >= {"nfs", "events", "modules", "worker", "ports", "patience"}
+    for model in (schema, *schema["$defs"].values()):
+        assert model["additionalProperties"] is False
+        for key, value in model["properties"].items():
+            assert value.get("description"), f"{model['title']}.{key}"
+
+
+def test_patience_has_the_values_of_the_supervisor():
+    spec = parse({"nfs": [{"use": "a"}], "patience": {"run": 2.5}})
+    assert Patience.of(spec.patience) == Patience(run_s=2.5)
+    assert Patience.of(parse({"nfs": [{"use": "a"}]}).patience) == Patience()

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from mesh.cli import bench, capture, doctor, flows, meshes, show
+from mesh.cli import apply, bench, capture, doctor, flows, meshes, show
 from mesh.cli.output import accept_all_text, complain, explain
 from mesh.errors import MeshError
 
@@ -31,7 +31,8 @@ _HELP = """Network functions beside one consolidated protocol stack.
   nfmesh plan mesh.yaml · nfmesh run mesh.yaml --name office
 
 [bold]While packets flow[/bold]
-  nfmesh status · nfmesh watch syn_scan.port_scan · nfmesh nf add dns_log · nfmesh stop
+  nfmesh status · nfmesh watch syn_scan.port_scan · nfmesh nf add dns_log
+  nfmesh apply mesh.yaml · nfmesh stop
 
 Each command explains itself: nfmesh run --help
 """
@@ -54,6 +55,7 @@ app.command("status")(meshes.status)
 app.command("stop")(meshes.stop)
 app.command("watch")(meshes.watch)
 app.add_typer(meshes.nf_app, name="nf")
+app.command("apply")(apply.apply)
 app.command("subscribe")(meshes.subscribe)
 app.command("unsubscribe")(meshes.unsubscribe)
 app.command("doctor")(doctor.doctor)

@@ -17,9 +17,9 @@ from mesh.native_worker import worker_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.spec import NFSpec, Spec, user_events_of, uses_of
+from mesh.spec import NFSpec, PatienceSpec, Spec, user_events_of, uses_of
 
-__all__ = ["FIRST", "Composed", "compose_desired", "place_of"]
+__all__ = ["FIRST", "Composed", "compose_desired", "named", "place_of"]
 FIRST = 1
 """The revision that a run begins with."""
 
@@ -30,11 +30,13 @@ class Composed:
 
     Attributes:
         desired: what was asked for, with the names of all NFs and the ids of all event types.
+        patience: how long processes may be silent.
     """
 
     desired: Desired
     plan: Plan
     parts: Parts
+    patience: PatienceSpec
 
 
 def compose_desired(desired: Desired, registry: Registry) -> Composed:
@@ -43,7 +45,9 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     Raises:
         MeshError: of the kinds that make_plan and check_capacity raise; the text names the place.
     """
-    spec = _named(desired.parsed, registry)
+    spec = named(desired.parsed, registry)
+    if not spec.ports:
+        raise SpecError("ports", "name a capture: ports: [{pcap: FILE}]")
     plan = make_plan(
         uses_of(spec, registry),
         events=user_events_of(spec),
@@ -74,7 +78,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     plain = spec.model_dump(mode="json", exclude_unset=True)
     numbers = plan.catalogue.numbers
     known = replace(desired, spec=plain, numbers=numbers, joined=joined, modules=tuple(modules))
-    return Composed(known, plan, make_parts(plan, layout))
+    return Composed(known, plan, make_parts(plan, layout), spec.patience)
 
 
 def place_of(entry: NFSpec) -> Placement:
@@ -94,8 +98,13 @@ def _leaving(gone: Mapping[str, Any]) -> Leaving:
     return Leaving(place_of(entry), bool(gone["has_log"]))
 
 
-def _named(spec: Spec, registry: Registry) -> Spec:
-    """Gives every NF the name that it has in the plan."""
+def named(spec: Spec, registry: Registry) -> Spec:
+    """Gives every NF the name that it has in the plan.
+
+    Raises:
+        PlanError: there is no such NF.
+        SpecError: a name is taken, or a number makes no sense.
+    """
     nfs: list[NFSpec] = []
     for i, entry in enumerate(spec.nfs):
         try:
@@ -111,6 +120,4 @@ def _named(spec: Spec, registry: Registry) -> Spec:
         nfs.append(entry.model_copy(update={"name": name}))
     if len(nfs) > MAX_RINGS:
         raise CapacityError(f"{len(nfs)} NFs; a worker has rings for {MAX_RINGS}")
-    if not spec.ports:
-        raise SpecError("ports", "name a capture: ports: [{pcap: FILE}]")
     return spec.model_copy(update={"nfs": nfs})

@@ -50,6 +50,7 @@ class Desired:
         joined: NF → revision in which it joined.
         modules: stack modules that run; they stay when nobody needs them any more, because flows
             have their state.
+        then: spec that follows when those in `leaving` have left: they are replaced.
     """
 
     revision: int
@@ -58,6 +59,7 @@ class Desired:
     leaving: Mapping[str, Any] = field(default_factory=dict)
     joined: Mapping[str, int] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
+    then: Mapping[str, Any] | None = None
 
     @property
     def parsed(self) -> Spec:
@@ -78,6 +80,7 @@ class _File:
     leaving: dict[str, Any]
     joined: dict[str, int]
     modules: tuple[str, ...] = ()
+    then: dict[str, Any] | None = None
 
 
 def save_desired(folder: Path, desired: Desired) -> None:

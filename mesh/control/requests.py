@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mesh.control import messages as m
+from mesh.control.applying import applied, leaving_entry
 from mesh.control.desired import (
     Desired,
     add_nf,
@@ -16,9 +17,9 @@ from mesh.control.desired import (
 )
 from mesh.errors import SpecError, did_you_mean
 from mesh.plan import Plan, PlannedNF
-from mesh.spec import NFSpec, SubscriptionSpec, parse
+from mesh.spec import SubscriptionSpec, parse
 
-__all__ = ["CHANGES", "Change", "changed", "without_leaving"]
+__all__ = ["CHANGES", "Change", "changed", "finished", "without_leaving"]
 
 Change = m.NfAdd | m.NfRemove | m.Subscribe | m.Unsubscribe | m.Apply
 CHANGES = (m.NfAdd, m.NfRemove, m.Subscribe, m.Unsubscribe, m.Apply)
@@ -44,11 +45,16 @@ def changed(request: Change, desired: Desired, plan: Plan) -> Desired:
         return desired.with_spec(add_nf(spec, request.entry))
     if isinstance(request, m.NfRemove):
         rest, entry = remove_nf(spec, request.nf)
-        gone = {**desired.leaving, request.nf: _leaving(entry, plan)}
+        gone = {**desired.leaving, request.nf: leaving_entry(entry, plan)}
         return _with_leaving(desired.with_spec(rest), gone)
     if isinstance(request, m.Apply):
-        return _applied(request, desired, plan)
+        return applied(parse(request.spec), desired, plan)
     return _resubscribed(request, desired, plan)
+
+
+def finished(desired: Desired) -> Desired:
+    """Returns what shall run once those have left that are replaced."""
+    return replace(desired, revision=desired.revision + 1, spec=desired.then or {}, then=None)
 
 
 def without_leaving(desired: Desired, name: str) -> Desired:
@@ -60,24 +66,6 @@ def without_leaving(desired: Desired, name: str) -> Desired:
 def _with_leaving(desired: Desired, leaving: dict[str, Any]) -> Desired:
     joined = {name: at for name, at in desired.joined.items() if name not in leaving}
     return replace(desired, leaving=leaving, joined=joined)
-
-
-def _applied(request: m.Apply, desired: Desired, plan: Plan) -> Desired:
-    spec = parse(request.spec)
-    names = {entry.name or entry.use for entry in spec.nfs}
-    gone = dict(desired.leaving)
-    for entry in desired.parsed.nfs:
-        if entry.name not in names:
-            gone[entry.name or ""] = _leaving(entry, plan)
-    return _with_leaving(desired.with_spec(spec), gone)
-
-
-def _leaving(entry: NFSpec, plan: Plan) -> dict[str, Any]:
-    planned = _planned(plan, entry.name or "")
-    return {
-        "entry": entry.model_dump(mode="json", exclude_unset=True),
-        "has_log": bool(planned.publishes),
-    }
 
 
 def _resubscribed(request: m.Subscribe | m.Unsubscribe, desired: Desired, plan: Plan) -> Desired:

@@ -15,16 +15,18 @@ only grow.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from mesh.control import messages as m
 from mesh.control import steps
+from mesh.control.applying import difference
 from mesh.control.composing import Composed
 from mesh.control.desired import Desired
 from mesh.control.process import Process
-from mesh.control.requests import CHANGES, Change, changed, without_leaving
+from mesh.control.requests import CHANGES, Change, changed, finished, without_leaving
 from mesh.control.seal import Envelope, pack
 from mesh.errors import MeshError, PlanError, SpecError
+from mesh.spec import parse
 
 __all__ = ["Action", "Compose", "Mesh", "Pending", "Publish", "Save", "Send"]
 
@@ -84,6 +86,7 @@ class Pending:
         before: what ran before it.
         revision: of the change, once composed.
         nf: that it is about, or "".
+        found: what the answer says beside what came of it.
     """
 
     request: Change | None
@@ -94,6 +97,7 @@ class Pending:
     since: float
     revision: int = 0
     nf: str = ""
+    found: m.Data = field(default_factory=dict)
 
 
 class Mesh:
@@ -119,6 +123,7 @@ class Mesh:
         self.is_over = self.has_begun = False
         self.watched: frozenset[str] = frozenset()
         self._waiting: deque[tuple[bytes, Envelope, Change]] = deque()
+        self._applying: Pending | None = None
         self._out: list[Action] = []
 
     # ---- events in, actions out --------------------------------------------------------------
@@ -291,20 +296,49 @@ class Mesh:
                 self._waiting.pop()
                 self._refuse(asked, SpecError("", "too many changes are under way; try again"))
 
+    @property
+    def _is_ending(self) -> bool:
+        return bool(self.stopping) or self.eof is not None
+
     def _begin_next(self, now: float) -> None:
+        if self.desired.then is not None and not self._is_ending:
+            self._begin_second(now)
+            return
+        if self._applying is not None:
+            self._refuse(self._applying, SpecError("", "the run has ended before all was applied"))
+            self._applying = None
         while self._waiting and self.pending is None and self.now is not None:
             self._begin(*self._waiting.popleft(), now)
+
+    def _begin_second(self, now: float) -> None:
+        """Begins the second revision of an apply, once those that are replaced have left."""
+        if self.pending is not None or self.desired.leaving or self.now is None:
+            return
+        before = replace(self.desired, then=None)
+        asked = self._applying or Pending(None, b"", "", 0, before, now)
+        names = asked.found.get("replaced", ())
+        reports = {name: self.results[name].report for name in names if name in self.results}
+        asked.found = {**asked.found, "reports": reports}
+        self._applying = None
+        self.pending = replace(asked, before=before, since=now, revision=0)
+        self._out.append(Compose(finished(self.desired)))
 
     def _begin(self, identity: bytes, message: Envelope, request: Change, now: float) -> None:
         asked = Pending(request, identity, message.name, message.seq, self.desired, now)
         asked.nf = getattr(request, "nf", "")
-        if self.now is None or self.stopping or self.eof is not None:
+        if self.now is None or self._is_ending:
             self._refuse(asked, SpecError("", "the run is ending"))
             return
         try:
             desired = changed(request, self.desired, self.now.plan)
         except MeshError as error:
             self._refuse(asked, error)
+            return
+        if isinstance(request, m.Apply):
+            wanted = parse(dict(desired.then or desired.spec))
+            asked.found = asdict(difference(self.desired.parsed, wanted))
+        if desired is self.desired:
+            self._answer(identity, message.name, message.seq, {"revision": 0, **asked.found})
             return
         self.pending = asked
         self._out.append(Compose(desired))
@@ -338,9 +372,13 @@ class Mesh:
             self.pending = None
         elif result is not None:
             self.pending = None
-            result = {"revision": pending.revision, **result}
-            if pending.request is not None:
-                self._answer(pending.identity, pending.name, pending.seq, result)
+            if "reports" in pending.found:  # of those that were replaced
+                result = {"replaced_from": result["effective_from"]}
+            pending.found = {**pending.found, **result, "revision": pending.revision}
+            if pending.request is not None and self.desired.then is not None:
+                self._applying = pending
+            elif pending.request is not None:
+                self._answer(pending.identity, pending.name, pending.seq, pending.found)
         elif now - pending.since > CHANGE_S:
             self._take_back(SpecError("", f"not in effect after {CHANGE_S:.0f} s; taken back"))
 

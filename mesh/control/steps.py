@@ -33,12 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["has_left", "messages", "outcome", "part_of"]
 
-START_S = 30.0
-"""The worker takes packets then, also when an NF has not come up."""
-LEAVE_S = 10.0
-"""A leaving NF that says nothing for so long is given up."""
 DRAIN_S = 20.0
-"""So is one that lives but does not come to an end."""
+"""A leaving NF that lives but does not come to an end is given up; one that is silent, earlier."""
 
 
 def part_of(parts: Parts, process: Process) -> AnyPart | None:
@@ -209,7 +205,7 @@ def _is_writing(mesh: Mesh, publisher: str, reader: str) -> bool:
 
 
 def _nfs_are_there(mesh: Mesh, worker: Process, now: float) -> bool:
-    if now - worker.registered_at > START_S:
+    if mesh.now is not None and now - worker.registered_at > mesh.now.patience.start:
         return True
     return all(_is_attached(mesh, name) for name in _nf_names(mesh))
 
@@ -281,7 +277,8 @@ def has_left(mesh: Mesh, name: str, now: float) -> bool:
         return True
     if process.draining and now - process.draining_since > DRAIN_S:
         return True
-    return process.drained or now - process.seen_at > LEAVE_S
+    patience = mesh.now.patience.run if mesh.now is not None else 0.0
+    return process.drained or now - process.seen_at > patience
 
 
 # ---- watching and the end -----------------------------------------------------------------------
@@ -334,9 +331,10 @@ def outcome(
     mesh: Mesh, request: Change | None, nf: str, now: float
 ) -> dict[str, Any] | MeshError | None:
     """Returns what to answer, the error that takes the change back, or None to wait on."""
-    if isinstance(request, m.NfAdd) and nf in mesh.failures:
-        failed = mesh.failures[nf]
-        return PlanError(f"failed in {failed.where}: {failed.text}", nf=nf)
+    for name in _joining(mesh) if isinstance(request, m.NfAdd | m.Apply) else ():
+        if name in mesh.failures:
+            failed = mesh.failures[name]
+            return PlanError(f"failed in {failed.where}: {failed.text}", nf=name)
     if not (_supervisor_is_ready(mesh) and _worker_is_ready(mesh)):
         return SpecError("", "the run has ended") if mesh.eof is not None else None
     found: dict[str, Any] = {"effective_from": _effective_from(mesh)}
@@ -352,6 +350,8 @@ def outcome(
         return {"nf": nf, "report": result.report if result else None, **found}
     waiting = [p for p in mesh.processes.values() if p.ready < mesh.desired.revision]
     if any(p.role == "nf" and p.name in _nf_names(mesh) for p in waiting):
+        return None
+    if not all(_is_attached(mesh, name) for name in _joining(mesh)):
         return None
     return found
 

@@ -404,6 +404,38 @@ typedef struct nfm_afxdp_config {
 } nfm_afxdp_config;
 
 nfm_port *nfm_port_afxdp_open(const nfm_afxdp_config *config, nfm_error *err);
+
+/* A live interface through packet sockets (Linux); frames are Ethernet, or plain IP where the
+ * interface has no link header. GSO frames and frames without checksum pass whole. */
+typedef struct nfm_afpacket_config {
+    uint32_t size;         /* sizeof(nfm_afpacket_config), set by nfm_afpacket_config_init */
+    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two: 64..65536 */
+    uint32_t tx_frames;    /* in the transmit ring, likewise */
+    uint32_t block_ms;     /* 0: each frame is seen at once; else frames come in blocks, when full or
+                              after so long: less work per frame, for observers; rx_frames >= 1024 */
+    uint32_t fanout_group; /* 1..65535: packets are spread over all ports of this group on the
+                              interface, both directions of a flow alike; 0: this port sees all */
+    uint8_t promiscuous;   /* 1: frames for other MAC addresses, too */
+    uint8_t qdisc_bypass;  /* 1: short frames go past the interface's queueing discipline */
+    uint8_t reserved[2];
+    const char *interface; /* borrowed while opening */
+} nfm_afpacket_config;
+void nfm_afpacket_config_init(nfm_afpacket_config *config);
+nfm_port *nfm_port_afpacket_open(const nfm_afpacket_config *config, nfm_error *err);
+
+/* An Ethernet interface of this kernel whose other end is the port. */
+typedef struct nfm_tap_config {
+    uint32_t size;        /* sizeof(nfm_tap_config), set by nfm_tap_config_init */
+    uint32_t mtu;         /* 0: as it is */
+    uint8_t up;           /* 1: takes the interface up */
+    uint8_t persist;      /* 1: it outlives the port */
+    uint8_t offload;      /* 1: the kernel may hand over GSO frames and frames without checksum */
+    uint8_t multi_queue;  /* 1: several ports may open it, the kernel spreads flows over them */
+    const char *interface; /* made if there is none of this name; borrowed while opening */
+} nfm_tap_config;
+void nfm_tap_config_init(nfm_tap_config *config);
+nfm_port *nfm_port_tap_open(const nfm_tap_config *config, nfm_error *err);
+
 void nfm_port_stats_get(const nfm_port *port, nfm_port_stats *out);
 const char *nfm_port_warning(const nfm_port *port); /* NULL, or one line (truncated file: offset) */
 void nfm_port_free(nfm_port *port);

@@ -6,18 +6,30 @@
 #include <stdio.h>
 #include <string.h>
 
+static void __attribute__((format(printf, 3, 0)))
+write_line(char *text, size_t room, const char *format, va_list args) {
+    vsnprintf(text, room, format, args);
+    for (char *p = text; *p != '\0'; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+}
+
 int nfm_io_fail(nfm_error *err, int code, const char *format, ...) {
     if (err == NULL)
         return code;
     va_list args;
     va_start(args, format);
-    vsnprintf(err->text, sizeof(err->text), format, args);
+    write_line(err->text, sizeof(err->text), format, args);
     va_end(args);
-    for (char *p = err->text; *p != '\0'; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
     err->code = code;
     return code;
+}
+
+void nfm_io_say(char *text, size_t room, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    write_line(text, room, format, args);
+    va_end(args);
 }
 
 static const char *remedy(int errnum) {

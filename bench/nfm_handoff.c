@@ -223,9 +223,10 @@ static void send_records(const run *r) {
         nfm_delivery_collect(&delivery);
         nfm_delivery_retire(&delivery);
     }
-    while (!nfm_delivery_is_idle(&delivery))
+    while (!nfm_delivery_is_idle(&delivery)) {
         nfm_delivery_collect(&delivery);
         nfm_delivery_retire(&delivery);
+    }
     nfm_delivery_fini(&delivery);
     nfm_ring_fini(&ring);
 }

@@ -15,7 +15,7 @@ enum { END = NFM_HEADROOM + FRAME, DATA_LEN = END - DATA - 10 };
 typedef struct rig {
     nfm_worker *worker;
     nfm_ring *ring[RECEIVERS];
-    nfm_receiver receiver[RECEIVERS];
+    nfm_receiver home[RECEIVERS], away[RECEIVERS];
     nfm_subset set;
     nfm_inbox *box;
     uint64_t packet;
@@ -52,13 +52,18 @@ static void end_rig(rig *r) {
 
 /* Receiver |i| hears |events|, or, when 0, application type 7. */
 static void hear(rig *r, uint32_t i, uint64_t events) {
-    r->receiver[r->set.n] = (nfm_receiver){.ring = r->ring[i],
-                                           .events = events,
-                                           .type_first = 7,
-                                           .type_last = 7,
-                                           .domain = r->ring[i]->domain};
-    r->set.receivers = r->set.app = r->receiver;
-    r->set.n_app = ++r->set.n;
+    nfm_receiver made = {.ring = r->ring[i],
+                         .events = events,
+                         .type_first = 7,
+                         .type_last = 7,
+                         .domain = r->ring[i]->domain};
+    r->set.receivers = r->home;
+    r->set.away = r->set.app = r->away;
+    if (i == 0)
+        r->home[r->set.n++] = made;
+    else
+        r->away[r->set.n_away++] = made;
+    r->set.n_app = r->set.n_away;
 }
 
 /* A TCP packet of FRAME bytes, none of them zero, with new data at the end. */
@@ -243,7 +248,7 @@ static void test_slots_forget_what_they_held(void) {
     settle(&r);
     uint32_t slot = next(&r, 1, &desc)->slot;
     settle(&r);
-    r.set.n = r.set.n_app = 0;
+    r.set.n_away = 0;
     hear(&r, 1, BYTES);
     nfm_record data = make_packet(&r, FRAME);
     deliver(&r, &data);

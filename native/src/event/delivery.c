@@ -86,43 +86,31 @@ uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record) {
     return id;
 }
 
-typedef struct nfm_matching {
-    nfm_delivery *d;
-    const nfm_record *record;
-    const nfm_flow_info *info;
-    uint32_t id;     /* the record once somebody wanted it */
-    uint32_t flow;   /* index */
-    uint64_t letter; /* its number once another domain wanted it, 0 before */
-} nfm_matching;
-
-static inline bool passes(const nfm_matching *m, const nfm_filter *filter) {
-    if (filter == NULL)
-        return true;
+bool nfm__passes(const nfm_delivery *d, const nfm_filter *filter, const nfm_record *record,
+                 const nfm_flow_info *info) {
     nfm_filter_input input = {
-        .mem = m->d->mem,
-        .record = m->record,
-        .flow = m->info,
-        .base = nfm_slot_ptr(m->d->mem, m->record->slot),
+        .mem = d->mem,
+        .record = record,
+        .flow = info,
+        .base = nfm_slot_ptr(d->mem, record->slot),
     };
     return nfm_filter_eval(filter, &input);
 }
 
-/* Copies the record to the receiver's domain, and pushes there. */
-static __attribute__((noinline)) void push_out(nfm_matching *m, const nfm_receiver *r,
-                                               uint64_t what, uint64_t bits) {
-    if (m->letter == 0)
-        m->letter = ++m->d->letters;
-    nfm_letter letter = {m->record, m->info, m->letter};
-    nfm_inbox_push(m->d->inboxes[r->domain - 1], &letter, r->ring, what, bits);
+typedef struct nfm_matching {
+    nfm_delivery *d;
+    const nfm_record *record;
+    const nfm_flow_info *info;
+    uint32_t id;   /* the record once somebody wanted it */
+    uint32_t flow; /* index */
+} nfm_matching;
+
+static inline bool passes(const nfm_matching *m, const nfm_filter *filter) {
+    return filter == NULL || nfm__passes(m->d, filter, m->record, m->info);
 }
 
-/* Pushes one descriptor for events |bits|, making the record on first use. False when no record is
- * free. */
-static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what, uint64_t bits) {
-    if (__builtin_expect(r->domain != 0, 0)) {
-        push_out(m, r, what, bits);
-        return true;
-    }
+/* Pushes one descriptor, making the record on first use. False when no record is free. */
+static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what) {
     if (m->id == NFM_NO_RECORD && (m->id = nfm_record_new(m->d, m->record)) == NFM_NO_RECORD)
         return false;
     if (nfm_ring_push(r->ring, m->id, m->flow, what))
@@ -132,9 +120,8 @@ static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what, u
 
 static nfm_matching matching_of(nfm_delivery *d, const nfm_record *record,
                                 const nfm_flow_info *info) {
-    return (nfm_matching){
-        d, record, info, NFM_NO_RECORD, record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow,
-        0};
+    return (nfm_matching){d, record, info, NFM_NO_RECORD,
+                          record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow};
 }
 
 void nfm_deliver(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
@@ -145,9 +132,11 @@ void nfm_deliver(nfm_delivery *d, const nfm_subset *set, const nfm_record *recor
         uint64_t bits = r->events & record->events;
         if (bits == 0 || !passes(&m, r->filter))
             continue;
-        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits, bits))
-            return;
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits))
+            break;
     }
+    if (__builtin_expect(set->n_away > 0, 0))
+        nfm_deliver_away(d, set, NULL, record, info);
 }
 
 void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *except,
@@ -158,9 +147,11 @@ void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *
         uint64_t bits = r->events & record->events;
         if (bits == 0 || nfm_subset_has(except, r->sub) || !passes(&m, r->filter))
             continue;
-        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits, bits))
-            return;
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits))
+            break;
     }
+    if (__builtin_expect(set->n_away > 0, 0))
+        nfm_deliver_away(d, set, except, record, info);
 }
 
 void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
@@ -169,11 +160,12 @@ void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *r
     uint32_t type = record->app.type;
     for (uint32_t i = 0; i < set->n_app; i++) {
         const nfm_receiver *r = &set->app[i];
-        if (type < r->type_first || type > r->type_last || !passes(&m, r->filter))
+        if (type < r->type_first || type > r->type_last || r->domain != 0 || !passes(&m, r->filter))
             continue;
-        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type, 0))
+        if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type))
             break;
     }
+    nfm_deliver_app_away(d, set, record, info);
     if (m.id == NFM_NO_RECORD)
         nfm_fields_put(d, record->app.fields, record->app.fields_len);
 }

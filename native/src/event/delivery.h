@@ -45,7 +45,7 @@ typedef struct nfm_delivery {
     nfm_ring **rings;                       /* borrowed, by the worker's number; NULL: not here */
     uint32_t n_rings;
     struct nfm_inbox **inboxes; /* of other domains, by their number - 1; borrowed */
-    uint64_t letters;           /* records that went to other domains */
+    uint64_t letters;           /* records that other domains may have wanted */
     nfm_epoch *epochs;
     uint64_t epoch_open;    /* number of the epoch being filled */
     uint64_t epoch_retired; /* all epochs below are released */
@@ -79,6 +79,9 @@ uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record);
 int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset);
 void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len);
 
+/* Whether the record, which lies in |d|'s memory, passes |filter|. */
+bool nfm__passes(const nfm_delivery *d, const nfm_filter *filter, const nfm_record *record,
+                 const nfm_flow_info *info);
 /* For holds.c: frees a record that nothing keeps; the class of a field record's block. */
 void nfm__record_free(nfm_delivery *d, uint32_t id);
 unsigned nfm__field_class(uint32_t len);

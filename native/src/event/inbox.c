@@ -174,8 +174,9 @@ static bool add_bytes(nfm_inbox *box, const nfm_record *record, uint64_t bits) {
     return true;
 }
 
-void nfm_inbox_push(nfm_inbox *box, const nfm_letter *letter, nfm_ring *ring, uint64_t what,
-                    uint64_t bits) {
+/* Delivers to one receiver, which heard built-in events |bits| (0: an application event). */
+static void push(nfm_inbox *box, const nfm_letter *letter, nfm_ring *ring, uint64_t what,
+                 uint64_t bits) {
     if (box->letter != letter->number) {
         box->letter = letter->number;
         box->id = copy_record(box, letter);
@@ -188,6 +189,34 @@ void nfm_inbox_push(nfm_inbox *box, const nfm_letter *letter, nfm_ring *ring, ui
     uint32_t flow = letter->info == NULL ? NFM_NO_FLOW : box->id;
     if (nfm_ring_push(ring, box->id, flow, what))
         box->delivery.delivered++;
+}
+
+void nfm_deliver_away(nfm_delivery *d, const nfm_subset *set, const nfm_subset *except,
+                      const nfm_record *record, const nfm_flow_info *info) {
+    nfm_letter letter = {record, info, ++d->letters};
+    for (uint32_t i = 0; i < set->n_away; i++) {
+        const nfm_receiver *r = &set->away[i];
+        uint64_t bits = r->events & record->events;
+        if (bits == 0 || (except != NULL && nfm_subset_has(except, r->sub)) ||
+            (r->filter != NULL && !nfm__passes(d, r->filter, record, info)))
+            continue;
+        uint64_t what = r->what & NFM_DESC_APP ? r->what : r->what | bits;
+        push(d->inboxes[r->domain - 1], &letter, r->ring, what, bits);
+    }
+}
+
+void nfm_deliver_app_away(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
+                          const nfm_flow_info *info) {
+    nfm_letter letter = {record, info, ++d->letters};
+    uint32_t type = record->app.type;
+    for (uint32_t i = 0; i < set->n_app; i++) {
+        const nfm_receiver *r = &set->app[i];
+        if (r->domain == 0 || type < r->type_first || type > r->type_last ||
+            (r->filter != NULL && !nfm__passes(d, r->filter, record, info)))
+            continue;
+        uint64_t what = r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type;
+        push(d->inboxes[r->domain - 1], &letter, r->ring, what, 0);
+    }
 }
 
 void nfm_inbox_publish(nfm_inbox *box) {

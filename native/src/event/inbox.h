@@ -58,10 +58,14 @@ typedef struct nfm_letter {
 int nfm_inbox_init(nfm_inbox *box, nfm_pool *home, nfm_delivery *from);
 /* Frees the lists; the objects stay the caller's. */
 void nfm_inbox_fini(nfm_inbox *box);
-/* Delivers |letter| to |ring|, which heard built-in events |bits| of it (0: an application event),
- * under |what|. An entry that finds no room in the inbox is counted in |full|. */
-void nfm_inbox_push(nfm_inbox *box, const nfm_letter *letter, nfm_ring *ring, uint64_t what,
-                    uint64_t bits);
+/* Delivers |record|, which is in the worker's memory |d|, to the receivers of |set| in other
+ * domains that want its built-in events and are no members of |except| (may be NULL). An entry that
+ * finds no room in its inbox is counted there. */
+void nfm_deliver_away(nfm_delivery *d, const nfm_subset *set, const nfm_subset *except,
+                      const nfm_record *record, const nfm_flow_info *info);
+/* The same for an application event, whose field record is copied, too. */
+void nfm_deliver_app_away(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
+                          const nfm_flow_info *info);
 /* Closes a burst, as nfm_delivery_publish does. */
 void nfm_inbox_publish(nfm_inbox *box);
 /* Whether what receivers have not passed leaves less room than a burst may need. */

@@ -39,8 +39,10 @@ typedef struct nfm_subset {
     bool stale;       /* subscriptions have changed since */
     bool in_use;
     uint16_t n, n_app; /* receivers with built-in events; with application types */
+    uint16_t n_away;   /* with built-in events, in other domains */
     nfm_receiver *receivers;
     nfm_receiver *app;
+    nfm_receiver *away;
     uint64_t members[NFM_MAX_SUBS / 64];
     uint32_t refs; /* sides of flows, and 1 for being the catch-all */
 } nfm_subset;

@@ -10,6 +10,7 @@ endif()
 function(nfm_add_plugin name requires)
   file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/plugins/${name}/*.c")
   add_library(nfm_${name} MODULE ${sources} "${CMAKE_CURRENT_SOURCE_DIR}/src/io/fail.c"
+              "${CMAKE_CURRENT_SOURCE_DIR}/src/io/link.c"
               "${CMAKE_CURRENT_SOURCE_DIR}/src/io/whole.c")
   target_include_directories(nfm_${name} PRIVATE include src)
   target_link_libraries(nfm_${name} PRIVATE ${requires})

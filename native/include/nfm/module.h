@@ -10,6 +10,15 @@
 
 #include "nfm/nfm.h"
 
+/*
+ * Modules on a core of their own. A user may have an application module run by another process
+ * (ctx->is_hosted), which is fed by a ring and whose events the worker delivers in the same order.
+ * The code of a module need not know, as long as it keeps to what is said here. What differs there:
+ * of an nfm_flow only key, protocol, generation and the flag "open" are known; flow_open sees the
+ * flow's first packet, or that of the first record when the process began later; ctx->wanted has
+ * all bits; nfm_slot_new gives slots of the process' own, and references to the worker's slots
+ * cannot be held. A module with |totals| cannot run there.
+ */
 #define NFM_MODULE_ABI 1u
 
 /* of one packet, from sender to receiver */
@@ -119,9 +128,9 @@ typedef struct nfm_ctx {
     uint64_t *counters;     /* in the order of the descriptor */
     struct nfm_worker *worker;
     const nfm_mem *mem;
-    uint64_t wanted; /* built-in event bits that some subscriber or module wants */
-    uint32_t index;  /* of this module in the worker */
-    uint32_t is_shared;
+    uint64_t wanted;    /* built-in event bits that some subscriber or module wants */
+    uint32_t index;     /* of this module in the worker */
+    uint32_t is_hosted; /* see "Modules on a core of their own" */
 } nfm_ctx;
 
 /* one field of a raised event */

@@ -701,6 +701,40 @@ typedef struct nfm_log_reader_stats {
 } nfm_log_reader_stats;
 void nfm_log_reader_stats_get(const nfm_log_reader *reader, nfm_log_reader_stats *out);
 
+/* ---- application modules on a core of their own -------------------------------------------- */
+
+/* A module host is a process that runs one application module of a worker. It maps the worker's
+ * objects read-only, takes what the module needs from a ring, and answers through an answer ring. */
+enum { NFM_ANSWERS_MIN = 1048576 /* bytes of capacity at least, a power of two */ };
+/* Bytes of an answer ring's object for |capacity| bytes of answers, 0 when out of range. */
+uint64_t nfm_answers_object_size(uint64_t capacity);
+
+typedef struct nfm_module_host_config {
+    const nfm_module *module;
+    const uint64_t *limits; /* as in nfm_worker_add_module */
+    const int32_t *fds;     /* the worker's objects by enum nfm_object, read-only */
+    int32_t ring_fd, answers_fd; /* all descriptors stay the caller's */
+    int64_t *beat; /* written while the host waits for room: monotonic ns; NULL: nowhere */
+} nfm_module_host_config;
+
+typedef struct nfm_module_host nfm_module_host;
+/* The host's side, once the worker has laid out its objects. NULL with the reason in err. */
+nfm_module_host *nfm_module_host_new(const nfm_module_host_config *config, nfm_error *err);
+/* Serves what is asked: waits as nfm_ring_wait does and returns what that returns. */
+int nfm_module_host_run(nfm_module_host *host, int64_t spin_ns, int64_t timeout_ns);
+void nfm_module_host_free(nfm_module_host *host);
+
+typedef struct nfm_module_host_stats {
+    uint64_t asked;    /* questions passed */
+    uint64_t raised;   /* events */
+    uint64_t waits;    /* for room in the answer ring */
+    uint64_t resets;   /* times that all flows were forgotten */
+    uint64_t refused;  /* references to the worker's slots, which a host cannot hold */
+    uint32_t session;
+    uint32_t reserved;
+} nfm_module_host_stats;
+void nfm_module_host_stats_get(const nfm_module_host *host, nfm_module_host_stats *out);
+
 /* ---- the worker --------------------------------------------------------------------------- */
 
 typedef struct nfm_worker_config {
@@ -772,6 +806,20 @@ int nfm_worker_reserve_module(nfm_worker *worker, const nfm_module *module, nfm_
  * Returns the module's index (0..) or a negative status. */
 int nfm_worker_add_module(nfm_worker *worker, const nfm_module *module, const uint64_t *limits,
                           const uint32_t *types, nfm_error *err);
+/* An application module that another process hosts: see nfm_module_host_new. limits and types are as
+ * above. ordered: 1 delivers all records in the order of their packets and waits for a host that is
+ * not there, for captures; 0 keeps the order within each flow only. A host that does not answer for
+ * |deadline_ns| is not waited for. */
+typedef struct nfm_hosting {
+    const nfm_module *module;
+    const uint64_t *limits;
+    const uint32_t *types;
+    int32_t ring_fd, answers_fd; /* stay the caller's */
+    int64_t deadline_ns;
+    uint32_t ordered;
+    uint32_t reserved;
+} nfm_hosting;
+int nfm_worker_add_hosted_module(nfm_worker *worker, const nfm_hosting *hosting, nfm_error *err);
 /* A receiver's ring; entries is a power of two. Owned by the worker. NULL on failure. */
 nfm_ring *nfm_worker_add_ring(nfm_worker *worker, uint32_t entries, nfm_error *err);
 /* A receiver's ring in a ring object that another process reads; also while running. lossy: 1 counts

@@ -53,7 +53,7 @@ typedef struct dpdk_port {
     uint32_t polls;
     bool cleans; /* the driver can be asked to free what it sent */
     uint64_t next_look;
-    uint64_t tx_refused;
+    uint64_t refused; /* sent frames that the device counted as errors, as of the last look */
 } dpdk_port;
 
 static void look_at_link(dpdk_port *self) {
@@ -68,12 +68,12 @@ static void look_at_link(dpdk_port *self) {
     uint16_t mtu = 0;
     if (rte_eth_dev_get_mtu(self->id, &mtu) == 0)
         stats->mtu = mtu;
-    stats->tx_errors = self->tx_refused;
     /* Counters are the device's: its first queue shows them. */
     if (self->queue == 0 && rte_eth_stats_get(self->id, &counted) == 0) {
         stats->rx_missed = counted.imissed;
         stats->rx_errors = counted.ierrors + counted.rx_nombuf;
-        stats->tx_errors += counted.oerrors;
+        stats->tx_errors += counted.oerrors - self->refused;
+        self->refused = counted.oerrors;
     }
 }
 
@@ -260,7 +260,8 @@ static inline struct rte_mbuf *prepare(dpdk_port *self, nfm_pool *pool, const nf
 
 /* Sends up to NFM_BURST whole frames of the right length. Returns how many were taken; the rest is
  * as before. */
-static uint32_t send_run(dpdk_port *self, nfm_pool *pool, const nfm_tx *frames, uint32_t n) {
+static uint32_t send_run(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n) {
+    dpdk_port *self = (dpdk_port *)port;
     struct rte_mbuf *mbufs[NFM_BURST];
     uint32_t ready = 0;
     uint64_t bytes = 0;
@@ -288,65 +289,12 @@ static uint32_t send_run(dpdk_port *self, nfm_pool *pool, const nfm_tx *frames, 
     return sent;
 }
 
-/* Sends the frames that an unfinished one stands for. False: there is no room for them now. */
-static bool send_unfinished(dpdk_port *self, nfm_pool *pool, const nfm_tx *frame) {
-    nfm_tx parts[NFM_WHOLE_MAX];
-    int n = nfm_whole_make(pool, frame, parts);
-    if (n == NFM_E_LIMIT)
-        return false;
-    uint32_t done = 0, count = n > 0 ? (uint32_t)n : 0;
-    self->tx_refused += n < 0;
-    while (done < count) {
-        uint32_t run = RTE_MIN(count - done, (uint32_t)NFM_BURST);
-        uint32_t sent = send_run(self, pool, parts + done, run);
-        done += sent;
-        if (sent < run)
-            break;
-    }
-    if (done == 0 && count > 0) { /* nothing went: the caller may try again */
-        for (uint32_t i = 0; i < count; i++)
-            nfm_pool_put(pool, parts[i].slot);
-        return false;
-    }
-    self->port.stats.tx_full += count - done;
-    for (; done < count; done++)
-        nfm_pool_put(pool, parts[done].slot);
-    nfm_pool_put(pool, frame->slot);
-    return true;
-}
-
-static inline bool fits(const dpdk_port *self, const nfm_tx *frame) {
-    return frame->len <= self->port.stats.mtu + L2_ROOM;
-}
-
 static int dpdk_tx(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n) {
     dpdk_port *self = (dpdk_port *)port;
     if (!is_ready(self, pool) || !port->stats.link_up)
         return NFM_E_IO;
-    uint32_t done = 0;
-    while (done < n) {
-        if (!nfm_is_whole(pool, frames[done].slot)) {
-            if (!send_unfinished(self, pool, &frames[done]))
-                break;
-            done++;
-            continue;
-        }
-        if (!fits(self, &frames[done])) {
-            port->stats.tx_oversize++;
-            nfm_pool_put(pool, frames[done++].slot);
-            continue;
-        }
-        uint32_t run = 1;
-        while (run < NFM_BURST && done + run < n && fits(self, &frames[done + run]) &&
-               nfm_is_whole(pool, frames[done + run].slot))
-            run++;
-        uint32_t sent = send_run(self, pool, frames + done, run);
-        done += sent;
-        if (sent < run)
-            break;
-    }
-    port->stats.tx_full += n - done;
-    return (int)done;
+    const nfm_sender sender = {.send = send_run, .max_len = port->stats.mtu + L2_ROOM};
+    return nfm_whole_send(port, pool, &sender, frames, n);
 }
 
 /* ---- the rest ----------------------------------------------------------------------------- */

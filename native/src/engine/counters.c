@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/worker.h"
+#include "engine/hosted.h"
 
 typedef struct nfm_counter_list {
     nfm_counter *out;
@@ -61,6 +61,25 @@ static void add_delivery(const nfm_worker *w, nfm_counter_list *list) {
     add(list, "subscription.set_table_full", w->subs.overflows);
 }
 
+/* A module's own counter: a hosted one's host writes it. */
+static uint64_t counter_of(const nfm_worker *w, const nfm_instance *in, uint32_t counter) {
+    if (!in->hosted)
+        return in->counters[counter];
+    const nfm_hosted *host = w->hosts->of[in->ctx.index];
+    return atomic_load_explicit(&host->answers.shared->counters[counter], memory_order_relaxed);
+}
+
+static void add_hosts(const nfm_worker *w, nfm_counter_list *list) {
+    for (uint32_t i = 0; w->hosts != NULL && i < w->graph.n; i++) {
+        const nfm_hosted *host = w->hosts->of[i];
+        if (host == NULL)
+            continue;
+        add(list, host->names[0], host->lost);
+        add(list, host->names[1], host->bad_answers);
+        add(list, host->names[2], host->ring.wakeups);
+    }
+}
+
 uint32_t nfm_worker_counters(const nfm_worker *w, nfm_counter *out, uint32_t max) {
     nfm_counter_list list = {out, 0, max};
     for (int i = 0; i < NFM_CC_COUNT; i++)
@@ -71,7 +90,8 @@ uint32_t nfm_worker_counters(const nfm_worker *w, nfm_counter *out, uint32_t max
     for (uint32_t i = 0; i < w->graph.n; i++) {
         const nfm_instance *in = &w->graph.instances[i];
         for (uint32_t c = 0; in->counter_names[c][0] != '\0'; c++)
-            add(&list, in->counter_names[c], in->counters[c]);
+            add(&list, in->counter_names[c], counter_of(w, in, c));
     }
+    add_hosts(w, &list);
     return list.n;
 }

@@ -2,7 +2,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "engine/worker.h"
+#include "engine/hosted.h"
 
 enum {
     EVICTION_SAMPLES = 16,
@@ -148,6 +148,10 @@ static nfm_instance *stream_of(const nfm_worker *w, const nfm_flow *flow, nfm_wo
 }
 
 static void open_state(nfm_worker *w, uint32_t index, const nfm_packet *p, nfm_instance *in) {
+    if (in->hosted) {
+        nfm__host_open(w, index, in, p);
+        return;
+    }
     void *state = nfm_instance_state(in, index);
     if (in->module->flow_size > 0)
         memset(state, 0, in->module->flow_size);
@@ -156,7 +160,9 @@ static void open_state(nfm_worker *w, uint32_t index, const nfm_packet *p, nfm_i
 }
 
 static void close_state(nfm_worker *w, uint32_t index, nfm_instance *in) {
-    if (in != NULL && in->module->flow_close != NULL)
+    if (in != NULL && in->hosted)
+        nfm__host_close(w, index, in);
+    else if (in != NULL && in->module->flow_close != NULL)
         in->module->flow_close(&in->ctx, nfm_table_flow(&w->table, index), index, w->now_ns,
                                nfm_instance_state(in, index));
 }
@@ -275,11 +281,15 @@ static void emit_totals(nfm_worker *w, uint32_t index, uint8_t event, uint8_t re
     add_totals(flow, index, stream_of(w, flow, work), &rec);
     for (unsigned left = work.modules; left != 0; left &= left - 1)
         add_totals(flow, index, &w->graph.instances[__builtin_ctz(left)], &rec);
-    if (event == NFM_EV_FLOW_END) {
-        if (reason == NFM_END_TIMEOUT && flow->proto == IPPROTO_TCP && flow->end_reason == 0)
-            rec.events |= NFM_BIT(NFM_EV_TCP_TIMEOUT);
-        nfm__record_dispatch(w, index, &rec); /* children before the flow's last record */
+    if (event == NFM_EV_FLOW_END && reason == NFM_END_TIMEOUT && flow->proto == IPPROTO_TCP &&
+        flow->end_reason == 0)
+        rec.events |= NFM_BIT(NFM_EV_TCP_TIMEOUT);
+    if (w->hosts != NULL && nfm__must_defer(w, index, rec.events)) {
+        nfm__pending_totals(w, index, &rec);
+        return;
     }
+    if (event == NFM_EV_FLOW_END)
+        nfm__record_dispatch(w, index, &rec); /* children before the flow's last record */
     const nfm_subset *a = nfm__set_of(w, index, 0), *b = nfm__set_of(w, index, 1);
     nfm_deliver(&w->delivery, a, &rec, &w->table.info[index]);
     if (a != b)
@@ -307,7 +317,9 @@ void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
     flow->flags = 0;
     w->flows_closed++;
     w->limbo[w->limbo_head++ & (w->table.max_flows - 1)] =
-        (nfm_limbo){.flow = index, .epoch = w->delivery.epoch_open + 1};
+        (nfm_limbo){.flow = index,
+                    .pending_end = w->hosts == NULL ? 0 : (uint32_t)w->hosts->head,
+                    .epoch = w->hosts == NULL ? w->delivery.epoch_open + 1 : NFM_LIMBO_PENDING};
 }
 
 /* Flows that have closed wait in order, and always the same number of them, so that which index a
@@ -319,7 +331,12 @@ static uint32_t limbo_excess(const nfm_worker *w) {
 }
 
 bool nfm__flow_must_wait(const nfm_worker *w) {
-    const nfm_limbo *first = &w->limbo[w->limbo_tail & (w->table.max_flows - 1)];
+    nfm_limbo *first = &w->limbo[w->limbo_tail & (w->table.max_flows - 1)];
+    if (limbo_excess(w) > 0 && first->epoch == NFM_LIMBO_PENDING) {
+        if (!nfm__pending_passed(w, first->pending_end))
+            return true;
+        first->epoch = w->delivery.epoch_open + 1; /* what was pending is in epochs by now */
+    }
     return limbo_excess(w) > 0 && first->epoch > w->delivery.epoch_retired &&
            !nfm_delivery_is_idle(&w->delivery);
 }

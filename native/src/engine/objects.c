@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/attach.h"
-#include "engine/worker.h"
+#include "engine/hosted.h"
 
 int nfm__refuse(nfm_error *err, const char *what) {
     if (err != NULL) {
@@ -162,6 +162,8 @@ void nfm_worker_end_rings(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++)
         if (w->rings[i] != NULL && w->rings[i]->is_shared)
             nfm_ring_end(w->rings[i]);
+    if (w->hosts != NULL)
+        nfm__hosts_end(w);
 }
 
 int nfm_worker_resume(nfm_worker *w) {

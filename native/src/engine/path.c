@@ -2,7 +2,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "engine/worker.h"
+#include "engine/hosted.h"
 
 enum { TCP_SYN = 2 };
 
@@ -12,6 +12,10 @@ void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *recor
         nfm_instance *in = &w->graph.instances[__builtin_ctzll(left)];
         if ((in->needs & record->events) == 0 || !(flow->modules & (left & -left)))
             continue;
+        if (in->hosted) {
+            nfm__host_ask(w, index, in, NFM_ASK_EVENT);
+            continue;
+        }
         w->trigger = record;
         w->trigger_flow = index;
         w->trigger_side = record->side;
@@ -23,6 +27,10 @@ void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *recor
 }
 
 void nfm__record_emit(nfm_worker *w, uint32_t index, const nfm_record *record) {
+    if (__builtin_expect(w->hosts != NULL, 0) && nfm__must_defer(w, index, record->events)) {
+        nfm__pending_record(w, index, record);
+        return;
+    }
     const nfm_subset *set = nfm__set_of(w, index, record->side);
     if (set->events & record->events)
         nfm_deliver(&w->delivery, set, record, index == NFM_NO_FLOW ? NULL : &w->table.info[index]);
@@ -63,6 +71,8 @@ static void advance_time(nfm_worker *w, nfm_packet *p) {
     if (nfm_wheel_due(&w->wheel, w->now_ns))
         nfm__flow_timers(w);
     nfm_graph_tick(&w->graph, w->now_ns);
+    if (w->hosts != NULL)
+        nfm__hosts_tick(w, w->now_ns);
 }
 
 /* The flow of a packet: most often the candidate that parsing the burst found and prefetched. */
@@ -99,6 +109,8 @@ static void subscribe_again(nfm_worker *w, nfm_packet *p) {
         p->rec.events |= NFM_BIT(NFM_EV_TCP_MIDSTREAM);
     }
     nfm__flow_modules_changed(w, p->flow_index, p, before);
+    if (w->hosts != NULL)
+        nfm__hosts_rejoin(w, p->flow_index, before.modules & p->flow->modules, p);
 }
 
 /* Whether the time-out must be armed again when the idle class changes: a deadline that moves out

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/worker.h"
+#include "engine/hosted.h"
 
 static const uint32_t default_idle_s[8] = {
     [NFM_IDLE_TCP_SYN] = 240,   [NFM_IDLE_TCP_EST] = 7440, /* RFC 5382 REQ-5 */
@@ -108,6 +108,7 @@ void nfm_worker_free(nfm_worker *w) {
         return;
     nfm_graph_fini(&w->graph);
     nfm__domains_free(w);
+    nfm__hosts_free(w);
     nfm_delivery_fini(&w->delivery);
     nfm_subs_fini(&w->subs);
     nfm_pool_fini(&w->pool);
@@ -129,10 +130,18 @@ int nfm_worker_add_port(nfm_worker *w, nfm_port *port) {
 }
 
 /* What modules may rely on being asked for: what subscribers want, and what modules need. */
-static void tell_wanted(nfm_worker *w) {
+void nfm__tell_wanted(nfm_worker *w) {
     uint64_t wanted = nfm__set_of(w, NFM_NO_FLOW, 0)->events;
     w->wants_update = (wanted & NFM_BIT(NFM_EV_FLOW_UPDATE)) != 0;
     nfm_graph_set_wanted(&w->graph, wanted);
+}
+
+/* Makes changed subscriptions effective; what was raised under the old ones is delivered first. */
+int nfm__change_subscriptions(nfm_worker *w) {
+    int rc = nfm_subs_changed(&w->subs);
+    nfm__hosts_subs_changed(w);
+    nfm__tell_wanted(w);
+    return rc;
 }
 
 int nfm_worker_reserve_module(nfm_worker *w, const nfm_module *module, nfm_error *err) {
@@ -143,11 +152,12 @@ int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_
                           const uint32_t *types, nfm_error *err) {
     if (!w->started)
         return nfm_graph_add(&w->graph, module, limits, types, err);
-    int rc = nfm_subs_changed(&w->subs); /* flows look anew what is done for them */
+    nfm__hosts_drain(w);
+    int rc = nfm__change_subscriptions(w); /* flows look anew what is done for them */
     if (rc != NFM_OK)
         return rc;
     int index = nfm_graph_join(&w->graph, module, limits, types, err);
-    tell_wanted(w);
+    nfm__tell_wanted(w);
     return index;
 }
 
@@ -161,22 +171,19 @@ int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn proce
 }
 
 int nfm_worker_subscribe(nfm_worker *w, const nfm_subscription *subscription) {
+    nfm__hosts_drain(w);
     int number = nfm_subs_add(&w->subs, subscription);
     if (number >= 0 && w->started) {
-        int rc = nfm_subs_changed(&w->subs);
-        tell_wanted(w);
+        int rc = nfm__change_subscriptions(w);
         return rc == NFM_OK ? number : rc;
     }
     return number;
 }
 
 int nfm_worker_unsubscribe(nfm_worker *w, uint32_t subscription) {
+    nfm__hosts_drain(w);
     int rc = nfm_subs_remove(&w->subs, subscription);
-    if (rc == NFM_OK && w->started) {
-        rc = nfm_subs_changed(&w->subs);
-        tell_wanted(w);
-    }
-    return rc;
+    return rc == NFM_OK && w->started ? nfm__change_subscriptions(w) : rc;
 }
 
 int nfm_worker_start(nfm_worker *w, nfm_error *err) {
@@ -191,7 +198,7 @@ int nfm_worker_start(nfm_worker *w, nfm_error *err) {
         rc = nfm_table_start(&w->table, nfm_graph_block_size(&w->graph), err);
     if (rc != NFM_OK)
         return rc;
-    tell_wanted(w);
+    nfm__tell_wanted(w);
     nfm_graph_start_args args = {w, &w->mem, w->table.blocks + sizeof(nfm_flow), w->table.stride};
     rc = nfm_graph_start(&w->graph, &args, err);
     w->started = rc == NFM_OK;

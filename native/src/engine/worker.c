@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/worker.h"
+#include "engine/hosted.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -98,16 +98,18 @@ static bool anything_pending(const nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++)
         if (w->rings[i] != NULL && nfm_ring_used(w->rings[i]) > 0)
             return true;
-    return false;
+    return w->hosts != NULL && nfm__hosts_are_busy(w);
 }
 
 /* Whether receivers must pass entries before more packets may come. */
-static bool must_drain(const nfm_worker *w) {
+static bool must_drain(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         const nfm_ring *ring = w->rings[i];
         if (ring != NULL && !ring->lossy && nfm_ring_used(ring) > ring->mask - ring->mask / 4)
             return true;
     }
+    if (w->hosts != NULL && nfm__hosts_must_wait(w))
+        return true;
     if (nfm__flow_must_wait(w) || w->delivery.n_free < w->delivery.n_records / 4 ||
         nfm__domains_must_drain(w))
         return true;
@@ -157,6 +159,8 @@ static bool finish_some(nfm_worker *w) {
 }
 
 static void settle(nfm_worker *w, uint64_t native_at_least) {
+    if (w->hosts != NULL)
+        nfm__hosts_settle(w);
     nfm_delivery_publish(&w->delivery);
     serve_native(w, native_at_least);
     nfm_delivery_collect(&w->delivery);
@@ -169,6 +173,8 @@ static void settle(nfm_worker *w, uint64_t native_at_least) {
 
 static int run_end(nfm_worker *w) {
     nfm_graph_tick(&w->graph, INT64_MAX); /* nothing will complete what they still hold */
+    if (w->hosts != NULL)
+        nfm__hosts_tick(w, INT64_MAX);
     for (;;) {
         bool all = finish_some(w);
         settle(w, 1);
@@ -191,7 +197,7 @@ static bool has_shared_rings(const nfm_worker *w) {
 
 /* Gives receivers in other processes a moment: first the core's, then the scheduler's. */
 static void wait_for_receivers(nfm_worker *w) {
-    if (!has_shared_rings(w))
+    if (!has_shared_rings(w) && w->hosts == NULL)
         return;
     for (int look = 0; look < WAIT_LOOKS && must_drain(w); look++) {
         if (look >= WAIT_SPINS) {

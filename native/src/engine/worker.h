@@ -19,13 +19,14 @@
 #include "stack/graph.h"
 #include "wire/wire.h"
 
-enum { NFM_MAX_PORTS = 16, NFM_TICK_NS = 100000000, NFM_LIMBO_NONE = 0 };
+enum { NFM_MAX_PORTS = 16, NFM_TICK_NS = 100000000 };
+#define NFM_LIMBO_PENDING UINT64_MAX /* the epoch is not known before pending_end is reached */
 
 /* A closed flow waiting until no record names it. */
 typedef struct nfm_limbo {
     uint32_t flow;
-    uint32_t pad;
-    uint64_t epoch; /* recycled when all epochs below this one are released */
+    uint32_t pending_end; /* place in the queue of pending deliveries (hosted.h), low bits */
+    uint64_t epoch;       /* recycled when all epochs below this one are released */
 } nfm_limbo;
 
 enum nfm_core_counter {
@@ -76,6 +77,9 @@ struct nfm_worker {
     uint32_t trigger_flow, trigger_ordinal;
     uint8_t trigger_side;
 
+    struct nfm_hosts *hosts;      /* modules on cores of their own; NULL: none */
+    struct nfm_module_host *host; /* this is no worker, but what a hosted module sees of one */
+
     nfm_region choices; /* u32 by flow index: what receivers chose there; mapped on first use */
     nfm_limbo *limbo;   /* circular, max_flows entries */
     uint32_t limbo_head, limbo_tail;
@@ -119,6 +123,28 @@ int nfm__refuse(nfm_error *err, const char *what); /* NFM_E_INVAL */
 static inline bool nfm__is_power_of_two(uint64_t n) {
     return n != 0 && (n & (n - 1)) == 0;
 }
+
+/* Tells the modules what subscribers want now. */
+void nfm__tell_wanted(nfm_worker *w);
+/* Makes changed subscriptions effective; what is pending must be delivered before. */
+int nfm__change_subscriptions(nfm_worker *w);
+
+/* ---- services.c ---- */
+
+typedef struct nfm_raised { /* an application event, before it is a record */
+    uint64_t fields;        /* offset of its field record */
+    uint32_t fields_len;
+    uint32_t type, ordinal;
+    uint32_t data_off, data_len; /* of the trigger's slot */
+    uint8_t side;
+} nfm_raised;
+
+/* The record of an event that |trigger| gave rise to. */
+nfm_record nfm__raised_record(const nfm_record *trigger, const nfm_raised *raised);
+/* Bytes of the field record of own event |event| with |values|, and how it is written. */
+uint64_t nfm__fields_len(const nfm_instance *in, uint32_t event, const nfm_value *values);
+void nfm__fields_write(const nfm_instance *in, uint32_t event, const nfm_value *values,
+                       uint8_t *out);
 
 /* ---- domains.c: receivers with memory of their own ---- */
 

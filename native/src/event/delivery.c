@@ -18,6 +18,7 @@ int nfm_delivery_init(nfm_delivery *d, const nfm_worker_config *config, nfm_pool
     d->records = (nfm_record *)(uintptr_t)mem->records;
     d->fields = (uint8_t *)(uintptr_t)mem->fields;
     d->fields_size = mem->fields_size;
+    d->kept = NFM_NO_RECORD;
     d->free = malloc(sizeof(uint32_t) * d->n_records);
     d->inflight = malloc(sizeof(uint32_t) * d->n_records);
     d->epochs = malloc(sizeof(nfm_epoch) * NFM_EPOCHS);
@@ -72,7 +73,8 @@ void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len) {
     d->fields_used -= nfm__field_class_size[c];
 }
 
-uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record) {
+/* Copies |record| into a record of its own. */
+static inline uint32_t record_copy(nfm_delivery *d, const nfm_record *record) {
     if (d->n_free == 0) {
         d->no_record++;
         return NFM_NO_RECORD;
@@ -80,9 +82,24 @@ uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record) {
     uint32_t id = d->free[--d->n_free];
     d->records[id] = *record;
     d->life[id] = NFM_IN_FLIGHT;
-    d->inflight[d->inflight_head++ & (d->n_records - 1)] = id;
     if (record->slot != NFM_NO_SLOT)
         nfm_pool_hold(d->pool, record->slot);
+    return id;
+}
+
+uint32_t nfm_record_keep(nfm_delivery *d, const nfm_record *record) {
+    return record_copy(d, record);
+}
+
+void nfm_record_enter(nfm_delivery *d, uint32_t id) {
+    d->inflight[d->inflight_head++ & (d->n_records - 1)] = id;
+}
+
+/* The same, entered in the open epoch. */
+static uint32_t record_new(nfm_delivery *d, const nfm_record *record) {
+    uint32_t id = record_copy(d, record);
+    if (id != NFM_NO_RECORD)
+        nfm_record_enter(d, id);
     return id;
 }
 
@@ -111,7 +128,7 @@ static inline bool passes(const nfm_matching *m, const nfm_filter *filter) {
 
 /* Pushes one descriptor, making the record on first use. False when no record is free. */
 static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what) {
-    if (m->id == NFM_NO_RECORD && (m->id = nfm_record_new(m->d, m->record)) == NFM_NO_RECORD)
+    if (m->id == NFM_NO_RECORD && (m->id = record_new(m->d, m->record)) == NFM_NO_RECORD)
         return false;
     if (nfm_ring_push(r->ring, m->id, m->flow, what))
         m->d->delivered++;
@@ -120,7 +137,7 @@ static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what) {
 
 static nfm_matching matching_of(nfm_delivery *d, const nfm_record *record,
                                 const nfm_flow_info *info) {
-    return (nfm_matching){d, record, info, NFM_NO_RECORD,
+    return (nfm_matching){d, record, info, d->kept,
                           record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow};
 }
 

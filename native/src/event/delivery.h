@@ -34,7 +34,8 @@ typedef struct nfm_delivery {
     nfm_record *records;
     uint32_t *free; /* record ids */
     uint32_t n_free, n_records;
-    uint32_t *life;     /* by record: NFM_IN_FLIGHT, and the number of holds; 0 free */
+    uint32_t kept;  /* the record that is delivered was made before: its id, else NFM_NO_RECORD */
+    uint32_t *life; /* by record: NFM_IN_FLIGHT, and the number of holds; 0 free */
     uint32_t *inflight; /* circular, ids in order of delivery; n_records is a power of two */
     uint32_t inflight_head, inflight_tail;
     /* field records: one free list per size class, carved from the region on demand */
@@ -71,9 +72,12 @@ void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *
 void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
                      const nfm_flow_info *info);
 
-/* Copies |record| into a record of its own and enters it in the open epoch; it takes a reference to
- * its slot. Returns its number, or NFM_NO_RECORD when none is free (counted). */
-uint32_t nfm_record_new(nfm_delivery *d, const nfm_record *record);
+/* A copy of |record| that no epoch knows yet: it stays until nfm_record_enter. With its id in
+ * |kept| the functions above deliver it instead of another copy. NFM_NO_RECORD, counted, when none
+ * is free. */
+uint32_t nfm_record_keep(nfm_delivery *d, const nfm_record *record);
+/* Enters a kept record in the open epoch: it is released when all receivers have passed it. */
+void nfm_record_enter(nfm_delivery *d, uint32_t id);
 
 /* Space for a field record of |len| bytes; *offset in the fields region. NFM_E_LIMIT when full. */
 int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset);

@@ -113,7 +113,8 @@ static uint32_t copy_record(nfm_inbox *box, const nfm_letter *letter) {
         memcpy(d->fields + copy.app.fields, box->from->fields + letter->record->app.fields,
                copy.app.fields_len);
     }
-    uint32_t id = nfm_record_new(d, &copy);
+    uint32_t id = nfm_record_keep(d, &copy);
+    nfm_record_enter(d, id);
     box->copies++;
     if (letter->info != NULL)
         ((nfm_flow_info *)(void *)box->objects[NFM_OBJ_FLOWS].base)[id] = *letter->info;

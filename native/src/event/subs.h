@@ -51,6 +51,14 @@ static inline bool nfm_subset_has(const nfm_subset *set, uint32_t sub) {
     return set->members[sub / 64] >> (sub % 64) & 1;
 }
 
+/* Whether some receiver of |set| wants application events of |type|. */
+static inline bool nfm_subset_wants(const nfm_subset *set, uint32_t type) {
+    for (uint32_t i = 0; i < set->n_app; i++)
+        if (type >= set->app[i].type_first && type <= set->app[i].type_last)
+            return true;
+    return false;
+}
+
 /* What receivers chose on a flow, by place in nfm_subs.groups. */
 typedef struct nfm_choice {
     uint64_t add[NFM_MAX_SUBS / 64];

@@ -190,3 +190,63 @@ int nfm_whole_make(nfm_pool *pool, const nfm_tx *frame, nfm_tx *out) {
     int rc = lay_out(&l, meta);
     return rc == NFM_OK ? make_segments(pool, frame, &l, out) : rc;
 }
+
+/* Sends the frames that an unfinished one stands for. False: there is no room for them now. */
+static bool send_unfinished(nfm_port *port, nfm_pool *pool, const nfm_sender *sender,
+                            const nfm_tx *frame) {
+    nfm_tx parts[NFM_WHOLE_MAX];
+    int made = nfm_whole_make(pool, frame, parts);
+    if (made == NFM_E_LIMIT)
+        return false;
+    uint32_t done = 0, count = made > 0 ? (uint32_t)made : 0;
+    port->stats.tx_errors += made < 0;
+    bool too_long = count > 0 && parts[0].len > sender->max_len;
+    port->stats.tx_oversize += too_long;
+    while (done < count && !too_long) {
+        uint32_t run = count - done < NFM_BURST ? count - done : NFM_BURST;
+        uint32_t sent = sender->send(port, pool, parts + done, run);
+        done += sent;
+        if (sent < run)
+            break;
+    }
+    for (uint32_t i = done; i < count; i++)
+        nfm_pool_put(pool, parts[i].slot);
+    if (done == 0 && count > 0 && !too_long) /* nothing went: the caller may try again */
+        return false;
+    port->stats.tx_full += too_long ? 0 : count - done;
+    nfm_pool_put(pool, frame->slot);
+    return true;
+}
+
+/* How many of the frames can go as they are, in one run. */
+static uint32_t run_length(const nfm_pool *pool, const nfm_sender *sender, const nfm_tx *frames,
+                           uint32_t n) {
+    uint32_t run = 0;
+    while (run < NFM_BURST && run < n && frames[run].len <= sender->max_len &&
+           nfm_is_whole(pool, frames[run].slot))
+        run++;
+    return run;
+}
+
+int nfm_whole_send(nfm_port *port, nfm_pool *pool, const nfm_sender *sender, const nfm_tx *frames,
+                   uint32_t n) {
+    uint32_t done = 0;
+    while (done < n) {
+        uint32_t run = run_length(pool, sender, frames + done, n - done);
+        if (run > 0) {
+            uint32_t sent = sender->send(port, pool, frames + done, run);
+            done += sent;
+            if (sent < run)
+                break;
+        } else if (!nfm_is_whole(pool, frames[done].slot)) {
+            if (!send_unfinished(port, pool, sender, &frames[done]))
+                break;
+            done++;
+        } else {
+            port->stats.tx_oversize++;
+            nfm_pool_put(pool, frames[done++].slot);
+        }
+    }
+    port->stats.tx_full += n - done;
+    return (int)done;
+}

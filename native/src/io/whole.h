@@ -26,4 +26,18 @@ static inline bool nfm_is_whole(const nfm_pool *pool, uint32_t slot) {
  */
 int nfm_whole_make(nfm_pool *pool, const nfm_tx *frame, nfm_tx *out);
 
+typedef struct nfm_sender { /* a link that takes whole frames only */
+    /* Sends up to |n| <= NFM_BURST frames; returns how many it took, with their references. */
+    uint32_t (*send)(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n);
+    uint32_t max_len; /* of a frame */
+} nfm_sender;
+
+/*
+ * nfm_whole_send is tx for such a link: finishes what is unfinished, drops and counts what is too
+ * long (tx_oversize) or makes no sense (tx_errors), and counts what found no room (tx_full); a
+ * frame some of whose segments found room is taken. Returns how many frames it took.
+ */
+int nfm_whole_send(nfm_port *port, nfm_pool *pool, const nfm_sender *sender, const nfm_tx *frames,
+                   uint32_t n);
+
 #endif

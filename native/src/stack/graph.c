@@ -202,6 +202,8 @@ static int find_state(nfm_graph *graph, nfm_instance *in, const nfm_graph_start_
 }
 
 static int start_one(nfm_graph *graph, nfm_instance *in, nfm_error *err) {
+    if (in->hosted)
+        return NFM_OK;
     int rc = find_state(graph, in, &graph->args, err);
     if (rc != NFM_OK)
         return rc;
@@ -279,7 +281,7 @@ void nfm_graph_set_wanted(nfm_graph *graph, uint64_t wanted) {
 void nfm_graph_tick(nfm_graph *graph, int64_t now_ns) {
     for (uint32_t i = 0; i < graph->n; i++) {
         nfm_instance *in = &graph->instances[i];
-        if (in->module->on_tick != NULL)
+        if (in->module->on_tick != NULL && !in->hosted)
             in->module->on_tick(&in->ctx, now_ns);
     }
 }

@@ -16,6 +16,7 @@ typedef struct nfm_instance {
     uint64_t needs; /* built-in events it consumes */
     uint8_t level;  /* enum nfm_level those events need */
     bool started;
+    bool hosted; /* its state and its calls are another process' */
     uint32_t types[NFM_MAX_EMITS];
     uint8_t n_cells[NFM_MAX_EMITS];      /* fields of an event, inherited ones included */
     uint64_t bytes_cells[NFM_MAX_EMITS]; /* bit per field that is BYTES, STR or ADDR */

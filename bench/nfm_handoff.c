@@ -220,6 +220,7 @@ static void send_records(const run *r) {
             nfm_deliver(&delivery, &set, &record, NULL);
         }
         nfm_delivery_publish(&delivery);
+        nfm_delivery_wake(&delivery, true);
         nfm_delivery_collect(&delivery);
         nfm_delivery_retire(&delivery);
     }

@@ -108,8 +108,8 @@ static void raise(rig *r, nfm_record rec, uint32_t data_len, const char *text) {
 static void settle(rig *r) {
     nfm_delivery_publish(&r->worker->delivery);
     nfm_delivery_collect(&r->worker->delivery);
-    nfm__domains_publish(r->worker);
-    nfm__commands_take(r->worker);
+    nfm__domains_publish(r->worker, true);
+    nfm_worker_take_commands(r->worker);
     nfm_delivery_retire(&r->worker->delivery);
     nfm__domains_retire(r->worker);
 }

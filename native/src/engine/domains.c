@@ -151,11 +151,12 @@ int nfm__domains_adopt(nfm_worker *w) {
     return rc;
 }
 
-void nfm__domains_publish(nfm_worker *w) {
+void nfm__domains_publish(nfm_worker *w, bool wake_all) {
     for (uint32_t i = 0; i < w->n_inboxes; i++) {
         if (w->inboxes[i] == NULL)
             continue;
         nfm_inbox_publish(w->inboxes[i]);
+        nfm_delivery_wake(&w->inboxes[i]->delivery, wake_all);
         nfm_delivery_collect(&w->inboxes[i]->delivery);
     }
 }

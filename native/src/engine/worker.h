@@ -64,6 +64,7 @@ struct nfm_worker {
     int port_error; /* first failure of a port, reported by run */
 
     bool started, finishing, time_known;
+    uint32_t full_bursts;  /* since receivers that sleep were woken */
     uint32_t finish_index; /* flows below are closed */
     int64_t now_ns, next_tick_ns;
     int64_t idle_ns[8], update_ns;
@@ -153,7 +154,7 @@ nfm_delivery *nfm__delivery_of(nfm_worker *w, const nfm_ring *ring);
 /* The inboxes' part of nfm_delivery_adopt; of the end of a burst, tails read; of releasing what was
  * passed, commands taken; and of waiting for receivers. */
 int nfm__domains_adopt(nfm_worker *w);
-void nfm__domains_publish(nfm_worker *w);
+void nfm__domains_publish(nfm_worker *w, bool wake_all);
 void nfm__domains_retire(nfm_worker *w);
 bool nfm__domains_must_drain(const nfm_worker *w);
 void nfm__domains_free(nfm_worker *w);
@@ -183,8 +184,6 @@ void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *
 
 /* ---- commands.c: what receivers ask for ---- */
 
-/* Takes all commands that are there. Between bursts, between collecting and releasing. */
-void nfm__commands_take(nfm_worker *w);
 uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index);
 void nfm__flow_forget_choice(nfm_worker *w, uint32_t index);
 

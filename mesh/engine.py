@@ -106,6 +106,8 @@ class Engine:
         while self._cleanups:
             self._cleanups.pop()()
         self._seats = []
+        if self._worker is not None:
+            self._worker.release_ports()
         self._worker = None
         self.port.close()
 

@@ -85,8 +85,12 @@ class NativeWorker:
         self.modules: dict[str, int] = {}
 
     def add_port(self, port: Port) -> None:
-        """Takes packets from `port`, which must outlive the worker."""
+        """Takes packets from `port`, which must stay open until `release_ports`."""
         check(native().lib.nfm_worker_add_port(self.pointer, port.pointer), port.source)
+
+    def release_ports(self) -> None:
+        """Ends the use of all ports, which give back what they hold. They may be closed then."""
+        native().lib.nfm_worker_release_ports(self.pointer)
 
     def reserve_module(self, info: ModuleInfo) -> None:
         """Gives flows room for a module's state, so that it may be added after the start."""

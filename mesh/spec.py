@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mesh.errors import NFMissing, SpecError, did_you_mean
+from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
 from mesh.options import nf_config
 from mesh.plan import Plan
 from mesh.registry import Registry
@@ -164,7 +164,7 @@ def load(path: Path) -> Spec:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SpecError(str(path), error.strerror or str(error)) from error
+        raise SpecError(str(path), system_text(error)) from error
     if len(raw) > MAX_BYTES:
         raise SpecError(str(path), f"longer than {MAX_BYTES} bytes: not a spec")
     try:

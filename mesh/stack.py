@@ -99,6 +99,7 @@ class Stack:
 
     def close(self) -> None:
         """Closes ports and descriptors; the shared memory stays the supervisor's."""
+        self.worker.release_ports()
         for port in self.ports:
             port.close()
         for fd in self._fds:

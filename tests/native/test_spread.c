@@ -107,11 +107,8 @@ static void frames_are_read_within_their_bytes(void) {
 }
 
 static nfm_port *open_member(const char *interface, uint32_t group) {
-    nfm_afpacket_config config;
+    nfm_afpacket_config config = {.interface = interface, .fanout_group = group, .promiscuous = 1};
     nfm_error err = {0};
-    nfm_afpacket_config_init(&config);
-    config.interface = interface;
-    config.fanout_group = group;
     nfm_port *port = nfm_port_afpacket_open(&config, &err);
     if (port == NULL) {
         printf("# %s\n", err.text);

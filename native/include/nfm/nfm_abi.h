@@ -153,7 +153,8 @@ enum nfm_flag { /* nfm_record.flags */
     NFM_F_BASIS_SYN = 256,  /* client known from a SYN */
     NFM_F_BASIS_SYNACK = 512,
     NFM_F_MIDSTREAM = 1024, /* the flow's begin was not seen */
-    NFM_F_NOT_ETHERNET = 2048 /* the frame begins with another link layer's header, or none */
+    NFM_F_NOT_ETHERNET = 2048, /* the frame begins with another link layer's header, or none */
+    NFM_F_PART = 4096 /* in the inbox of a domain: the slot holds the record's data, not its frame */
 };
 
 enum nfm_record_kind {
@@ -408,6 +409,9 @@ int nfm_port_mem_push(nfm_port *port, const uint8_t *frame, uint32_t len, uint32
 /* Serves the pushed frames |passes| times; each pass adds |span_ns| to time and shifts IPv4
  * addresses (both, checksum-neutral), so that a loop is new traffic. */
 int nfm_port_mem_loop(nfm_port *port, uint64_t passes, int64_t span_ns);
+/* What is sent through a mem port is counted; kept as well up to |bytes|, and read back in order. */
+int nfm_port_mem_keep(nfm_port *port, uint64_t bytes);
+nfm_view nfm_port_mem_sent(const nfm_port *port, uint64_t *at);
 
 /* A queue of a DPDK ethdev: a NIC's virtual function, or a virtual device. The library that does it
  * is loaded then. DPDK's environment (EAL) begins once per process, with the first port's words;
@@ -517,36 +521,32 @@ int nfm_port_tee_start(nfm_port *port, const nfm_tee_config *config, nfm_error *
 int nfm_port_tee_stop(nfm_port *port, nfm_error *err);
 int nfm_port_tee_stats(const nfm_port *port, nfm_tee_stats *out);
 
-
 /* A live interface through packet sockets (Linux); frames are Ethernet, or plain IP where the
  * interface has no link header. GSO frames and frames without checksum pass whole. */
 typedef struct nfm_afpacket_config {
-    uint32_t size;         /* sizeof(nfm_afpacket_config), set by nfm_afpacket_config_init */
-    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two: 64..65536 */
-    uint32_t tx_frames;    /* in the transmit ring, likewise */
+    const char *interface;
+    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two; 0: 8192 */
+    uint32_t tx_frames;    /* in the transmit ring, likewise; 0: 512 */
     uint32_t block_ms;     /* 0: each frame is seen at once; else frames come in blocks, when full or
                               after so long: less work per frame, for observers; rx_frames >= 1024 */
     uint32_t fanout_group; /* 1..65535: packets are spread over all ports of this group on the
                               interface, both directions of a flow alike; 0: this port sees all */
     uint8_t promiscuous;   /* 1: frames for other MAC addresses, too */
     uint8_t qdisc_bypass;  /* 1: short frames go past the interface's queueing discipline */
-    uint8_t reserved[2];
-    const char *interface; /* borrowed while opening */
 } nfm_afpacket_config;
-void nfm_afpacket_config_init(nfm_afpacket_config *config);
+
 nfm_port *nfm_port_afpacket_open(const nfm_afpacket_config *config, nfm_error *err);
 
 /* An Ethernet interface of this kernel whose other end is the port. */
 typedef struct nfm_tap_config {
-    uint32_t size;        /* sizeof(nfm_tap_config), set by nfm_tap_config_init */
-    uint32_t mtu;         /* 0: as it is */
-    uint8_t up;           /* 1: takes the interface up */
-    uint8_t persist;      /* 1: it outlives the port */
-    uint8_t offload;      /* 1: the kernel may hand over GSO frames and frames without checksum */
-    uint8_t multi_queue;  /* 1: several ports may open it, the kernel spreads flows over them */
-    const char *interface; /* made if there is none of this name; borrowed while opening */
+    const char *interface; /* made if there is none of this name; tap%d: the kernel counts */
+    uint32_t mtu;          /* 0: as it is */
+    uint8_t up;            /* 1: takes the interface up */
+    uint8_t persist;       /* 1: it outlives the port */
+    uint8_t offload;       /* 1: the kernel may hand over GSO frames and frames without checksum */
+    uint8_t multi_queue;   /* 1: several ports may open it, the kernel spreads flows over them */
 } nfm_tap_config;
-void nfm_tap_config_init(nfm_tap_config *config);
+
 nfm_port *nfm_port_tap_open(const nfm_tap_config *config, nfm_error *err);
 
 void nfm_port_stats_get(const nfm_port *port, nfm_port_stats *out);
@@ -927,6 +927,9 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
 void nfm_worker_free(nfm_worker *worker);
 int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
+/* Ends the use of all ports: each stops and gives back the slots that it holds; the worker receives
+ * nothing more. nfm_worker_free does it, too: who frees ports before the worker does it himself. */
+void nfm_worker_release_ports(nfm_worker *worker);
 /* Before start: every flow gets room for the state of |module|, so that a tracking or stream module
  * of this size may be added while the worker runs. It costs memory per flow, and nothing per packet. */
 int nfm_worker_reserve_module(nfm_worker *worker, const nfm_module *module, nfm_error *err);
@@ -983,6 +986,28 @@ void nfm_worker_end_rings(nfm_worker *worker);
 /* A worker begun again on a capture: the first |n| entries of each adopted ring are there already;
  * they are counted, not pushed again. Before start. */
 int nfm_worker_resume(nfm_worker *worker);
+/* A domain: receivers that may not map the worker's memory. Each gets an inbox, objects of its own
+ * into which the worker copies the records that its receivers want and the bytes that they
+ * subscribed to: frames for packet.*, data for tcp.data, udp.datagram and application events. */
+typedef struct nfm_domain_config {
+    uint32_t size; /* sizeof(nfm_domain_config), set by nfm_domain_config_init */
+    uint32_t n_small, n_large; /* slots */
+    uint32_t n_records;        /* power of two; as many flow facts */
+    uint64_t fields_size;      /* bytes */
+    int32_t fds[5]; /* by enum nfm_object: writable objects to lie in; -1: private memory */
+} nfm_domain_config;
+
+void nfm_domain_config_init(nfm_domain_config *config);
+/* Bytes that each object must have for |config|: sizes[NFM_OBJ_COUNT]. */
+int nfm_domain_object_sizes(const nfm_domain_config *config, uint64_t *sizes, nfm_error *err);
+/* Adds a domain, also while running; |name| is part of its counters' names. Returns its number (1..)
+ * or a negative status. Descriptors stay the caller's. */
+int nfm_worker_add_domain(nfm_worker *worker, const char *name, const nfm_domain_config *config,
+                          nfm_error *err);
+/* Ends a domain whose rings were removed; its number may be given again. */
+int nfm_worker_remove_domain(nfm_worker *worker, uint32_t domain);
+/* Gives a ring to a domain, before it is subscribed: its entries name what is in that inbox. */
+int nfm_worker_give_ring(nfm_worker *worker, nfm_ring *ring, uint32_t domain);
 /* Drains the ring inside nfm_worker_run by calling a native NF. */
 int nfm_worker_attach_native(nfm_worker *worker, nfm_ring *ring, nfm_process_fn process,
                              void *state);

@@ -64,7 +64,7 @@ static void choose(nfm_worker *w, const nfm_ring *ring, const nfm_command *comma
 static void end_holds(nfm_worker *w, nfm_ring *ring) {
     if (ring->in_line != NULL)
         nfm__transit_give_up_kept(w, ring);
-    nfm_delivery_unhold_all(&w->delivery, ring);
+    nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
 }
 
 /* A kept packet is judged, and held no longer. */
@@ -74,7 +74,7 @@ static bool judge(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
 }
 
 static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
-    nfm_delivery *d = &w->delivery;
+    nfm_delivery *d = nfm__delivery_of(w, ring);
     bool good = true;
     switch (command->kind) {
     case NFM_CMD_HOLD:

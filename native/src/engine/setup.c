@@ -62,6 +62,8 @@ static int make_parts(nfm_worker *w, nfm_error *err) {
         rc = nfm_subs_init(&w->subs);
     if (rc == NFM_OK)
         rc = nfm_delivery_init(&w->delivery, &w->config, &w->pool, &w->mem);
+    w->delivery.rings = w->home_rings;
+    w->delivery.inboxes = w->inboxes;
     if (rc == NFM_OK)
         rc = nfm_graph_init(&w->graph);
     w->limbo = malloc(sizeof(nfm_limbo) * w->config.max_flows);
@@ -105,7 +107,9 @@ nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err) {
 void nfm_worker_free(nfm_worker *w) {
     if (w == NULL)
         return;
+    nfm_worker_release_ports(w);
     nfm_graph_fini(&w->graph);
+    nfm__domains_free(w);
     nfm__hosts_free(w);
     nfm__way_free(w);
     nfm_delivery_fini(&w->delivery);
@@ -117,6 +121,13 @@ void nfm_worker_free(nfm_worker *w) {
     free(w->limbo);
     free(w->burst);
     free(w);
+}
+
+void nfm_worker_release_ports(nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_ports; i++)
+        if (w->ports[i]->ops->detach != NULL)
+            w->ports[i]->ops->detach(w->ports[i], &w->pool);
+    w->n_ports = 0;
 }
 
 int nfm_worker_add_port(nfm_worker *w, nfm_port *port) {
@@ -163,7 +174,7 @@ int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_
 
 int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn process, void *state) {
     (void)w;
-    if (ring == NULL || process == NULL)
+    if (ring == NULL || process == NULL || ring->domain != 0)
         return NFM_E_INVAL;
     ring->process = process;
     ring->process_state = state;
@@ -192,6 +203,8 @@ int nfm_worker_start(nfm_worker *w, nfm_error *err) {
     int rc = nfm_subs_changed(&w->subs);
     if (rc == NFM_OK)
         rc = nfm_delivery_adopt(&w->delivery);
+    if (rc == NFM_OK)
+        rc = nfm__domains_adopt(w);
     if (rc == NFM_OK)
         rc = nfm_table_start(&w->table, nfm_graph_block_size(&w->graph), err);
     if (rc == NFM_OK && w->way != NULL)

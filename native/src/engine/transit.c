@@ -172,6 +172,8 @@ static void begin(nfm_worker *w, const nfm_packet *p, uint32_t set_index) {
     };
     nfm_pool_hold(&w->pool, slot);
     w->way->n_transits++;
+    if (w->ports[w->in_port]->ops->wait_fd == NULL) /* a capture says nothing of offloading */
+        memset(nfm_pool_addr(&w->pool, slot), 0, sizeof(nfm_slot_meta));
     if (rule != NULL) {
         t->verdict = rule->verdict;
         t->out = rule->out != NFM_NO_PORT ? rule->out : t->out;

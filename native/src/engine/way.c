@@ -76,7 +76,7 @@ void nfm__inline_free(nfm_ring *ring) {
 }
 
 int nfm_worker_make_inline(nfm_worker *w, nfm_ring *ring, const nfm_inline_config *config) {
-    if (ring->lossy || ring->in_line != NULL)
+    if (ring->lossy || ring->in_line != NULL || ring->domain != 0)
         return NFM_E_INVAL;
     if (w->way == NULL)
         return NFM_E_STATE;

@@ -28,7 +28,8 @@ typedef struct nfm_receiver {
     uint64_t events;
     uint64_t what; /* handler bits, and type with NFM_DESC_APP for a named user event */
     uint32_t type_first, type_last;
-    uint32_t sub; /* which subscription of the worker */
+    uint32_t sub;    /* which subscription of the worker */
+    uint16_t domain; /* of the ring */
     uint8_t stage;
 } nfm_receiver;
 
@@ -39,9 +40,11 @@ typedef struct nfm_subset {
     bool stale;       /* subscriptions have changed since */
     bool in_use;
     uint16_t n, n_app; /* receivers with built-in events; with application types */
+    uint16_t n_away;   /* with built-in events, in other domains */
     uint16_t n_inline;
     nfm_receiver *receivers;
     nfm_receiver *app;
+    nfm_receiver *away;
     nfm_receiver *in_line;  /* by stage; not among the others */
     uint64_t inline_events; /* that somebody decides on */
     uint64_t members[NFM_MAX_SUBS / 64];

@@ -48,6 +48,11 @@ void nfm__output_flush(nfm_worker *w) {
     }
 }
 
+void nfm__output_discard(nfm_worker *w) {
+    for (uint32_t i = 0; w->way->queue != NULL && i < w->n_ports; i++)
+        discard(w, &w->way->queue[i], NFM_CC_FORWARD_DOWN);
+}
+
 bool nfm__output_is_idle(const nfm_worker *w) {
     for (uint32_t i = 0; w->way != NULL && i < w->n_ports; i++)
         if (w->way->queue[i].head != w->way->queue[i].tail)

@@ -130,6 +130,8 @@ void nfm__output(nfm_worker *w, uint32_t port, const nfm_tx *frame);
 /* Gives the ports what is queued. */
 void nfm__output_flush(nfm_worker *w);
 bool nfm__output_is_idle(const nfm_worker *w);
+/* Drops what is queued: the ports go. */
+void nfm__output_discard(nfm_worker *w);
 
 /* ---- edit.c ---- */
 

@@ -16,6 +16,7 @@ from mesh.control.wire import (
     HandlerPart,
     HeardWire,
     HostPart,
+    InboxPart,
     LogPart,
     ModulePart,
     NativeSubscription,
@@ -33,6 +34,7 @@ from mesh.errors import SpecError
 from mesh.module import ModuleInfo
 from mesh.outputs import output_paths
 from mesh.plan import Plan, PlannedNF, PlannedSubscription
+from mesh.uses import OWN_DOMAIN
 
 __all__ = [
     "OBJECTS",
@@ -59,6 +61,7 @@ class Placement:
     Attributes:
         use: the class, files absolute; config: its options as written.
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
+        domain: whose memory it maps.
     """
 
     use: str
@@ -67,6 +70,7 @@ class Placement:
     restart: Literal["always", "on-failure", "never"] = "on-failure"
     cores: tuple[int, ...] | None = None
     ring_entries: int = RING_ENTRIES
+    domain: str = OWN_DOMAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class Layout:
         joined: NFs that were added while others ran.
         worker_cores: by worker, None leaves it to the supervisor.
         out: folder for files that NFs write.
+        inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
     """
 
     ports: tuple[PortPart, ...]
@@ -105,6 +110,7 @@ class Layout:
     worker_cores: tuple[int, ...] | None = None
     max_packets: int | None = None
     out: str = "."
+    inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,10 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
         types=types,
         max_packets=layout.max_packets,
         room=tuple(RoomPart(m.name, m.library, m.symbol) for m in layout.room),
+        inboxes=tuple(
+            InboxPart(name, _objects(0, name), dict(sizes))
+            for name, sizes in layout.inboxes.items()
+        ),
     )
 
 
@@ -194,7 +204,8 @@ def _receiver(
     holds: int = 0,
 ) -> Receiver:
     lossy = layout.mode == "live" if place.delivery is None else place.delivery == "lossy"
-    return Receiver(name, _ring(name), place.ring_entries, lossy, subscriptions, holds)
+    ring, entries = _ring(name), place.ring_entries
+    return Receiver(name, ring, entries, lossy, subscriptions, holds, place.domain)
 
 
 def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> NFPart:
@@ -210,7 +221,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         config=dict(place.config),
         handlers=tuple(_handler(sub) for sub in planned.subscriptions),
         publishes=planned.publishes,
-        rings=(RingPart(_ring(planned.name), "worker-0", _objects(0)),),
+        rings=(RingPart(_ring(planned.name), "worker-0", _objects(0, place.domain)),),
         log=_log(planned.name) if planned.publishes else None,
         reads=tuple(
             _log_part(publisher, reader, publisher, layout)
@@ -270,6 +281,8 @@ def _host(
     receivers = [r for worker in workers.values() for r in worker.receivers]
     names = [*nfs, *layout.leaving]
     objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
+    inboxes = [inbox for worker in workers.values() for inbox in worker.inboxes]
+    objects += [ObjectPart(name, "inbox") for inbox in inboxes for name in inbox.objects]
     objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
     objects += [ObjectPart(nf.log, "log") for nf in nfs.values() if nf.log]
     objects += [ObjectPart(_log(n), "log") for n, gone in layout.leaving.items() if gone.has_log]
@@ -284,6 +297,7 @@ def _host(
         children=tuple(children),
         objects=tuple(objects),
         worker_config={name: dict(layout.config) for name in workers},
+        inboxes={each.objects[0].rpartition("/")[0]: dict(each.config) for each in inboxes},
     )
 
 
@@ -293,7 +307,11 @@ def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
         role="worker",
         cores=layout.worker_cores,
         restart="on-failure",
-        writes=(*part.objects, *(receiver.ring for receiver in part.receivers)),
+        writes=(
+            *part.objects,
+            *(name for inbox in part.inboxes for name in inbox.objects),
+            *(receiver.ring for receiver in part.receivers),
+        ),
         reads=(),
     )
 
@@ -317,6 +335,7 @@ def _nf_child(part: NFPart, place: Placement, files: tuple[str, ...]) -> ChildPa
             *(log.log for log in part.reads),
             *(log.cursor for log in part.readers),
         ),
+        domain=place.domain,
     )
 
 
@@ -329,12 +348,15 @@ def _leaving_child(name: str, gone: Leaving) -> ChildPart:
         cores=gone.placement.cores,
         restart="never",
         writes=(_ring(name), *log, _checkpoint(name)),
-        reads=_objects(0),
+        reads=_objects(0, gone.placement.domain),
+        domain=gone.placement.domain,
     )
 
 
-def _objects(worker: int) -> tuple[str, ...]:
-    return tuple(f"w{worker}/{name}" for name in OBJECTS)
+def _objects(worker: int, domain: str = OWN_DOMAIN) -> tuple[str, ...]:
+    """Names of what a worker's entries refer to: its own objects, or a domain's inbox."""
+    prefix = f"w{worker}" if domain == OWN_DOMAIN else f"w{worker}/domain/{domain}"
+    return tuple(f"{prefix}/{name}" for name in OBJECTS)
 
 
 def _ring(nf: str) -> str:

@@ -134,6 +134,14 @@ static bool push_behind_gap(nfm_ring *ring, nfm_desc desc) {
     return true;
 }
 
+void nfm_ring_miss(nfm_ring *ring) {
+    if (!ring->lossy || ring->quarantined || ring->suppress > 0)
+        return;
+    ring->dropped++;
+    ring->missing++;
+    set_limit(ring);
+}
+
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what) {
     if (ring->suppress > 0) {
         if (--ring->suppress == 0)

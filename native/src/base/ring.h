@@ -76,6 +76,7 @@ struct nfm_ring {
     bool quarantined;
     bool is_shared;  /* another process receives */
     bool adopted;    /* entries of an earlier worker were in it */
+    uint32_t domain; /* whose memory its entries name: 0 the worker's, else an inbox's number */
     nfm_desc *spill; /* circular, n_spill entries, NULL for lossy rings */
     uint32_t n_spill;
     /* receiver's side */
@@ -98,6 +99,8 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy);
 void nfm_ring_fini(nfm_ring *ring);
 /* Slow path of nfm_ring_push: spills or drops. Returns whether the entry will be delivered. */
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what);
+/* An entry for which there is no memory: the receiver of a lossy ring is told by a gap. */
+void nfm_ring_miss(nfm_ring *ring);
 /* Moves spilled entries into the ring as far as they fit, and publishes head. */
 void nfm_ring_flush(nfm_ring *ring);
 /* Lays the worker's side over a shared object; goes on behind the entries that are in it. */

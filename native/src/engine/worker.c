@@ -111,7 +111,8 @@ static bool must_drain(nfm_worker *w) {
     }
     if (w->hosts != NULL && nfm__hosts_must_wait(w))
         return true;
-    if (nfm__flow_must_wait(w) || w->delivery.n_free < w->delivery.n_records / 4)
+    if (nfm__flow_must_wait(w) || w->delivery.n_free < w->delivery.n_records / 4 ||
+        nfm__domains_must_drain(w))
         return true;
     /* Bursts are whole as long as there are slots: with the same packets, the same bursts. */
     return anything_pending(w) &&
@@ -169,8 +170,10 @@ static void settle(nfm_worker *w, bool at_once) {
     nfm_delivery_wake(&w->delivery, w->full_bursts == 0);
     serve_native(w, at_once ? 1 : NATIVE_BATCH);
     nfm_delivery_collect(&w->delivery);
+    nfm__domains_publish(w, w->full_bursts == 0);
     nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
+    nfm__domains_retire(w);
     nfm__flow_recycle(w);
 }
 

@@ -29,7 +29,7 @@ import msgpack
 
 from mesh.errors import CapacityError, StateError
 
-__all__ = ["CHECKPOINT_BYTES", "JOURNAL_BYTES", "Journal", "Phase", "Work"]
+__all__ = ["AT_LIFE", "CHECKPOINT_BYTES", "JOURNAL_BYTES", "Journal", "Phase", "Work"]
 
 CHECKPOINT_BYTES = 32 << 20
 """The most that an NF's state may take; memory is used as it is written."""
@@ -40,7 +40,9 @@ _HEAD = struct.Struct("<QII")
 _LIFE = struct.Struct("<qI")
 _WORK = struct.Struct("<IIQ")
 _CHECKPOINT = struct.Struct("<QII")
-_AT_LIFE, _AT_WORK, _AT_HEADS, _AT_WORDS, _PLACES = 16, 32, 64, 1024, 4096
+AT_LIFE = 16
+"""Where the time of the last sign of life is: monotonic ns, i64."""
+_AT_WORK, _AT_HEADS, _AT_WORDS, _PLACES = 32, 64, 1024, 4096
 _HEAD_STEP, _WORDS = 32, 2048
 
 
@@ -85,6 +87,11 @@ class Journal:
         """Unmaps it."""
         self._map.close()
 
+    @property
+    def memory(self) -> mmap.mmap:
+        """The mapped journal, for native code that gives signs of life."""
+        return self._map
+
     def begin(self) -> None:
         """Marks a new start of the process; checkpoints stay."""
         self.beat(Phase.NEW)
@@ -93,11 +100,11 @@ class Journal:
 
     def beat(self, phase: Phase) -> None:
         """Gives a sign of life."""
-        _LIFE.pack_into(self._map, _AT_LIFE, time.monotonic_ns(), phase)
+        _LIFE.pack_into(self._map, AT_LIFE, time.monotonic_ns(), phase)
 
     def life(self) -> tuple[int, Phase]:
         """Returns the time of the last sign of life (monotonic ns), and the phase."""
-        at, phase = _LIFE.unpack_from(self._map, _AT_LIFE)
+        at, phase = _LIFE.unpack_from(self._map, AT_LIFE)
         return at, Phase(phase) if phase <= max(Phase) else Phase.NEW
 
     def work(self, work: Work) -> None:

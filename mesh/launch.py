@@ -30,7 +30,8 @@ class Launch:
     Attributes:
         name: of the mesh; one of a name runs at a time.
         files: folder that files of the spec are relative to.
-        settings: of the supervisor; its patience is the spec's.
+        settings: of the supervisor; its patience is the spec's, and so is its metrics port unless
+            it says one.
         registry: what is installed.
         started: called with the run folder before the first process starts.
     """
@@ -51,7 +52,12 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         NativeError: a capture cannot be read.
         ProcessError: a mesh of this name runs, or a process cannot be started.
     """
-    settings = replace(how.settings, patience=Patience.of(spec.patience))
+    said = how.settings.metrics_port
+    settings = replace(
+        how.settings,
+        patience=Patience.of(spec.patience),
+        metrics_port=spec.metrics_port if said is None else said,
+    )
     spec = with_files(spec, how.files)
     for port in spec.ports:
         Port.pcap(port.pcap).close()

@@ -188,6 +188,8 @@ class NFHost:
                 return
             if isinstance(found, m.Drain | m.Leave):
                 self._leave(found)
+            elif isinstance(found, m.Hold):
+                self.control.send(m.Held(revision=found.revision))
             elif isinstance(found, m.Watch) and self._station is not None:
                 self._station.watched = tuple(found.events)
 

@@ -166,6 +166,10 @@ class Spec(_Model):
         Literal["ignore", "verify"], Field(description="whether bad checksums count")
     ] = "ignore"
     out: Annotated[str, Field(description="folder for files that NFs write")] = "."
+    metrics_port: Annotated[
+        int | None,
+        Field(ge=0, le=65535, description="Prometheus endpoint on 127.0.0.1; 0 any, none: off"),
+    ] = None
     patience: Annotated[
         PatienceSpec, Field(description="how long a process may be silent before it is killed")
     ] = PatienceSpec()

@@ -68,6 +68,7 @@ class Play:
         self.published: list[Publish] = []
         self.sessions: dict[str, int] = {}
         self.seq = 0
+        self.lines: dict[str, int] = {}
         self.said: list[tuple[str, m.Body]] = []
         actions = self.mesh.start()
         if not is_composing:
@@ -76,7 +77,7 @@ class Play:
     def take(self, actions) -> None:
         for action in actions:
             if isinstance(action, Send):
-                assert action.identity == action.name.encode()
+                assert action.identity == self.line(action.name)
                 self.said.append((action.name, action.body))
             elif isinstance(action, Save):
                 self.saved.append(action.desired)
@@ -93,12 +94,16 @@ class Play:
         else:
             self.take(self.mesh.composed(made, self.now))
 
+    def line(self, name: str) -> bytes:
+        """Identity of a process' connection; `lines` counts those that it has left."""
+        return b"%s/%d" % (name.encode(), self.lines.get(name, 0))
+
     def tell(self, name: str, body: m.Body) -> list[m.Body]:
         """A process or tool says something; returns what it is told then."""
         self.seq += 1
         envelope = Envelope(name, self.sessions.setdefault(name, 1), self.seq, body)
         before = len(self.said)
-        self.take(self.mesh.receive(name.encode(), envelope, self.now))
+        self.take(self.mesh.receive(self.line(name), envelope, self.now))
         return [body for to, body in self.said[before:] if to == name]
 
     def tick(self, seconds: float = 0.1) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -129,7 +130,7 @@ class Slow(NF):
     def see(self, batch):
         self.n += len(batch)
         self.publish(Tick(entries=self.n))
-        time.sleep(0.01)
+        time.sleep(0.03)
     def results(self): return {"packets": self.n}
 
 class Counts(NF):
@@ -183,7 +184,7 @@ def held_back(folder, frames, *nfs):
     """Runs a mesh whose first NF is slow."""
     write_capture(folder / "x.pcapng", frames)
     slow = {"use": "./mine.py:Slow", "ring": 64}
-    write_spec(folder, nfs=[slow, *nfs], ports=[{"pcap": "x.pcapng"}])
+    write_spec(folder, nfs=[slow, *nfs], ports=[{"pcap": "x.pcapng"}], metrics_port=0)
     name = f"test-{os.getpid()}"
     command = [*NFMESH, "run", folder / "mesh.yaml", "--name", name, "--json"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -287,7 +288,13 @@ def test_status_watch_and_refused_changes_disturb_nobody(slow, tmp_path):
     assert len({rows[each]["pid"] for each in ("controller", "worker-0", "slow", "first")}) == 4
     assert {each["name"] for each in found["objects"]} >= {"w0/packets", "ring/slow/w0"}
     assert all(each["backing"] for each in found["objects"])
-    assert "w0/packets" in nfmesh("status", name).stdout
+    text = nfmesh("status", name).stdout
+    for shown in ("w0/packets", "network functions", "ring/slow/w0", "port ", found["metrics"]):
+        assert shown in text
+    with urllib.request.urlopen(found["metrics"]) as answer:
+        lines = answer.read().decode().splitlines()
+    [packets] = [line for line in lines if line.startswith("nfmesh_worker_packets_total")]
+    assert float(packets.split()[-1]) >= found["workers"]["worker-0"]["statistics"]["packets"]
     watched = objects("watch", "slow", "--mesh", name, "--count", "3")
     assert [each["event"] for each in watched] == ["slow.tick"] * 3
     assert watched[0]["fields"]["entries"] < watched[-1]["fields"]["entries"]

@@ -25,6 +25,42 @@ def test_a_mesh_comes_up_in_order():
     assert status(play.mesh, play.now)["state"] == "running"
 
 
+def test_what_was_said_over_a_connection_that_is_gone_is_said_again():
+    play = Play("counter")
+    for name in ("counter", "supervisor", "worker-0"):
+        play.register(name)
+        play.lines[name] = 1
+        assert "seen" in kinds(play.register(name))
+    assert [len(play.heard(name, m.PlanPart)) for name in ("counter", "supervisor")] == [2, 2]
+    play.ready("supervisor")
+    play.lines["worker-0"] = 2
+    play.register("worker-0")
+    assert len(play.heard("worker-0", m.PlanPart)) == 2
+    play.ready("counter")
+    play.ready("worker-0", effective_from=1)
+    assert kinds(play.heard("counter", m.Go)) == ["go"]
+    play.lines["counter"] = 2
+    assert kinds(play.register("counter", revision=1)) == ["seen", "go"]
+    play.attached("counter")
+    play.attached("worker-0")
+    play.lines["counter"] = 3
+    assert kinds(play.register("counter", revision=1)) == ["seen"], "it has answered everything"
+    assert len(play.heard("counter", m.PlanPart)) == 2
+
+
+def test_an_end_that_was_said_over_a_connection_that_is_gone_is_said_again():
+    play = Play("counter")
+    play.bring_up()
+    play.tell("tool", m.Stop(now=True))
+    assert [len(play.heard(name, m.Leave)) for name in ("counter", "worker-0")] == [1, 1]
+    assert len(play.heard("supervisor", m.Finished)) == 1
+    for name in ("counter", "worker-0", "supervisor"):
+        play.lines[name] = 1
+        play.register(name, revision=1)
+    assert [len(play.heard(name, m.Leave)) for name in ("counter", "worker-0")] == [2, 2]
+    assert len(play.heard("supervisor", m.Finished)) == 2
+
+
 def test_saying_it_twice_changes_nothing():
     play = Play("counter")
     play.bring_up()

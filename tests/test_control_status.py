@@ -1,11 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The controller's core: what is watched, and what status and metrics say."""
 
+from itertools import count
+
 from control_play import Play
 
 from mesh.control import messages as m
-from mesh.control.stats import HostStats, NFStats, ProcessStats, RingStats, WorkerStats
+from mesh.control.metrics import families
+from mesh.control.stats import (
+    HostStats,
+    NFStats,
+    ObjectStats,
+    PortStats,
+    ProcessStats,
+    RingStats,
+    WorkerStats,
+)
 from mesh.control.status import status
+from mesh.report import Statistics
 
 
 def test_only_publishers_of_what_is_watched_are_asked_to_send():
@@ -19,6 +31,65 @@ def test_only_publishers_of_what_is_watched_are_asked_to_send():
     assert [action.topic for action in play.published] == [b"finder.found.", b".missed"]
     play.take(play.mesh.watch(frozenset(), play.now))
     assert play.heard("finder", m.Watch)[-1].events == []
+
+
+def counted(model, numbers, **more):
+    """A row whose numbers are all different."""
+    kinds = {name: each.annotation for name, each in model.model_fields.items()}
+    return model(**{k: next(numbers) for k, v in kinds.items() if v is int}, **more)
+
+
+def full() -> Play:
+    """A mesh of which every number is another one."""
+    play = Play("finder")
+    play.bring_up()
+    n = count(1001)
+    ring = counted(RingStats, n, ring="ring/finder/w0", quarantined=True)
+    port = PortStats(source="x.pcap", counters={"rx_packets": next(n), "rx_bytes": next(n)})
+    statistics = {name: next(n) for name in Statistics.__slots__}
+    counters = {"tcp_track.bad_ack": next(n), "time.went_back": next(n)}
+    worker = counted(
+        WorkerStats, n, statistics=statistics, counters=counters, ports=[port], rings=[ring]
+    )
+    handlers, published = {"ended": next(n)}, {"finder.found": next(n)}
+    nf = counted(NFStats, n, handlers=handlers, published=published, disabled=True)
+    row = counted(ProcessStats, n, name="finder", role="nf", state="running", cores=[next(n)])
+    memory = counted(ObjectStats, n, name="w0/packets", backing="huge_2m")
+    host = HostStats(processes=[row], objects=[memory], refused={"token": next(n)})
+    for name, stats in (("worker-0", worker), ("finder", nf), ("supervisor", host)):
+        play.tell(name, m.Heartbeat(stats=stats))
+    play.mesh.refused["mac"] = next(n)
+    play.now += 1.25
+    return play
+
+
+def numbers_of(value: object) -> set[float]:
+    """All numbers in plain data."""
+    if isinstance(value, dict):
+        return set().union(*map(numbers_of, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(numbers_of, value))
+    return {float(value)} if isinstance(value, int | float) else set()
+
+
+def test_every_number_of_the_status_is_a_metric_and_the_other_way_round():
+    play = full()
+    found = status(play.mesh, play.now)
+    samples = [sample for family in families(found) for sample in family.samples]
+    shown = {sample.value for sample in samples}
+    words = {float(w) for s in samples for w in s.labels.values() if w.isdigit()}
+    assert numbers_of(found) <= shown | words
+    assert shown <= numbers_of(found) | {0.0, 1.0}
+    assert len([number for number in shown if number > 1000]) > 30
+    names = [family.name for family in families(found)]
+    assert len(names) == len(set(names))
+
+
+def test_a_mesh_of_which_nothing_is_known_has_metrics_too():
+    play = Play("finder")
+    play.bring_up()
+    names = {family.name for family in families(status(play.mesh, play.now))}
+    assert {"nfmesh_worker_packets", "nfmesh_nf_events", "nfmesh_ring_depth"} <= names
 
 
 def test_status_says_all_that_is_known():

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from mesh.cli import apply, bench, capture, doctor, flows, meshes, show
+from mesh.cli import apply, bench, capture, doctor, flows, meshes, show, status
 from mesh.cli.output import accept_all_text, complain, explain
 from mesh.errors import MeshError
 
@@ -51,7 +51,7 @@ app.command("modules")(show.modules)
 app.command("nfs")(show.nfs)
 app.command("plan")(show.plan)
 app.command("schema")(show.schema)
-app.command("status")(meshes.status)
+app.command("status")(status.status)
 app.command("stop")(meshes.stop)
 app.command("watch")(meshes.watch)
 app.add_typer(meshes.nf_app, name="nf")

@@ -82,7 +82,7 @@ def run(
     ] = None,
     nf_cores: Annotated[str | None, typer.Option(help="Cores of the NFs, one for each.")] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on 127.0.0.1.")
+        int | None, typer.Option(min=0, max=65535, help="Prometheus endpoint on 127.0.0.1; 0: any.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands about a mesh that runs: status, stop, watch, nf add, nf remove, subscribe, ..."""
+"""Commands about a mesh that runs: stop, watch, nf add, nf remove, subscribe, ..."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from mesh.cli.capture import heading
-from mesh.cli.output import AsJson, dump, stdout, table, warn
+from mesh.cli.output import AsJson, dump, stdout, warn
 from mesh.control import messages as m
 from mesh.control.tool import ask, watch_events
 from mesh.errors import ProcessError, SpecError, did_you_mean
 from mesh.rundir import base_folder, running
 
-__all__ = ["nf_app", "status", "stop", "subscribe", "unsubscribe", "watch"]
+__all__ = ["MeshName", "nf_app", "run_folder", "stop", "subscribe", "unsubscribe", "watch"]
 
 CHANGE_S = 60.0
 STOP_S = 60.0
@@ -53,87 +51,6 @@ def run_folder(name: str | None) -> Path:
         hint = did_you_mean(name, names) or (f" (running: {', '.join(names)})" if names else "")
         raise ProcessError(f"no mesh {name!r} runs here{hint}")
     return base_folder() / name
-
-
-# ---- status -------------------------------------------------------------------------------------
-
-
-def status(name: MeshName = None, as_json: AsJson = False) -> None:
-    """Shows a mesh that runs: processes, memory, rings, counters.
-
-    [bold]Examples[/bold]
-      nfmesh status
-      nfmesh status office --json | jq .rings
-    """
-    folder = run_folder(name)
-    found = {"mesh": folder.name, **ask(folder, m.Status())}
-    if as_json:
-        dump(found)
-        return
-    console = stdout()
-    heading(console, f"{folder.name}: {found['state']}, revision {found['revision']}")
-    console.print(table("", [_process_row(row) for row in found["processes"]]))
-    _print_work(console, found)
-    _print_objects(console, found["objects"])
-    for notice in found["notices"]:
-        console.print(f"notice: {notice}", markup=False)
-
-
-def _process_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "process": row["name"],
-        "pid": row.get("pid") or None,
-        "user": row.get("uid"),
-        "state": row.get("state"),
-        "phase": row.get("phase"),
-        "asked": _list(row.get("cores_asked")),
-        "cores": _list(row.get("cores")),
-        "restarts": row.get("restarts", 0),
-        "MiB": round(row.get("memory_bytes", 0) / (1 << 20), 1),
-        "last": row.get("failed") or row.get("last_exit") or None,
-    }
-
-
-def _list(cores: Any) -> str | None:
-    return ",".join(map(str, cores)) if cores else None
-
-
-def _print_work(console: Console, found: Mapping[str, Any]) -> None:
-    for name, worker in found["workers"].items():
-        statistics = worker.get("statistics", {})
-        shown = ("packets", "bytes", "flows_opened", "flows_now", "slots_used", "records_used")
-        heading(console, name)
-        line = "  ".join(f"{key.replace('_', ' ')} {statistics.get(key, 0):,}" for key in shown)
-        console.print(line, markup=False)
-        counters = sorted(worker.get("counters", {}).items())
-        text = "  ".join(f"{key} {value:,}" for key, value in counters if value)
-        if text:
-            console.print(text, markup=False)
-    if found["rings"]:
-        heading(console, "rings")
-        names = ("nf", "ring", "entries", "depth", "head", "tail", "dropped", "bad_tails")
-        console.print(table("", [{key: ring[key] for key in names} for ring in found["rings"]]))
-    if found["subscriptions"]:
-        heading(console, "subscriptions")
-        rows = [
-            {
-                "nf": sub["nf"],
-                "subscription": sub["subscription"],
-                "hears": ", ".join(sub["events"]),
-                "where": sub["where"],
-                "entries": sub["entries"],
-            }
-            for sub in found["subscriptions"]
-        ]
-        console.print(table("", rows))
-
-
-def _print_objects(console: Console, objects: list[Mapping[str, Any]]) -> None:
-    if not objects:
-        return
-    heading(console, "memory")
-    rows = [{"object": o["name"], "KiB": o["size"] >> 10, "lies on": o["backing"]} for o in objects]
-    console.print(table("", rows))
 
 
 # ---- stop ---------------------------------------------------------------------------------------

@@ -31,12 +31,14 @@ class Composed:
     Attributes:
         desired: what was asked for, with the names of all NFs and the ids of all event types.
         patience: how long processes may be silent.
+        flow_bytes: stack module → memory that it keeps per flow.
     """
 
     desired: Desired
     plan: Plan
     parts: Parts
     patience: PatienceSpec
+    flow_bytes: Mapping[str, int]
 
 
 def compose_desired(desired: Desired, registry: Registry) -> Composed:
@@ -77,9 +79,10 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         out=spec.out,
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
+    flow_bytes = {name: module.descriptor.flow_size for name, module in modules.items()}
     numbers = plan.catalogue.numbers
     known = replace(desired, spec=plain, numbers=numbers, joined=joined, modules=tuple(modules))
-    return Composed(known, plan, make_parts(plan, layout), spec.patience)
+    return Composed(known, plan, make_parts(plan, layout), spec.patience, flow_bytes)
 
 
 def _own_cores(spec: Spec, modules: Mapping[str, ModuleInfo]) -> dict[str, tuple[int, ...] | None]:

@@ -85,16 +85,15 @@ class Controller:
         self._context = zmq.asyncio.Context()
         self._router = self._bind(zmq.ROUTER, "control")
         self._events = self._bind(zmq.XPUB, "events")
-        self.metrics_port = 0
 
     async def run(self) -> None:
         """Serves; cancelling ends it."""
         close_metrics: Callable[[], None] | None = None
         if self.options.metrics_port is not None:
-            from mesh.control.metrics import serve
+            from mesh.control.metrics import ADDRESS, serve
 
-            self.metrics_port, close_metrics = serve(self.options.metrics_port, self._status)
-            log.info("metrics on http://127.0.0.1:%d/metrics", self.metrics_port)
+            port, close_metrics = serve(self.options.metrics_port, self._status)
+            self.mesh.metrics = f"http://{ADDRESS}:{port}/metrics"
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A status as Prometheus metrics, served on this host only."""
+"""A status as Prometheus metrics, served on this host only.
+
+Both are made of the same plain data (mesh/control/status.py): what one shows the other shows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -17,6 +20,43 @@ __all__ = ["ADDRESS", "families", "serve"]
 ADDRESS = "127.0.0.1"
 Status = Mapping[str, Any]
 Row = tuple[tuple[str, ...], float]
+
+WORKERS = {
+    "packets": ("counter", "Frames processed."),
+    "bytes": ("counter", "Their bytes."),
+    "flows_opened": ("counter", "Flows so far."),
+    "flows_closed": ("counter", "Flows that have ended."),
+    "flows_now": ("gauge", "Flows that are tracked."),
+    "slots_used": ("gauge", "Packet slots that are held."),
+    "records_used": ("gauge", "Records that are held."),
+    "mapped_bytes": ("gauge", "Memory of the stack."),
+    "memory_bytes": ("gauge", "Resident memory."),
+}
+MODULES = {"flow_bytes": ("gauge", "Memory per flow.")}
+RINGS = {
+    "head": ("counter", "Entries published."),
+    "tail": ("counter", "Entries passed by the NF."),
+    "depth": ("gauge", "Entries that wait."),
+    "entries": ("gauge", "Room in the ring."),
+    "dropped": ("counter", "Entries that did not fit a lossy ring."),
+    "bad_tails": ("counter", "Positions outside the ring that the NF claimed."),
+    "wakeups": ("counter", "Times that a sleeping NF was woken."),
+    "quarantined": ("gauge", "1 when the NF claimed such a position: it gets nothing more."),
+}
+NFS = {
+    "events": ("counter", "Entries handed to handlers."),
+    "batches": ("counter", "Calls of handlers."),
+    "failures": ("counter", "Exceptions caught."),
+    "disabled": ("gauge", "1 after too many of them."),
+    "log_gaps": ("counter", "Published events of others that were overwritten unread."),
+    "skipped": ("counter", "Entries passed unheard after repeated crashes."),
+    "memory_bytes": ("gauge", "Resident memory."),
+}
+PROCESSES = {
+    "memory_bytes": ("gauge", "Resident memory."),
+    "restarts": ("counter", "Starts after the first."),
+}
+"""What is known of numbers; others that a status has are gauges."""
 
 
 class _Collector(Collector):
@@ -56,16 +96,18 @@ def serve(port: int, status: Callable[[], Status]) -> tuple[int, Callable[[], No
 
 
 def families(status: Status) -> list[Metric]:
-    """Returns all metrics of a status."""
+    """Returns all metrics of a status: every number that is in it."""
     return [
+        _gauge("revision", "Revision of what runs.", (), [((), status["revision"])]),
         *_worker_families(status["workers"]),
-        *_ring_families(status["rings"]),
+        *_module_families(status["workers"], status["stack"]),
+        *_each("ring", ("nf", "ring"), _keyed(status["rings"], "nf", "ring"), RINGS),
         *_nf_families(status["nfs"], status["subscriptions"]),
         *_process_families(status["processes"]),
         _counter("refused_messages", "Messages refused.", ("reason",), _pairs(status["refused"])),
         _gauge(
             "object_bytes",
-            "Size of a shared object.",
+            "Size of a shared object, and what it lies on.",
             ("object", "backing"),
             [((o["name"], o["backing"]), o["size"]) for o in status["objects"]],
         ),
@@ -73,29 +115,11 @@ def families(status: Status) -> list[Metric]:
 
 
 def _worker_families(workers: Mapping[str, Any]) -> Iterator[Metric]:
-    names = {
-        "packets": ("packets", "Frames processed."),
-        "bytes": ("bytes", "Their bytes."),
-        "flows_opened": ("flows", "Flows so far."),
-    }
-    for key, (name, doc) in names.items():
-        rows = [((w,), _statistic(s, key)) for w, s in workers.items()]
-        yield _counter(f"worker_{name}", doc, ("worker",), rows)
-    for key, doc in (
-        ("flows_now", "Flows that are tracked."),
-        ("slots_used", "Packet slots that are held."),
-        ("records_used", "Records that are held."),
-        ("mapped_bytes", "Memory of the stack."),
-    ):
-        rows = [((w,), _statistic(s, key)) for w, s in workers.items()]
-        yield _gauge(f"worker_{key}", doc, ("worker",), rows)
-    counters: list[Row] = []
-    for worker, stats in workers.items():
-        for name, value in stats.get("counters", {}).items():
-            module, _, reason = name.rpartition(".")
-            counters.append(((worker, module or "core", reason), value))
-    doc = "What happened to packets, by part of the stack and reason; drops are among them."
-    yield _counter("worker_events", doc, ("worker", "module", "reason"), counters)
+    rows = [
+        ((name,), {**worker.get("statistics", {}), **_numbers(worker)})
+        for name, worker in workers.items()
+    ]
+    yield from _each("worker", ("worker",), rows, WORKERS)
     ports = [
         ((worker, port["source"], name), value)
         for worker, stats in workers.items()
@@ -105,41 +129,33 @@ def _worker_families(workers: Mapping[str, Any]) -> Iterator[Metric]:
     yield _counter("port", "Counters of ports.", ("worker", "port", "counter"), ports)
 
 
-def _ring_families(rings: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
-    rows = list(rings)
-    labels = ("nf", "ring")
-    for key, doc in (
-        ("head", "Entries published."),
-        ("tail", "Entries passed by the NF."),
-        ("dropped", "Entries that did not fit a lossy ring."),
-        ("bad_tails", "Positions outside the ring that the NF claimed."),
-        ("wakeups", "Times that a sleeping NF was woken."),
-    ):
-        values = [((r["nf"], r["ring"]), r[key]) for r in rows]
-        yield _counter(f"ring_{key}", doc, labels, values)
-    depth = [((r["nf"], r["ring"]), r["depth"]) for r in rows]
-    yield _gauge("ring_depth", "Entries that wait.", labels, depth)
-    entries = [((r["nf"], r["ring"]), r["entries"]) for r in rows]
-    yield _gauge("ring_entries", "Room in the ring.", labels, entries)
+def _module_families(
+    workers: Mapping[str, Any], stack: Iterable[Mapping[str, Any]]
+) -> Iterator[Metric]:
+    counters: list[Row] = []
+    for worker, stats in workers.items():
+        for name, value in stats.get("counters", {}).items():
+            module, _, reason = name.rpartition(".")
+            counters.append(((worker, module or "core", reason), value))
+    doc = "What happened to packets, by part of the stack and reason; drops are among them."
+    yield _counter("worker_events", doc, ("worker", "module", "reason"), counters)
+    yield from _each("module", ("module",), _keyed(stack, "module"), MODULES)
 
 
 def _nf_families(
     nfs: Mapping[str, Any], subscriptions: Iterable[Mapping[str, Any]]
 ) -> Iterator[Metric]:
-    for key, doc in (
-        ("events", "Entries handed to handlers."),
-        ("batches", "Calls of handlers."),
-        ("failures", "Exceptions caught."),
-        ("log_gaps", "Published events of others that were overwritten unread."),
-        ("skipped", "Entries passed unheard after repeated crashes."),
+    yield from _each("nf", ("nf",), [((name,), stats) for name, stats in nfs.items()], NFS)
+    for key, name, doc in (
+        ("published", "event", "Events published."),
+        ("handlers", "handler", "Entries handed to a handler."),
     ):
-        yield _counter(f"nf_{key}", doc, ("nf",), [((n,), s.get(key, 0)) for n, s in nfs.items()])
-    published = [
-        ((nf, event), count)
-        for nf, stats in nfs.items()
-        for event, count in stats.get("published", {}).items()
-    ]
-    yield _counter("nf_published", "Events published.", ("nf", "event"), published)
+        rows = [
+            ((nf, of), count)
+            for nf, stats in nfs.items()
+            for of, count in stats.get(key, {}).items()
+        ]
+        yield _counter(f"nf_{key}", doc, ("nf", name), rows)
     heard = [
         ((s["nf"], s["subscription"]), s["entries"])
         for s in subscriptions
@@ -151,16 +167,43 @@ def _nf_families(
 
 def _process_families(processes: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
     rows = list(processes)
-    memory = [((r["name"],), r.get("memory_bytes", 0)) for r in rows]
-    yield _gauge("process_memory_bytes", "Resident memory.", ("process",), memory)
-    restarts = [((r["name"],), r.get("restarts", 0)) for r in rows]
-    yield _counter("process_restarts", "Starts after the first.", ("process",), restarts)
+    labels = ("process", "pid", "uid", "cores", "cores_asked", "state", "phase")
+    known = [(tuple(_word(r.get(k)) for k in ("name", *labels[1:])), 1.0) for r in rows]
+    yield _gauge("process", "What a process is and does.", labels, known)
+    named = [((row["name"],), {k: v for k, v in row.items() if k not in labels}) for row in rows]
+    yield from _each("process", ("process",), named, PROCESSES)
     up = [((r["name"],), float(r.get("state") == "running")) for r in rows]
     yield _gauge("process_up", "1 while it runs.", ("process",), up)
 
 
-def _statistic(stats: Mapping[str, Any], name: str) -> float:
-    return float(stats.get("statistics", {}).get(name, 0))
+def _each(
+    prefix: str,
+    labels: tuple[str, ...],
+    rows: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]],
+    known: Mapping[str, tuple[str, str]],
+) -> Iterator[Metric]:
+    """Makes a metric of every number that rows have, and of those that are known."""
+    others = {key: ("gauge", f"{key}.") for _, row in rows for key in _numbers(row)}
+    for key, (kind, doc) in {**others, **known}.items():
+        make = _counter if kind == "counter" else _gauge
+        found = [(values, float(row.get(key) or 0)) for values, row in rows]
+        yield make(f"{prefix}_{key}", doc, labels, found)
+
+
+def _keyed(
+    rows: Iterable[Mapping[str, Any]], *names: str
+) -> list[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    return [(tuple(str(row[name]) for name in names), row) for row in rows]
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in row.items() if isinstance(value, int | float)}
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _pairs(counts: Mapping[str, int]) -> list[Row]:

@@ -63,6 +63,23 @@ class Process:
         """True when it has not been heard for several heartbeats."""
         return now - self.seen_at > SILENT_S
 
+    def reconnected(self, identity: bytes) -> None:
+        """Notes that it speaks over another connection.
+
+        What was said over the one before may be lost, so all that it has not answered is said
+        again; it bears to hear it twice.
+        """
+        if identity == self.identity:
+            return
+        self.identity, self.watches, self.told = identity, (), False
+        self.went = self.attached
+        if self.ready < self.sent:
+            self.sent, self.holding = self.ready, 0
+        if self.held < self.holding:
+            self.holding = 0
+        if not self.drained:
+            self.draining = ""
+
     def give(self, revision: int, part: AnyPart, after: Mapping[str, int]) -> m.PlanPart:
         """Notes a part as sent and returns the message."""
         self.sent, self.part, self.holding = revision, part, 0

@@ -116,6 +116,7 @@ class Mesh:
         self.results: dict[str, m.Result] = {}
         self.failures: dict[str, m.Failed] = {}
         self.notices: list[str] = []
+        self.metrics = ""
         self.refused: Counter[str] = Counter()
         self.eof: m.Eof | None = None
         self.pending: Pending | None = None
@@ -226,8 +227,8 @@ class Mesh:
             return
         known = self.processes.get(name)
         if known is not None and known.session == message.session:
-            known.identity, known.seen_at = identity, now
-            known.watches = ()
+            known.seen_at = now
+            known.reconnected(identity)
         else:
             self.processes[name] = self._new_process(identity, message, body, now)
             self.failures.pop(name, None)

@@ -26,7 +26,9 @@ def status(mesh: Mesh, now: float) -> dict[str, Any]:
         "rings": _rings(mesh),
         "subscriptions": _subscriptions(mesh),
         "modules": [] if mesh.now is None else [m.name for m in mesh.now.plan.modules],
+        "stack": _stack(mesh),
         "publishes": _publishes(mesh),
+        "metrics": mesh.metrics,
         "notices": [*_host(mesh).notices, *mesh.notices],
         "refused": {
             **dict(mesh.refused),
@@ -146,6 +148,21 @@ def _subscriptions(mesh: Mesh) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _stack(mesh: Mesh) -> list[dict[str, Any]]:
+    """The modules that run, in order: who needs them, what they keep per flow."""
+    if mesh.now is None:
+        return []
+    return [
+        {
+            "module": module.name,
+            "phase": module.phase.name.lower(),
+            "flow_bytes": mesh.now.flow_bytes.get(module.name, 0),
+            "needed_by": list(module.needed_by),
+        }
+        for module in mesh.now.plan.modules
+    ]
 
 
 def _publishes(mesh: Mesh) -> dict[str, list[str]]:

@@ -29,6 +29,7 @@ from mesh.fdpass import DescriptorClient, Handle
 from mesh.journal import AT_LIFE, Journal, Phase
 from mesh.module import ModuleInfo
 from mesh.process import CANNOT_START
+from mesh.reach import keep_reachable
 
 __all__ = ["ModuleHost", "main"]
 
@@ -142,13 +143,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", required=True, help="what to run, as JSON")
     arguments = parser.parse_args(argv)
     try:
+        part = from_wire(ModuleHostPart, json.loads(arguments.part))
         if arguments.user:
             native()
+            keep_reachable()
             become(*(int(number) for number in arguments.user.split(":")))
         confine(arguments.parent)
         token = read_token(arguments.token_fd)
         logging.basicConfig(level=logging.WARNING, format=f"{arguments.name}: %(message)s")
-        part = from_wire(ModuleHostPart, json.loads(arguments.part))
         host = ModuleHost(arguments.name, arguments.run, token, part)
     except MeshError as error:
         print(f"{arguments.name}: {error}", file=sys.stderr)

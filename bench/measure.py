@@ -81,7 +81,17 @@ def build() -> Path:
 
 
 def run_json(command: Sequence[str]) -> Result | None:
-    """Runs a program that prints a JSON line; None when it says (exit code 3) it is not here."""
+    """Runs a program that ends with a JSON line; None when it says (exit code 3) it is not here."""
+    text = _run(command)
+    return None if text is None else json.loads(text.splitlines()[-1])
+
+
+def run_lines(command: Sequence[str]) -> list[Result]:
+    """Runs a program whose processes print a JSON line each."""
+    return [json.loads(line) for line in (_run(command) or "").splitlines()]
+
+
+def _run(command: Sequence[str]) -> str | None:
     # numpy's BLAS starts threads that spin for work; nobody here multiplies matrices.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -91,8 +101,7 @@ def run_json(command: Sequence[str]) -> Result | None:
         return None
     if done.returncode:
         raise BenchError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-1000:]}")
-    result: Result = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
+    return done.stdout.strip()
 
 
 def options(**values: Any) -> list[str]:

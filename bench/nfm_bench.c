@@ -6,21 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #ifdef __x86_64__
 #include <x86intrin.h>
 #endif
 
-#include "workload.h"
+#include "measured.h"
 
 enum { RING_ENTRIES = 4096, MAX_SUBSCRIBERS = 64 };
-
-typedef struct measured_level {
-    const char *name;
-    uint32_t level;
-    uint64_t events;
-} measured_level;
 
 typedef struct options {
     const char *workload;
@@ -30,77 +23,20 @@ typedef struct options {
     uint32_t max_flows;
 } options;
 
-typedef struct totals { /* what one native subscriber counted */
-    uint64_t events, opened, established, ended, bytes, gap_bytes;
-} totals;
-
 typedef struct clocks {
     uint64_t cpu_ns, cycles;
     long rss_kib;
 } clocks;
 
-/* What a subscriber of each kind hears: a record per flow, per packet, per connection event, or per
- * piece of stream data. */
-static const measured_level levels[] = {
-    {"header", NFM_LEVEL_PACKET, NFM_BIT(NFM_EV_FLOW_START) | NFM_BIT(NFM_EV_FLOW_END)},
-    {"packets", NFM_LEVEL_PACKET, NFM_BIT(NFM_EV_PACKET_TCP)},
-    {"track", NFM_LEVEL_TRACK,
-     NFM_BIT(NFM_EV_FLOW_START) | NFM_BIT(NFM_EV_FLOW_END) | NFM_BIT(NFM_EV_TCP_ESTABLISHED) |
-         NFM_BIT(NFM_EV_TCP_FIN) | NFM_BIT(NFM_EV_TCP_RESET)},
-    {"data", NFM_LEVEL_DATA, NFM_BIT(NFM_EV_TCP_DATA) | NFM_BIT(NFM_EV_TCP_GAP)},
-};
-enum { N_LEVELS = sizeof(levels) / sizeof(levels[0]) };
-
-/* The subscriber: counts connection events, or every byte of the data it is shown. */
-static int count(void *state, const nfm_batch *batch) {
-    totals *t = state;
-    for (uint32_t i = 0; i < batch->n; i++) {
-        uint64_t what = batch->desc[i].what;
-        t->opened += what >> NFM_EV_FLOW_START & 1;
-        t->established += what >> NFM_EV_TCP_ESTABLISHED & 1;
-        t->ended += what >> NFM_EV_FLOW_END & 1;
-        if (what & (NFM_BIT(NFM_EV_TCP_DATA) | NFM_BIT(NFM_EV_TCP_GAP))) {
-            const nfm_record *record = &batch->mem->records[batch->desc[i].record];
-            if (record->kind == NFM_REC_GAP)
-                t->gap_bytes += record->tcp.data_len;
-            else
-                t->bytes += nfm_record_data(batch->mem, record).len;
-        }
-    }
-    t->events += batch->n;
-    return NFM_OK;
-}
-
-static void die(const char *what, const char *why) {
-    fprintf(stderr, "nfm-bench: %s: %s\n", what, why);
-    exit(2);
-}
-
-static void add_modules(nfm_worker *worker, uint32_t level) {
-    static const char *const wanted[] = {"tcp_track", "udp", "tcp_stream"};
-    uint32_t n, take = level == NFM_LEVEL_PACKET ? 0 : level == NFM_LEVEL_TRACK ? 2 : 3;
-    const nfm_module *const *modules = nfm_builtin_modules(&n);
-    nfm_error err = {0};
-    for (uint32_t w = 0; w < take; w++) {
-        for (uint32_t i = 0; i < n; i++) {
-            nfm_module_info info;
-            nfm_module_describe(modules[i], &info);
-            if (strcmp(info.name, wanted[w]) == 0 &&
-                nfm_worker_add_module(worker, modules[i], NULL, NULL, &err) < 0)
-                die(wanted[w], err.text);
-        }
-    }
-}
-
-static nfm_worker *make_worker(const options *o, nfm_port *port, totals *sums) {
+static nfm_worker *make_worker(const options *o, nfm_port *port, measured_totals *sums) {
     nfm_error err = {0};
     nfm_worker_config config;
     nfm_worker_config_init(&config);
     config.max_flows = o->max_flows;
     nfm_worker *worker = nfm_worker_new(&config, &err);
     if (worker == NULL || nfm_worker_add_port(worker, port) != NFM_OK)
-        die("worker", err.text);
-    add_modules(worker, o->level->level);
+        measured_die("worker", err.text);
+    measured_add_modules(worker, o->level->level);
     for (int i = 0; i < o->subscribers; i++) {
         nfm_subscription sub = {
             .ring = nfm_worker_add_ring(worker, RING_ENTRIES, &err),
@@ -109,18 +45,16 @@ static nfm_worker *make_worker(const options *o, nfm_port *port, totals *sums) {
             .type_first = 1,
         };
         if (sub.ring == NULL || nfm_worker_subscribe(worker, &sub) < 0 ||
-            nfm_worker_attach_native(worker, sub.ring, count, &sums[i]) != NFM_OK)
-            die("subscribe", err.text);
+            nfm_worker_attach_native(worker, sub.ring, measured_count, &sums[i]) != NFM_OK)
+            measured_die("subscribe", err.text);
     }
     if (nfm_worker_start(worker, &err) != NFM_OK)
-        die("start", err.text);
+        measured_die("start", err.text);
     return worker;
 }
 
 static clocks now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    clocks c = {(uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec, 0, 0};
+    clocks c = {measured_cpu_ns(), 0, 0};
 #ifdef __x86_64__
     c.cycles = __rdtsc();
 #endif
@@ -142,13 +76,13 @@ static void run(nfm_worker *worker, uint64_t packets) {
     while (rc != NFM_RUN_EOF && stats.packets < packets) {
         rc = nfm_worker_run(worker, packets - stats.packets);
         if (rc < 0)
-            die("run", nfm_strerror(rc));
+            measured_die("run", nfm_strerror(rc));
         nfm_worker_stats_get(worker, &stats);
     }
 }
 
 static void print(const options *o, const nfm_workload_truth *truth, const nfm_worker_stats *stats,
-                  const totals *sum, const clocks *spent) {
+                  const measured_totals *sum, const clocks *spent) {
     uint64_t timed = stats->packets - truth->opening_packets;
     printf("{\"name\":\"nfmesh\",\"workload\":\"%s\",\"level\":\"%s\",\"subscribers\":%d,"
            "\"packets\":%" PRIu64 ",\"wire_bytes\":%" PRIu64 ",\"flows\":%" PRIu64
@@ -168,10 +102,10 @@ static void measure(const options *o) {
     nfm_workload_options wanted = {o->packets, o->seed};
     nfm_port *port = nfm_port_mem_new(1, &err);
     if (port == NULL || nfm_workload_fill(port, o->workload, &wanted, &truth, &err) != NFM_OK)
-        die(o->workload, err.text);
+        measured_die(o->workload, err.text);
     if (nfm_port_mem_loop(port, o->passes, truth.span_ns) != NFM_OK)
-        die(o->workload, "cannot loop");
-    totals sums[MAX_SUBSCRIBERS];
+        measured_die(o->workload, "cannot loop");
+    measured_totals sums[MAX_SUBSCRIBERS];
     memset(sums, 0, sizeof(sums));
     clocks before = now();
     nfm_worker *worker = make_worker(o, port, sums);
@@ -196,14 +130,6 @@ static const char usage[] =
     "                 [--packets N] [--passes N] [--max-flows N] [--seed N]\n"
     "Runs the stack over a generated workload in memory and prints what it counted and cost.\n";
 
-static const measured_level *find_level(const char *name) {
-    for (int i = 0; i < N_LEVELS; i++)
-        if (strcmp(levels[i].name, name) == 0)
-            return &levels[i];
-    die(name, "no such level: header, packets, track or data");
-    return NULL;
-}
-
 static void parse(int argc, char **argv, options *o) {
     static const struct option longs[] = {
         {"workload", required_argument, NULL, 'w'},
@@ -221,7 +147,7 @@ static void parse(int argc, char **argv, options *o) {
         if (c == 'w')
             o->workload = optarg;
         else if (c == 'l')
-            o->level = find_level(optarg);
+            o->level = measured_find_level(optarg);
         else if (c == 's')
             o->subscribers = atoi(optarg);
         else if (c == 'n')
@@ -238,14 +164,14 @@ static void parse(int argc, char **argv, options *o) {
         }
     }
     if (o->subscribers < 0 || o->subscribers > MAX_SUBSCRIBERS || o->passes == 0)
-        die("arguments", "0 to 64 subscribers, at least one pass");
+        measured_die("arguments", "0 to 64 subscribers, at least one pass");
 }
 
 int main(int argc, char **argv) {
     options o = {.workload = "http",
                  .passes = 1,
                  .seed = 1,
-                 .level = &levels[2],
+                 .level = measured_find_level("track"),
                  .subscribers = 1,
                  .max_flows = 1u << 20};
     parse(argc, argv, &o);

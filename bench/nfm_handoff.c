@@ -220,12 +220,14 @@ static void send_records(const run *r) {
             nfm_deliver(&delivery, &set, &record, NULL);
         }
         nfm_delivery_publish(&delivery);
+        nfm_delivery_wake(&delivery, true);
         nfm_delivery_collect(&delivery);
         nfm_delivery_retire(&delivery);
     }
-    while (!nfm_delivery_is_idle(&delivery))
+    while (!nfm_delivery_is_idle(&delivery)) {
         nfm_delivery_collect(&delivery);
         nfm_delivery_retire(&delivery);
+    }
     nfm_delivery_fini(&delivery);
     nfm_ring_fini(&ring);
 }

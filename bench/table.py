@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench import rivals_python as python
+from bench import table_processes as apart
 from bench.measure import (
     Row,
     alternate,
@@ -104,7 +105,7 @@ def customise(n: int) -> Iterator[Row]:
 
 
 def fanout(n: int) -> Iterator[Row]:
-    """Each further subscriber of the same events, in one process."""
+    """Each further subscriber of the same events, in one process and in others."""
     counts = (1, 2, 4, 8, 16)
     arguments = {"workload": "http", "level": "packets", "passes": PASSES["http"]}
     found = alternate({str(k): partial(ours, subscribers=k, **arguments) for k in counts}, n)
@@ -114,6 +115,7 @@ def fanout(n: int) -> Iterator[Row]:
         pairs = zip(ns_per_packet(found[str(k)]), base, strict=True)
         each = [(cost - alone) / (k - 1) for cost, alone in pairs]
         yield row("fanout", str(k), each, "ns/event and subscriber")
+    yield from apart.fanout(n)
 
 
 def python_nfs(n: int) -> Iterator[Row]:
@@ -136,6 +138,7 @@ def python_nfs(n: int) -> Iterator[Row]:
         if name in other:
             factor = speedup(found["numpy"], other[name])
             yield row("python", "numpy", mpps(other[name]), f"Mevents/s of {name}", name, factor)
+    yield from apart.python(n)
 
 
 def memory(n: int) -> Iterator[Row]:
@@ -172,6 +175,9 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
     "customise": customise,
     "fanout": fanout,
     "handoff": handoff,
+    "consolidate": apart.consolidate,
+    "wake": apart.wake,
+    "attach": apart.attach,
     "python": python_nfs,
     "memory": memory,
 }

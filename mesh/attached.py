@@ -70,6 +70,15 @@ class AttachedRing:
         n = int(native().lib.nfm_ring_peek(self._ring, self._place, most))
         return self._place[0], n
 
+    @property
+    def pointer(self) -> Any:
+        """The `nfm_ring *`, valid as long as this object."""
+        return self._ring
+
+    def gap(self) -> int:
+        """Returns how many entries are missing at the next position; 0: an entry stands there."""
+        return int(native().lib.nfm_ring_gap(self._ring))
+
     def advance(self, n: int) -> None:
         """Passes entries: what they refer to may be reused."""
         native().lib.nfm_ring_advance(self._ring, n)

@@ -21,12 +21,13 @@ from mesh.columns import (
     enumeration,
     field_address,
 )
+from mesh.commands import Commands
 from mesh.errors import StateError, did_you_mean
 from mesh.event_types import Kind, Source
 from mesh.events import Catalogue
 from mesh.memory import Memory
 
-__all__ = ["EventBatch", "EventView"]
+__all__ = ["EventBatch", "EventView", "HeldBatch"]
 
 _BYTES_KINDS = (Kind.BYTES, Kind.STR)
 
@@ -43,6 +44,7 @@ class EventBatch:
 
     __slots__ = (
         "_columns",
+        "_commands",
         "_desc",
         "_keep",
         "_lists",
@@ -54,10 +56,16 @@ class EventBatch:
     )
 
     def __init__(
-        self, schema: Schema, memory: Memory, desc: Any, n: int, keep: object = None
+        self,
+        schema: Schema,
+        memory: Memory,
+        desc: Any,
+        n: int,
+        keep: object = None,
+        commands: Commands | None = None,
     ) -> None:
         self._schema, self._memory, self._desc, self._n = schema, memory, desc, n
-        self._keep = keep
+        self._keep, self._commands = keep, commands
         self._native: Any = None
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._lists: dict[str, list[Any]] = {}
@@ -187,6 +195,21 @@ class EventBatch:
         """Returns a field as text: addresses, states and reasons by their words, else str()."""
         return [value if isinstance(value, str) else str(value) for value in self._list(name)]
 
+    def hold(self, mask: npt.NDArray[np.bool_] | None = None) -> HeldBatch:
+        """Keeps the entries that `mask` marks (None: all) until they are released.
+
+        Their packets, fields and flow facts stay readable; the class says in `holds` how many
+        entries it may keep at once. They are released when the NF ends or begins again.
+
+        Raises:
+            CapacityError: more than the NF may hold.
+            StateError: published events: they are no entries of a ring.
+        """
+        if self._commands is None:
+            raise StateError("only events of the stack can be held; copy what others published")
+        part = self.where(np.ones(self._n, np.bool_) if mask is None else mask)
+        return HeldBatch(part, self._commands)
+
     @property
     def address(self) -> int:
         """Where this batch lies as an `nfm_batch`, for C code: valid until the handler returns."""
@@ -211,7 +234,7 @@ class EventBatch:
         rows = np.frombuffer(ffi.buffer(pointer, self._n * DESC.itemsize), DESC)
         chosen = np.ascontiguousarray(rows[mask])
         desc = ffi.from_buffer("nfm_desc[]", chosen)
-        return EventBatch(schema, self._memory, desc, len(chosen), (self, chosen))
+        return EventBatch(schema, self._memory, desc, len(chosen), (self, chosen), self._commands)
 
     def _view(self) -> type[EventView]:
         schema = self._schema
@@ -258,6 +281,36 @@ class EventBatch:
             places = (np.cumsum(mask) - 1).tolist()
             found = self._parts[event] = (self._select(mask, self._schema.of(event)), places)
         return found
+
+
+class HeldBatch(EventBatch):
+    """Entries that stay valid until `release`, or until the `with` block ends."""
+
+    __slots__ = ("_holds",)
+
+    def __init__(self, part: EventBatch, commands: Commands) -> None:
+        super().__init__(part._schema, part._memory, part._pointer(), part._n, part._keep, None)
+        rows = np.frombuffer(native().ffi.buffer(self._desc, self._n * DESC.itemsize), DESC)
+        self._holds: list[int] = []
+        self._commands = commands
+        try:
+            for record in rows["record"].tolist():
+                self._holds.append(commands.hold(record))
+        except BaseException:
+            self.release()
+            raise
+
+    def __enter__(self) -> HeldBatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Lets the entries go; a second time does nothing."""
+        self.close()
+        while self._holds and self._commands is not None:
+            self._commands.release(self._holds.pop())
 
 
 class EventView:

@@ -9,13 +9,15 @@ from mesh.errors import CapacityError
 from mesh.module import ModuleDescriptor
 from mesh.plan import Plan
 
-__all__ = ["check_capacity"]
+__all__ = ["SIZES", "check_capacity"]
 
 MAX_RINGS = 64
 MAX_SUBSCRIPTIONS = 256
 MAX_MODULES = 16
 """What one worker holds (NFM_MAX_RINGS, NFM_MAX_SUBS, NFM_MAX_MODULES)."""
 BURST = 32
+SIZES = ("n_records", "n_small", "n_large")
+"""What it looks at, by name in nfm_worker_config."""
 
 
 def check_capacity(
@@ -39,6 +41,14 @@ def check_capacity(
     _at_most("NFs with packets to hear", rings, MAX_RINGS)
     _at_most("native subscriptions", parts, MAX_SUBSCRIPTIONS)
     _at_most("stack modules", len(plan.modules), MAX_MODULES)
+    holds = sum(nf.holds for nf in plan.nfs)
+    for size, share in (("n_records", 4), ("n_small", 2), ("n_large", 2)):
+        if holds > sizes[size] // share > 0:
+            raise CapacityError(
+                f"NFs may hold {holds} entries together, worker.{size} {sizes[size]} leaves "
+                f"{sizes[size] // share} for that; lower `hold` of an NF, or raise "
+                f"worker.{size} to {_power_of_two(share * holds)}"
+            )
     reserve = sizes["n_records"] // 4
     for planned, module in zip(plan.modules, modules, strict=True):
         for limit, value in zip(module.limits, planned.limits, strict=True):

@@ -140,9 +140,10 @@ class Child:
             (words or how) if status == CANNOT_START else ": ".join(filter(None, (how, words)))
         )
         ran_s = now - self.started_at
-        self.had_begun = self.journal is not None and self.journal.life()[1] >= Phase.RUNNING
-        if self.journal is not None and self.role == "nf" and status not in (0, CANNOT_START):
-            self.crashes.record(self.journal.at_hand(), ran_s=ran_s, had_begun=self.had_begun)
+        self.had_begun = self.journal is None or self.journal.life()[1] >= Phase.RUNNING
+        if status != 0 and (status != CANNOT_START or self.role == "controller"):
+            work = self.journal.at_hand() if self.journal is not None else None
+            self.crashes.record(work, ran_s=ran_s, had_begun=self.had_begun)
         if self.is_unwanted or status == 0:
             self.state = "done"
         elif status == CANNOT_START and self.role != "controller":
@@ -156,6 +157,13 @@ class Child:
             self.restart_at = now + delay
         else:
             self.state = "failed"
+
+    def refused(self, why: str, now: float) -> None:
+        """Takes note that the system would not start its process."""
+        self.crashes.record(None, ran_s=0.0, had_begun=self.had_begun)
+        self.last_exit = why
+        self.state = "failed" if self.crashes.verdict else "waiting"
+        self.restart_at = now + self.backoff.delay(0.0)
 
     def check_life(self, patience: Patience, now: float, awake_since: float) -> None:
         """Kills its process when it hangs, and sees whether it runs by now.

@@ -19,7 +19,8 @@ from types import FrameType
 from typing import Any
 
 from mesh._ffi import check, native
-from mesh.capacity import check_capacity
+from mesh.capacity import SIZES, check_capacity
+from mesh.commands import Commands
 from mesh.errors import NFError, SpecError, StateError
 from mesh.module import ModuleInfo
 from mesh.native_nf import load
@@ -74,7 +75,7 @@ class Engine:
         self._filters = Filters(plan.catalogue)
         self._cleanups: list[Callable[[], None]] = []
         row = worker_config(config or {})
-        sizes = {"n_records": int(row.n_records)}
+        sizes = {name: int(getattr(row, name)) for name in SIZES}
         check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes)
         self._worker: NativeWorker | None = NativeWorker(row)
         self._interrupted = False
@@ -105,6 +106,8 @@ class Engine:
         while self._cleanups:
             self._cleanups.pop()()
         self._seats = []
+        if self._worker is not None:
+            self._worker.release_ports()
         self._worker = None
         self.port.close()
 
@@ -259,15 +262,19 @@ class Engine:
             is_native = not sub.method
             if sub.parts and is_native not in rings:
                 rings[is_native] = self._live().add_ring(RING_ENTRIES)
+                self._live().allow_holds(rings[is_native], planned.holds)
             for part in sub.parts:
-                ring = rings[is_native]
-                self._live().subscribe(ring, sub.handler, part, self._filters, sub.name)
+                ring, group = rings[is_native], (sub.group, sub.per_flow)
+                self._live().subscribe(ring, sub.handler, part, self._filters, group, sub.name)
             heard += [self._heard(sub, part) for part in sub.heard]
         if True in rings:
             self._attach_native(instance, planned, rings[True])
-        return Seat(
+        seat = Seat(
             planned, instance, self.plan.catalogue, rings.get(False), heard, self._max_failures
         )
+        relieve = self._live().take_commands
+        seat.connect({(0, is_native): Commands(rings[is_native], relieve) for is_native in rings})
+        return seat
 
     def _attach_native(self, instance: NF, planned: PlannedNF, ring: Any) -> None:
         ffi, lib = native()

@@ -23,6 +23,7 @@ MeshError
 from __future__ import annotations
 
 import difflib
+import errno
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,7 +48,19 @@ __all__ = [
     "UnraisedEvent",
     "did_you_mean",
     "place_of",
+    "system_text",
 ]
+
+
+_FILES = "raise the limit of open files (ulimit -n)"
+_REMEDIES = {
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EROFS: "name a folder that is not read-only",
+}
 
 
 class MeshError(Exception):
@@ -180,6 +193,17 @@ class NFError(MeshError):
         super().__init__(text)
         self.nf, self.event, self.cause = nf, event, cause
         self.__cause__ = cause
+
+
+def system_text(error: OSError) -> str:
+    """Says what the system refused, and how to mend it where that is known.
+
+    >>> system_text(OSError(errno.EMFILE, "Too many open files"))
+    'Too many open files; raise the limit of open files (ulimit -n)'
+    """
+    text = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{text}; {remedy}" if remedy else text
 
 
 def place_of(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from mesh.control import messages as m
 from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired, save_desired, with_files
 from mesh.control.wire import to_wire
-from mesh.errors import CapacityError
+from mesh.errors import CapacityError, system_text
 from mesh.ports import Port
 from mesh.registry import Registry
 from mesh.rundir import RunFolder, base_folder
@@ -98,4 +98,4 @@ def _save(folder: Path, desired: Desired) -> None:
     try:
         save_desired(folder, desired)
     except OSError as error:
-        raise CapacityError(f"{folder}: {error.strerror or error}") from error
+        raise CapacityError(f"{folder}: {system_text(error)}") from error

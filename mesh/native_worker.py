@@ -102,8 +102,12 @@ class NativeWorker:
         self.modules: dict[str, int] = {}
 
     def add_port(self, port: Port) -> None:
-        """Takes packets from `port`, which must outlive the worker."""
+        """Takes packets from `port`, which must stay open until `release_ports`."""
         check(native().lib.nfm_worker_add_port(self.pointer, port.pointer), port.source)
+
+    def release_ports(self) -> None:
+        """Ends the use of all ports, which give back what they hold. They may be closed then."""
+        native().lib.nfm_worker_release_ports(self.pointer)
 
     def reserve_module(self, info: ModuleInfo) -> None:
         """Gives flows room for a module's state, so that it may be added after the start."""
@@ -151,8 +155,25 @@ class NativeWorker:
         ring = lib.nfm_worker_add_shared_ring(self.pointer, fd, int(is_lossy), error)
         return check_pointer(ring, name, error)
 
+    def allow_holds(self, ring: Any, holds: int) -> None:
+        """Lets a receiver keep so many records past its ring's tail; 0 changes nothing.
+
+        Raises:
+            CapacityError: all receivers' holds leave too little of the pool.
+        """
+        if holds:
+            ffi, lib = native()
+            error = ffi.new("nfm_error *")
+            check(lib.nfm_worker_allow_holds(self.pointer, ring, holds, error), "", error)
+
     def subscribe(
-        self, ring: Any, handler: int, part: Part, filters: Filters, where: str = ""
+        self,
+        ring: Any,
+        handler: int,
+        part: Part,
+        filters: Filters,
+        group: tuple[int, bool] = (0, False),
+        where: str = "",
     ) -> int:
         """Subscribes a ring to part of a subscription; returns the native number.
 
@@ -161,6 +182,7 @@ class NativeWorker:
             handler: number in descriptors.
             part: what it hears.
             filters: must live as long as the subscription.
+            group: number of the NF's subscription, and whether it is per flow.
             where: the subscription's name for messages.
         """
         ffi, lib = native()
@@ -170,6 +192,7 @@ class NativeWorker:
         row.type_first, row.type_last = part.types or (1, 0)
         row.modules = sum(1 << self.modules[name] for name in part.modules)
         row.as_type = part.as_type
+        row.group, row.per_flow = group
         row.filter = filters.pointer(part.where, part.where_on)
         return check(lib.nfm_worker_subscribe(self.pointer, row), f"subscription {where}")
 
@@ -195,6 +218,10 @@ class NativeWorker:
     def finish(self) -> None:
         """Ends all flows now; run until NFM_RUN_EOF."""
         native().lib.nfm_worker_finish(self.pointer)
+
+    def take_commands(self) -> None:
+        """Takes what receivers of this process ask for; between two runs."""
+        native().lib.nfm_worker_take_commands(self.pointer)
 
     def statistics(self) -> Statistics:
         """Returns a snapshot."""

@@ -8,7 +8,7 @@ publishes = (PortScan,)
 def __init__(self, limit: int = 20) -> None:
 self.limit, self.seen = limit, Counter()
 
-@on("tcp.syn", where="not src net 10.0.0.0/8")
+@on("tcp.handshake.syn", where="not src net 10.0.0.0/8")
 def opened(self, batch: EventBatch) -> None:
 self.seen.update(batch.src_ip)
 """
@@ -21,11 +21,12 @@ import os
 import re
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, TypeVar
 
 from mesh.batch import EventBatch, EventView
+from mesh.commands import Flow, FlowControl
 from mesh.declare import Event
 from mesh.errors import StateError
 
@@ -47,6 +48,7 @@ class Subscription:
         handler: method of the NF; "" for the native function.
         stage: inline only: the packets' place in line.
         edits: inline only: the NF changes packets, so it is alone in its stage.
+        per_flow: hears nothing until the NF subscribes it on a flow (`NF.flow`).
     """
 
     events: tuple[str, ...]
@@ -56,6 +58,7 @@ class Subscription:
     handler: str = ""
     stage: int = 0
     edits: bool = False
+    per_flow: bool = False
 
     def __call__(self, method: _Handler) -> _Handler:
         """Marks `method` as the handler of this subscription."""
@@ -71,6 +74,7 @@ def on(
     name: str | None = None,
     stage: int = 0,
     edits: bool = False,
+    per_flow: bool = False,
 ) -> Subscription:
     """Subscribes a handler to events: a decorator, or an entry of `NF.subscribes`.
 
@@ -81,10 +85,11 @@ def on(
         name: the subscription's name in plans and messages; default is the handler's.
         stage: place of an inline NF, small numbers first.
         edits: the inline NF changes packets.
+        per_flow: nothing is heard until `self.flow(event.flow).subscribe("tcp.data")`.
     """
     if not events or not all(isinstance(event, str) for event in events):
-        raise TypeError('name the events: @on("tcp.syn")')
-    return Subscription(events, where, mode, name or "", "", stage, edits)
+        raise TypeError('name the events: @on("tcp.handshake.syn")')
+    return Subscription(events, where, mode, name or "", "", stage, edits, per_flow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +163,21 @@ class NF:
         publishes: event classes that `publish` may be given.
         subscribes: subscriptions of `handle`, or of the native function when `native` is set.
         native: C code that handles `subscribes`.
-        writes: options that name files which the NF opens with `Context.open`.
+    holds: ClassVar[int] = 0
+    writes: ClassVar[tuple[str, ...]] = ()
     """
 
     name: ClassVar[str] = "nf"
     publishes: ClassVar[tuple[type[Event], ...]] = ()
     subscribes: ClassVar[tuple[Subscription, ...]] = ()
     native: ClassVar[NativeCode | None] = None
+    holds: ClassVar[int] = 0
     writes: ClassVar[tuple[str, ...]] = ()
 
     log: logging.Logger
     native_handle: NativeHandle | None
     _published: list[tuple[Event, EventView | None]]
+    _flows: FlowControl | None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -182,6 +190,7 @@ class NF:
         self.log = logging.getLogger(f"nfmesh.nf.{cls.name}")
         self.native_handle = None
         self._published = []
+        self._flows = None
         return self
 
     def start(self, ctx: Context) -> None:
@@ -197,6 +206,9 @@ class NF:
     def poll(self) -> None:
         """Runs after every round of batches; an NF with native code takes its findings here."""
 
+    def lost(self, entries: int) -> None:
+        """Runs where a lossy ring had no room: so many entries are missing before what follows."""
+
     def checkpoint(self) -> Any:
         """Returns the NF's state as msgpack can write it, or None: nothing is kept.
 
@@ -211,6 +223,19 @@ class NF:
     def results(self) -> Mapping[str, Any] | None:
         """Returns what the command line prints at the end (JSON values), or None."""
         return None
+
+    def flow(self, flow: int) -> Flow:
+        """Returns a handle on a flow: `self.flow(event.flow).unsubscribe("tcp.data")`.
+
+        Args:
+            flow: id, as in events.
+
+        Raises:
+            StateError: the NF does not run yet.
+        """
+        if self._flows is None:
+            raise StateError(f"{self.name} has no flows before its first event")
+        return Flow(int(flow), self._flows)
 
     def publish(self, event: Event, about: EventView | None = None) -> None:
         """Publishes an event; its subscribers get it in the same run, after this handler.
@@ -295,7 +320,7 @@ def snake_case(name: str) -> str:
 
 def _named(sub: Subscription, handler: str) -> Subscription:
     name = sub.name or handler or "native"
-    return Subscription(sub.events, sub.where, sub.mode, name, handler, sub.stage, sub.edits)
+    return replace(sub, name=name, handler=handler)
 
 
 def _argument_docs(text: str) -> dict[str, str]:

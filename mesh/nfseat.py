@@ -12,6 +12,7 @@ from typing import Any
 from mesh._ffi import check, native
 from mesh.attached import attach_rings
 from mesh.columns import Schema
+from mesh.commands import Commands
 from mesh.control import messages as m
 from mesh.control.wire import LogPart, NFPart, catalogue_of, planned_nf
 from mesh.errors import NFError
@@ -81,9 +82,12 @@ class Station:
         rings = [(ring.ring, ring.objects) for ring in part.rings]
         names = [name for ring, objects in rings for name in (ring, *objects)]
         handles = client.fetch(list(dict.fromkeys(names)))
-        sources: list[Source] = [
-            RingSource(ring, worker) for worker, ring in enumerate(attach_rings(rings, handles))
-        ]
+        attached = attach_rings(rings, handles)
+        sources: list[Source] = [RingSource(ring, worker) for worker, ring in enumerate(attached)]
+        queues = [Commands(ring.pointer) for ring in attached]
+        self.seat.connect(
+            {(worker, native): q for worker, q in enumerate(queues) for native in (False, True)}
+        )
         if part.log is not None:
             self.log = _with(client, part.log, LogWriter)
             self._add_readers(client, part.readers)
@@ -232,8 +236,9 @@ def _native_call(process: Any, state: int, name: str) -> NativeProcess:
     ffi = native().ffi
     pointer = ffi.cast("void *", state)
 
-    def call(memory: Memory, desc: Any, n: int) -> None:
+    def call(memory: Memory, ring: Any, desc: Any, n: int) -> None:
         batch = ffi.new("nfm_batch *")
+        batch.ring = ring
         batch.mem, batch.desc, batch.n, batch.handler = memory.mem, desc, n, 0xFFFFFFFF
         check(process(pointer, batch), f"NF {name}")
 

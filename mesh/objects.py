@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mesh._ffi import check, native
-from mesh.errors import CapacityError
+from mesh.errors import CapacityError, NativeError, system_text
 from mesh.fdpass import Handle
 from mesh.native_worker import worker_config
 
@@ -75,7 +77,8 @@ class Objects:
             return found
         ffi, lib = native()
         info, error = ffi.new("nfm_object_info *"), ffi.new("nfm_error *")
-        check(lib.nfm_object_create(f"nfmesh:{name}".encode(), size, info, error), name, error)
+        with _remedied():
+            check(lib.nfm_object_create(f"nfmesh:{name}".encode(), size, info, error), name, error)
         return self._add(name, int(info.size), backing_word(info.backing), int(info.fd))
 
     def create_sparse(self, name: str, size: int) -> SharedObject:
@@ -86,8 +89,7 @@ class Objects:
         try:
             fd = os.memfd_create(f"nfmesh:{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
-            text = f"{name}: {error.strerror}; raise the limit of open files (ulimit -n)"
-            raise CapacityError(text) from error
+            raise CapacityError(f"{name}: {system_text(error)}") from error
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
@@ -100,7 +102,8 @@ class Objects:
         read_only = int(lib.nfm_object_read_only(fd, error))
         if read_only < 0:
             os.close(fd)
-            check(int(error.code) or int(lib.NFM_E_IO), name, error)
+            with _remedied():
+                check(int(error.code) or int(lib.NFM_E_IO), name, error)
         if self._owner is not None:
             os.fchown(fd, self._owner, -1)
         made = SharedObject(name, size, backing, fd, read_only)
@@ -156,6 +159,18 @@ class Objects:
             f"reserve some with: sysctl vm.nr_hugepages={-(-mib // 2)}"
         )
         return (text,)
+
+
+@contextmanager
+def _remedied() -> Iterator[None]:
+    """Says how to mend what the library could not have."""
+    try:
+        yield
+    except NativeError as error:
+        if os.strerror(errno.EMFILE) not in str(error):
+            raise
+        too_many = OSError(errno.EMFILE, str(error))
+        raise CapacityError(system_text(too_many)) from error
 
 
 def worker_object_names(worker: str) -> tuple[str, ...]:

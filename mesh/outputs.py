@@ -17,7 +17,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mesh.errors import SpecError
+from mesh.errors import SpecError, system_text
 from mesh.fdpass import Handle
 from mesh.nf import NF
 
@@ -52,7 +52,7 @@ def open_output(path: str) -> int:
         finally:
             os.close(folder)
     except OSError as error:
-        text = f"{error.strerror}; make the folder, or name another file or folder for output"
+        text = f"{system_text(error)}; make the folder, or name another file or folder for output"
         raise SpecError(path, text) from error
 
 

@@ -90,6 +90,7 @@ class PlannedSubscription:
         parts: native subscriptions.
         heard: published events that it hears.
         mode: "observe" or "inline"; stage and edits for the latter.
+        group: number among the NF's subscriptions; per_flow: on no flow until the NF says so.
     """
 
     name: str
@@ -102,6 +103,8 @@ class PlannedSubscription:
     mode: str
     stage: int
     edits: bool
+    group: int = 0
+    per_flow: bool = False
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -125,6 +128,7 @@ class PlannedNF:
     subscriptions: tuple[PlannedSubscription, ...]
     publishes: tuple[str, ...]
     domain: str
+    holds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

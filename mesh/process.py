@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mesh.errors import ProcessError
+from mesh.errors import ProcessError, system_text
 
 __all__ = ["CANNOT_START", "Identity", "Process", "exit_text", "resident_bytes"]
 
@@ -85,8 +85,7 @@ class Process:
             self.pid = self._popen.pid
             self.pidfd = os.pidfd_open(self.pid)
         except OSError as error:
-            text = f"cannot be started: {error.strerror or error}"
-            raise ProcessError(f"{text}{_remedy(error)}", name) from error
+            raise ProcessError(f"cannot be started: {system_text(error)}", name) from error
 
     def signal(self, number: int) -> None:
         """Sends a signal to it, and to nobody else if it is gone."""
@@ -147,16 +146,6 @@ def _running_on(cores: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _remedy(error: OSError) -> str:
-    import errno
-
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "; raise the limit of open files (ulimit -n)"
-    if error.errno == errno.EAGAIN:
-        return "; raise the limit of processes (ulimit -u)"
-    return ""
 
 
 def exit_text(status: int) -> str:

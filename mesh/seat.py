@@ -20,6 +20,7 @@ import numpy as np
 from mesh._ffi import native
 from mesh.batch import EventBatch
 from mesh.columns import DESC, Schema
+from mesh.commands import Commands, FlowControl, Group
 from mesh.errors import NFError
 from mesh.events import Catalogue
 from mesh.memory import Memory
@@ -37,8 +38,8 @@ _RAISED = (Exception, SystemExit, GeneratorExit)
 """What an NF may raise without ending the run of the others: all but KeyboardInterrupt."""
 
 
-NativeProcess: TypeAlias = Callable[[Memory, Any, int], None]
-"""Calls a native NF on `n` descriptors (`nfm_desc *`)."""
+NativeProcess: TypeAlias = Callable[[Memory, Any, Any, int], None]
+"""Calls a native NF on `n` descriptors (`nfm_desc *`) of a ring (`nfm_ring *`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class SeatCounts:
         handlers: entries by handler.
         published: by event name.
         failures: exceptions caught.
+        lost: entries that its lossy rings had no room for.
     """
 
     events: int
@@ -57,6 +59,7 @@ class SeatCounts:
     handlers: Mapping[str, int]
     published: Mapping[str, int]
     failures: int
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ class Seat:
         self._catalogue, self._heard, self._max_failures = catalogue, heard, max_failures
         self._handlers = _handlers(planned, instance, catalogue)
         self._natives = dict(natives or {})
-        self._failures = self._events = self._batches = 0
+        self._commands: Mapping[tuple[int, bool], Commands] = {}
+        self._failures = self._events = self._batches = self._lost = 0
         self._by_handler: Counter[str] = Counter()
         self._errors: list[NFError] = []
         self._published: Counter[str] = Counter()
@@ -143,6 +147,21 @@ class Seat:
             disabled=self.is_disabled,
         )
 
+    def connect(self, commands: Mapping[tuple[int, bool], Commands]) -> None:
+        """Gives the NF its way to the workers.
+
+        Args:
+            commands: (worker's id, whether of the native ring) → queue.
+        """
+        self._commands = commands
+        self.instance._flows = FlowControl(_groups(self.planned), commands)
+
+    def lose(self, entries: int, now_ns: Callable[[], int]) -> None:
+        """Tells the NF of a gap in a lossy ring."""
+        self._lost += entries
+        if not self.is_disabled:
+            self._guarded(lambda: self.instance.lost(entries), "lost", now_ns)
+
     def drain(self, memory: Memory, now_ns: Callable[[], int]) -> None:
         """Hands out what the ring holds, and passes it."""
         if self.ring is None:
@@ -155,10 +174,12 @@ class Seat:
             finally:
                 lib.nfm_ring_advance(self.ring, n)
 
-    def deliver(self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int]) -> None:
-        """Hands out a run of ring entries; the caller passes them afterwards."""
+    def deliver(
+        self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int], worker: int = 0
+    ) -> None:
+        """Hands out a run of a worker's ring entries; the caller passes them afterwards."""
         if not self.is_disabled:
-            self._run(memory, desc, n, now_ns)
+            self._run(memory, desc, n, now_ns, worker)
 
     def hear(self, blocks: Iterable[Block], now_ns: Callable[[], int]) -> None:
         """Hands out what NFs before it published in this round."""
@@ -182,18 +203,20 @@ class Seat:
             dict(self._by_handler),
             dict(self._published),
             self._failures,
+            self._lost,
         )
 
     def replan(self, planned: PlannedNF, catalogue: Catalogue, heard: Sequence[Heard]) -> None:
         """Goes on with other subscriptions: what is delivered from now on was meant for them."""
         self.planned, self._catalogue, self._heard = planned, catalogue, heard
         self._handlers = _handlers(planned, self.instance, catalogue)
+        self.connect(self._commands)
 
     def resume(self, counts: SeatCounts) -> None:
         """Goes on counting where another seat of the same NF stopped."""
         self._events, self._batches = counts.events, counts.batches
         self._by_handler, self._published = Counter(counts.handlers), Counter(counts.published)
-        self._failures = counts.failures
+        self._failures, self._lost = counts.failures, counts.lost
 
     def fail(self, label: str, error: BaseException) -> None:
         """Counts an exception of the NF that was caught outside of its handlers."""
@@ -207,10 +230,13 @@ class Seat:
         self._rows = []
         return block
 
-    def _run(self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int]) -> None:
+    def _run(
+        self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int], worker: int
+    ) -> None:
+        commands = self._commands.get((worker, False))
         if len(self._handlers) == 1 and not self._natives:
             [(number, (schema, method, label))] = self._handlers.items()
-            self._call(method, label, EventBatch(schema, memory, desc, n), now_ns)
+            self._call(method, label, EventBatch(schema, memory, desc, n, None, commands), now_ns)
             return
         ffi = native().ffi
         rows = np.frombuffer(ffi.buffer(desc, n * DESC.itemsize), DESC)
@@ -219,13 +245,14 @@ class Seat:
             chosen = rows[numbers == number]
             if len(chosen):
                 pointer = ffi.from_buffer("nfm_desc[]", chosen)
-                batch = EventBatch(schema, memory, pointer, len(chosen), chosen)
+                batch = EventBatch(schema, memory, pointer, len(chosen), chosen, commands)
                 self._call(method, label, batch, now_ns)
         for number, process in self._natives.items():
             chosen = rows[numbers == number]
             if len(chosen):
                 pointer = ffi.from_buffer("nfm_desc[]", chosen)
-                call = functools.partial(process, memory, pointer, len(chosen))
+                ring = self._commands[worker, True].ring
+                call = functools.partial(process, memory, ring, pointer, len(chosen))
                 self._guarded(call, "native", now_ns)
 
     def _call(
@@ -271,6 +298,10 @@ def _mapping(results: Any) -> Mapping[str, Any] | None:
     if results is not None and not isinstance(results, Mapping):
         raise TypeError(f"results() returns a mapping or None, not {type(results).__name__}")
     return results
+
+
+def _groups(planned: PlannedNF) -> list[Group]:
+    return [Group(s.group, s.name, s.events, not s.method) for s in planned.subscriptions]
 
 
 _Handlers = dict[int, tuple[Schema, Callable[[EventBatch], None], str]]

@@ -61,7 +61,7 @@ class RingSource:
     def __init__(self, ring: AttachedRing, worker: int) -> None:
         self.ring, self.name, self.number = ring, ring.name, worker
         self._desc: Any = None
-        self._now_ns = 0
+        self._now_ns = self._gap = 0
 
     @property
     def position(self) -> int:
@@ -74,15 +74,19 @@ class RingSource:
         return self._now_ns
 
     def take(self, most: int = _ALL) -> int:
-        """Looks at what stands side by side in the ring."""
+        """Looks at what stands side by side in the ring; a gap is a run of its own."""
         self._desc, n = self.ring.peek(most)
-        return n
+        self._gap = self.ring.gap() if n == 0 else 0
+        return n if self._gap == 0 else 1
 
     def hand(self, seat: Seat, n: int, now_ns: Callable[[], int]) -> None:
         """Hands out entries."""
+        if self._gap:
+            seat.lose(self._gap, now_ns)
+            return
         memory = self.ring.memory
         self._now_ns = int(memory.mem.records[self._desc[n - 1].record].ts_ns)
-        seat.deliver(memory, self._desc, n, now_ns)
+        seat.deliver(memory, self._desc, n, now_ns, self.number)
 
     def passed(self, n: int) -> None:
         """Advances the ring."""

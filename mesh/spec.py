@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mesh.errors import NFMissing, SpecError, did_you_mean
+from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
 from mesh.options import nf_config
 from mesh.plan import Plan
 from mesh.registry import Registry
@@ -90,6 +90,9 @@ class NFSpec(_Model):
     restart: Annotated[
         Literal["always", "on-failure", "never"], Field(description="when its process ends")
     ] = "on-failure"
+    hold: Annotated[
+        int | None, Field(ge=0, le=4096, description="entries that it may keep at once")
+    ] = None
     ring: Annotated[
         int | None, Field(ge=64, le=1 << 20, description="entries of its ring, a power of two")
     ] = None
@@ -199,7 +202,7 @@ def load(path: Path) -> Spec:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SpecError(str(path), error.strerror or str(error)) from error
+        raise SpecError(str(path), system_text(error)) from error
     if len(raw) > MAX_BYTES:
         raise SpecError(str(path), f"longer than {MAX_BYTES} bytes: not a spec")
     try:
@@ -290,6 +293,7 @@ def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
         mode=entry.mode,
         stage=entry.stage,
         domain=entry.domain,
+        holds=entry.hold,
         path=path,
     )
 

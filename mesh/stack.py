@@ -100,6 +100,7 @@ class Stack:
 
     def close(self) -> None:
         """Closes ports and descriptors; the shared memory stays the supervisor's."""
+        self.worker.release_ports()
         for port in self.ports:
             port.close()
         for fd in self._fds:
@@ -118,8 +119,9 @@ class Stack:
         if changes.subscribe:
             self._filters.append(Filters(catalogue_of(self.part.types)))
         for ring, row in changes.subscribe:
+            group = (row.group, row.per_flow)
             self._numbers[row.id] = self.worker.subscribe(
-                self._rings[ring], row.handler, _part(row), self._filters[-1], row.id
+                self._rings[ring], row.handler, _part(row), self._filters[-1], group, row.id
             )
         for name in changes.remove_rings:
             ring = self._rings.pop(name)
@@ -153,6 +155,7 @@ class Stack:
         handle = self._client.fetch([receiver.ring])[receiver.ring]
         try:
             ring = self.worker.add_shared_ring(receiver.ring, handle.fd, is_lossy=receiver.lossy)
+            self.worker.allow_holds(ring, receiver.holds)
         finally:
             os.close(handle.fd)
         self._rings[receiver.ring] = ring

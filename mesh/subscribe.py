@@ -75,8 +75,8 @@ class Subscriber:
         if len(methods) > MAX_HANDLERS:
             raise CapacityError(f"NF {use.name!r} has more than {MAX_HANDLERS} handlers")
         subs = tuple(
-            self._subscription(use, sub, methods.index(sub.handler))
-            for sub in own
+            self._subscription(use, sub, methods.index(sub.handler), group)
+            for group, sub in enumerate(own)
             if use.overrides.get(sub.name, SubscriptionOverride()).events != ()
         )
         return PlannedNF(
@@ -87,9 +87,12 @@ class Subscriber:
             subscriptions=subs,
             publishes=tuple(event.event_name for event in use.cls.publishes),
             domain=use.domain,
+            holds=use.cls.holds if use.holds is None else use.holds,
         )
 
-    def _subscription(self, use: NFUse, sub: Subscription, handler: int) -> PlannedSubscription:
+    def _subscription(
+        self, use: NFUse, sub: Subscription, handler: int, group: int
+    ) -> PlannedSubscription:
         change = use.overrides.get(sub.name, SubscriptionOverride())
         place = f"{use.path}.subscriptions.{sub.name}" if use.path else ""
         events = sub.events if change.events is None else change.events
@@ -104,6 +107,9 @@ class Subscriber:
         if heard and not sub.handler:
             text = f"native code cannot hear {heard[0].names[0]!r}, which an NF publishes"
             raise PlanError(text, nf=use.name, subscription=sub.name, path=use.path)
+        if heard and sub.per_flow:
+            text = f"{heard[0].names[0]!r} is published by an NF: only stack events are per flow"
+            raise PlanError(text, nf=use.name, subscription=sub.name, path=use.path)
         return PlannedSubscription(
             name=sub.name,
             handler=handler,
@@ -115,6 +121,8 @@ class Subscriber:
             mode=use.mode or sub.mode,
             stage=sub.stage if use.stage is None else use.stage,
             edits=sub.edits,
+            group=group,
+            per_flow=sub.per_flow,
         )
 
     def _check_event(self, event: str, use: NFUse, sub: Subscription, path: str) -> None:

@@ -19,11 +19,13 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgpack
+import zmq
 
 from mesh._ffi import native
 from mesh.child import Child, Patience
@@ -35,7 +37,7 @@ from mesh.control.stats import HostStats, ObjectStats
 from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest, allocate
 from mesh.drainer import Drainer
-from mesh.errors import MeshError, ProcessError
+from mesh.errors import MeshError, ProcessError, system_text
 from mesh.fdpass import DescriptorService, Handle, make_token
 from mesh.host_objects import create_objects, grants_of, journal_name
 from mesh.journal import Journal
@@ -125,11 +127,6 @@ class Supervisor:
         self.objects, self.outputs = Objects(users.owner), Outputs()
         self.children: dict[str, Child] = {}
         self.notices: list[str] = list(folder.notices)
-        try:
-            self.service = DescriptorService(folder.path / "fd.sock", users.group)
-        except OSError as error:
-            text = f"{folder.path}/fd.sock: {error.strerror or error}"
-            raise ProcessError(text) from error
         if users.notice:
             self.notices.append(users.notice)
         self._part, self._first = HostPart((), (), {}), first
@@ -140,14 +137,28 @@ class Supervisor:
         self._ticked_at = self._awake_since = 0.0
         self._signals = 0
         self._problem = ""
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self.service.fileno(), selectors.EVENT_READ, self.service.serve)
         self._key = make_token()
-        self._was_private = keep_private(True)
         self._users = 0
-        self._control = self._connect()
-        self._mail = Mailbox(self._control)
-        self._selector.register(self._mail.fd, selectors.EVENT_READ, self._read_mail)
+        try:
+            self._open()
+        except (OSError, zmq.ZMQError) as error:
+            text = system_text(OSError(error.errno, error.strerror))
+            raise ProcessError(f"{folder.path}: {text}") from error
+        self._was_private = keep_private(True)
+
+    def _open(self) -> None:
+        """Makes the sockets, all or none."""
+        with ExitStack() as made:
+            self._selector = made.enter_context(selectors.DefaultSelector())
+            self.service = DescriptorService(
+                self.folder.path / "fd.sock", self.settings.users.group
+            )
+            made.callback(self.service.close)
+            self._selector.register(self.service.fileno(), selectors.EVENT_READ, self.service.serve)
+            self._control = made.enter_context(self._connect())
+            self._mail = Mailbox(self._control)
+            self._selector.register(self._mail.fd, selectors.EVENT_READ, self._read_mail)
+            made.pop_all()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -320,10 +331,11 @@ class Supervisor:
                 self._late = message
                 return
             self._change(part)
-        except MeshError as error:
-            self._control.send(m.Failed(where="host", text=str(error), fatal=is_first))
+        except (MeshError, OSError) as error:
+            text = system_text(error) if isinstance(error, OSError) else str(error)
+            self._control.send(m.Failed(where="host", text=text, fatal=is_first))
             if is_first:
-                self._problem = str(error)
+                self._problem = text
                 self._kill()
             return
         self._part = part
@@ -417,10 +429,8 @@ class Supervisor:
         try:
             child.start(self.folder.path)
         except ProcessError as error:
-            child.state, child.last_exit = "waiting", error.text
-            now = time.monotonic()
-            child.restart_at = now + child.backoff.delay(0.0)
-            self.notices.append(str(error))
+            child.refused(error.text, time.monotonic())
+            self._lost(child)
             return
         process = child.process
         if process is not None:
@@ -444,8 +454,15 @@ class Supervisor:
         child.ended(status, time.monotonic())
         if child.state == "done":
             return
+        self._lost(child)
+
+    def _lost(self, child: Child) -> None:
+        """Says that a child has no process, and sees that nobody waits for one given up."""
         _LOG.warning("%s: %s", child.name, child.last_exit)
         is_final = child.state == "failed"
+        if child.part is None and is_final:
+            self._problem = f"{child.name}: {child.last_exit}"
+            self._kill()
         if child.part is not None:
             name, where = child.name, "exit" if child.had_begun else "start"
             failed = m.Failed(where=where, text=child.last_exit, fatal=is_final, name=name)

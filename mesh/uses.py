@@ -34,6 +34,7 @@ class NFUse:
         mode: "inline" or "observe" for all subscriptions, or None.
         stage: of all inline subscriptions, or None.
         domain: NFs of one domain share memory.
+        holds: entries that it may keep at once; None: what its class says.
         path: place in the spec for messages, such as `nfs[2]`.
     """
 
@@ -46,6 +47,7 @@ class NFUse:
     mode: str | None = None
     stage: int | None = None
     domain: str = "default"
+    holds: int | None = None
     path: str = ""
 
 

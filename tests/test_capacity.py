@@ -13,7 +13,7 @@ from mesh.errors import CapacityError
 from mesh.module import ModuleInfo
 from mesh.testing import conversation, replay_frames
 
-SIZES = {"n_records": 65536}
+SIZES = {"n_records": 65536, "n_small": 16384, "n_large": 256}
 
 
 class Bytes(NF):

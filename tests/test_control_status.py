@@ -99,10 +99,13 @@ def test_status_says_all_that_is_known():
     play.tell("worker-0", m.Heartbeat(stats=WorkerStats(statistics={"packets": 3}, rings=[ring])))
     play.tell("finder", m.Heartbeat(stats=NFStats(events=4, handlers={"ended": 4})))
     process = ProcessStats(name="finder", role="nf", pid=7, state="running", restarts=2)
-    play.tell("supervisor", m.Heartbeat(stats=HostStats(processes=[process], notices=["few"])))
+    own = ProcessStats(name="controller", role="controller", pid=8, state="starting")
+    host = HostStats(processes=[process, own], notices=["few"])
+    play.tell("supervisor", m.Heartbeat(stats=host))
     found = status(play.mesh, play.now + 10)
     rows = {row["name"]: row for row in found["processes"]}
     assert rows["finder"]["restarts"] == 2
+    assert rows["controller"]["state"] == "running"
     assert rows["finder"]["state"] == "silent"
     assert found["workers"]["worker-0"]["statistics"] == {"packets": 3}
     assert (found["rings"][0]["depth"], found["rings"][0]["nf"]) == (5, "finder")

@@ -11,7 +11,12 @@ import pytest
 from mesh_rig import Rig, rig, wait_for
 
 HOSTILE = """
-import ctypes, fcntl, mmap
+import ctypes, fcntl, mmap, sys
+
+def lazy_imports():
+    import sqlite3, wave, email.mime.audio, xml.sax.saxutils, numpy.polynomial.hermite
+    import importlib.metadata
+    assert "http_log" in importlib.metadata.entry_points(group="mesh.nfs").names
 
 long = ctypes.c_long
 
@@ -73,6 +78,11 @@ class Hostile(NF):
                 lambda: [os.open(f"/proc/{os.getppid()}/fd/{n}", os.O_RDONLY) for n in (1, 2, 3)]
             ),
             "become_root": tried(lambda: os.setuid(0)) if os.getuid() else "PermissionError",
+            "imported": tried(lazy_imports),
+            "walk_home": tried(lambda: os.listdir("/root")),
+            "write_code": tried(
+                lambda: [open(f"{p}/x.py", "w") for p in sys.path if os.path.isdir(p)]
+            ),
             "open_descriptors": [path for n in range(256) if (path := link(n))],
         }
 
@@ -133,11 +143,19 @@ def test_an_nf_has_no_capability_and_gains_none(found):
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: NFs of another user")
 def test_an_nf_is_a_user_of_its_own_in_no_group_but_its_own(mesh, found):
     users = mesh.settings.users
-    if users.first is None:
-        assert any("without capabilities" in text for text in mesh.supervisor.stats().notices)
-        pytest.skip("other users cannot read this installation")
     assert found["uid"] == users.first
     assert set(found["groups"]) <= {users.group}
+    assert not mesh.supervisor.settings.users.notice
+
+
+def test_an_nf_can_still_import_what_is_installed(found):
+    assert found["imported"] == "done"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: NFs of another user")
+def test_but_it_walks_nowhere_else(found):
+    assert found["walk_home"] in ("PermissionError", "FileNotFoundError")
+    assert found["write_code"] == "PermissionError"
 
 
 def test_an_nf_has_only_its_own_descriptors(found):

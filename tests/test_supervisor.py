@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from mesh_rig import Rig, few_descriptors_left, is_alive, rig, wait_for
 
-from mesh.child import Patience
+from mesh.child import Child, Patience
 from mesh.cores import CoreRequest, allocate
-from mesh.errors import CapacityError, NativeError, ProcessError, SpecError
+from mesh.errors import CapacityError, ProcessError, SpecError
 from mesh.journal import Journal, Phase, Work
 from mesh.objects import Objects
+from mesh.process import CANNOT_START, Identity
 from mesh.restart import Backoff, CrashMemory, wants_restart
 from mesh.rundir import RunFolder, running
 from mesh.runner import replay
@@ -416,6 +417,25 @@ def test_crashes_at_no_entry_are_counted_as_long_as_none_ran_well():
     assert memory.verdict == "given up after 10 crashes in a row"
 
 
+@pytest.mark.parametrize("status", [1, -9, CANNOT_START])
+def test_a_controller_that_dies_ten_times_in_a_row_is_given_up(status):
+    child = Child("controller", "controller", Identity())
+    for n in range(10):
+        assert child.state == "waiting"
+        child.started_at = float(n)
+        child.ended(status, n + 0.5)
+    assert child.state == "failed"
+    assert child.last_exit.startswith("given up after 10 crashes in a row: ")
+
+
+def test_a_child_that_the_system_will_not_start_is_given_up():
+    child = Child("slow", "nf", Identity())
+    for n in range(3):
+        assert child.state == "waiting"
+        child.refused("cannot be started: Too many open files", float(n))
+    assert child.state == "failed"
+
+
 # ---- the journal --------------------------------------------------------------------------------
 
 
@@ -504,7 +524,7 @@ def test_a_step_down_from_huge_pages_is_said():
 
 def test_too_few_descriptors_is_an_error_with_its_remedy():
     objects = Objects()
-    with few_descriptors_left(1), pytest.raises(NativeError, match="Too many open files"):
+    with few_descriptors_left(1), pytest.raises(CapacityError, match=r"Too many .* \(ulimit -n\)"):
         objects.create_sparse("ckpt/a", 4096)
     with few_descriptors_left(0), pytest.raises(CapacityError, match="ulimit -n"):
         objects.create_sparse("ckpt/b", 4096)

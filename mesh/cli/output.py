@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from mesh import report
-from mesh.errors import MeshError, NFError
+from mesh.errors import MeshError, NFError, system_text
 
 __all__ = [
     "AsJson",
@@ -62,7 +62,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, NFError) and isinstance(error.cause, MeshError | OSError):
         return explain(error.cause)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        text = system_text(error)
+        return f"{error.filename}: {text}" if error.filename else text
     return str(error)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mesh.capacity import MAX_RINGS, check_capacity
+from mesh.capacity import MAX_RINGS, SIZES, check_capacity
 from mesh.control.desired import RESERVED, Desired
 from mesh.control.parts import RING_ENTRIES, Layout, Leaving, Parts, Placement, make_parts
 from mesh.control.wire import PortPart
@@ -62,7 +62,8 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     names = [entry.name or "" for entry in spec.nfs]
     joined = {name: desired.joined.get(name, desired.revision) for name in names}
     config = {**spec.worker, "verify_checksums": int(spec.checksums == "verify")}
-    sizes = {"n_records": int(worker_config(config).n_records)}
+    row = worker_config(config)
+    sizes = {name: int(getattr(row, name)) for name in SIZES}
     check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes)
     layout = Layout(
         ports=tuple(PortPart("pcap", port.pcap) for port in spec.ports),

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from mesh.errors import NFMissing, SpecError, did_you_mean
+from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
 from mesh.spec import NFSpec, Spec, SubscriptionSpec, parse
 
 __all__ = [
@@ -103,7 +103,7 @@ def load_desired(folder: Path) -> Desired:
     try:
         found = TypeAdapter(_File).validate_json(path.read_bytes())
     except OSError as error:
-        raise SpecError(str(path), error.strerror or str(error)) from error
+        raise SpecError(str(path), system_text(error)) from error
     except ValidationError as error:
         raise SpecError(str(path), error.errors()[0]["msg"]) from error
     return Desired(**{each.name: getattr(found, each.name) for each in fields(found)})

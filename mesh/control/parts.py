@@ -153,6 +153,8 @@ def native_subscriptions(planned: PlannedNF) -> tuple[NativeSubscription, ...]:
                     where=part.where,
                     where_on=part.where_on,
                     as_type=part.as_type,
+                    group=sub.group,
+                    per_flow=sub.per_flow,
                 )
             )
     return tuple(found)
@@ -160,7 +162,7 @@ def native_subscriptions(planned: PlannedNF) -> tuple[NativeSubscription, ...]:
 
 def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPart:
     receivers = [
-        _receiver(nf.name, layout.placements[nf.name], layout, native_subscriptions(nf))
+        _receiver(nf.name, layout.placements[nf.name], layout, native_subscriptions(nf), nf.holds)
         for nf in plan.nfs
     ]
     receivers += [
@@ -196,10 +198,14 @@ def _hosted(module: str, layout: Layout) -> HostedPart:
 
 
 def _receiver(
-    name: str, place: Placement, layout: Layout, subscriptions: tuple[NativeSubscription, ...]
+    name: str,
+    place: Placement,
+    layout: Layout,
+    subscriptions: tuple[NativeSubscription, ...],
+    holds: int = 0,
 ) -> Receiver:
     lossy = layout.mode == "live" if place.delivery is None else place.delivery == "lossy"
-    return Receiver(name, _ring(name), place.ring_entries, lossy, subscriptions)
+    return Receiver(name, _ring(name), place.ring_entries, lossy, subscriptions, holds)
 
 
 def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> NFPart:
@@ -262,6 +268,7 @@ def _handler(sub: PlannedSubscription) -> HandlerPart:
         mode=sub.mode,
         stage=sub.stage,
         edits=sub.edits,
+        group=sub.group,
     )
 
 

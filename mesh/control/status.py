@@ -77,6 +77,8 @@ def _processes(mesh: Mesh, now: float) -> list[dict[str, Any]]:
         row["seen_ago_s"] = round(max(0.0, now - process.seen_at), 3)
         if process.is_silent(now):
             row["state"] = "silent"
+    if "controller" in rows:
+        rows["controller"]["state"] = "running"  # it is the one that answers
     for name, failed in mesh.failures.items():
         rows.setdefault(name, {"name": name})["failed"] = f"{failed.where}: {failed.text}"
     return list(rows.values())

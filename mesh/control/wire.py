@@ -145,6 +145,7 @@ class NativeSubscription:
         modules: names of the application modules that raise them.
         where: the filter, or None; where_on: event types whose shared fields it may name.
         as_type: id of the user event that this is delivered as; 0 as is.
+        group: of the NF's subscription; per_flow: on no flow until the NF says so.
     """
 
     id: Text
@@ -156,6 +157,8 @@ class NativeSubscription:
     where: Text | None = None
     where_on: tuple[Text, ...] = ()
     as_type: _U32 = 0
+    group: Annotated[int, Field(ge=0, lt=256)] = 0
+    per_flow: bool = False
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -168,6 +171,7 @@ class Receiver:
         entries: of the ring, a power of two.
         lossy: count what does not fit, instead of waiting.
         subscriptions: none while the NF is leaving: it finishes what is in its ring.
+        holds: records that it may keep past its ring's tail.
     """
 
     nf: Text
@@ -175,6 +179,7 @@ class Receiver:
     entries: _U32
     lossy: bool
     subscriptions: tuple[NativeSubscription, ...]
+    holds: _U32 = 0
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -241,6 +246,7 @@ class HandlerPart:
     mode: Text = "observe"
     stage: _U32 = 0
     edits: bool = False
+    group: Annotated[int, Field(ge=0, lt=256)] = 0
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -488,4 +494,5 @@ def _planned(part: HandlerPart) -> PlannedSubscription:
         mode=part.mode,
         stage=part.stage,
         edits=part.edits,
+        group=part.group,
     )

@@ -16,6 +16,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -59,12 +60,6 @@ static inline const char *enter_namespace(void) {
     return NULL;
 }
 
-/* Makes the pair anew, both ends up. */
-static inline void make_pair(void) {
-    (void)shell("ip link del va 2>/dev/null");
-    CHECK(shell("ip link add va type veth peer name vb && ip link set va up && ip link set vb up"));
-}
-
 /* A packet socket with a virtio_net_hdr before each frame. */
 static inline int peer_open(const char *interface) {
     int one = 1, fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -85,6 +80,30 @@ static inline bool peer_send(int fd, const struct virtio_net_hdr *vnet, const ui
     return writev(fd, parts, 2) == (ssize_t)(sizeof(none) + len);
 }
 
+static inline int64_t clock_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Makes the pair anew; both ends are up and the kernel has noticed. */
+static inline void make_pair(void) {
+    (void)shell("ip link del va 2>/dev/null");
+    CHECK(shell("ip link add va type veth peer name vb && ip link set va up && ip link set vb up"));
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    int64_t end = clock_ms() + PATIENCE_MS;
+    for (int running = 0; running < 2 && clock_ms() < end; usleep(1000)) {
+        running = 0;
+        for (int i = 0; i < 2; i++) {
+            struct ifreq request = {.ifr_name = "va"};
+            request.ifr_name[1] = (char)('a' + i);
+            if (ioctl(fd, SIOCGIFFLAGS, &request) == 0)
+                running += (request.ifr_flags & IFF_RUNNING) != 0;
+        }
+    }
+    close(fd);
+}
+
 /* Receives one frame, waiting for it. Returns its length, 0 when none came. */
 static inline uint32_t peer_receive(int fd, struct virtio_net_hdr *vnet, uint8_t *frame,
                                     uint32_t room) {
@@ -94,12 +113,6 @@ static inline uint32_t peer_receive(int fd, struct virtio_net_hdr *vnet, uint8_t
         return 0;
     ssize_t got = readv(fd, parts, 2);
     return got > (ssize_t)sizeof(*vnet) ? (uint32_t)got - (uint32_t)sizeof(*vnet) : 0;
-}
-
-static inline int64_t clock_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Turns of a worker's loop until |n| frames are there; returns how many came. */

@@ -333,6 +333,7 @@ static void check_awake(world *w) {
 static void publish(world *w) {
     model_publish(w);
     nfm_delivery_publish(&w->delivery);
+    nfm_delivery_wake(&w->delivery, true);
     for (uint32_t i = 0; i < RINGS; i++) {
         model_ring *r = &w->ring[i];
         if (r->worker == NULL || r->quarantined)

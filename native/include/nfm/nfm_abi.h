@@ -385,7 +385,7 @@ typedef struct nfm_dpdk_config {
 } nfm_dpdk_config;
 
 enum nfm_copy {
-    NFM_COPY_AUTO = 0,   /* only where the device hands its buffers on to others */
+    NFM_COPY_AUTO = 0,   /* copies only where the device cannot work on slots */
     NFM_COPY_ALWAYS = 1, /* frames are copied out of and into the device's own memory */
     NFM_COPY_NEVER = 2   /* the device reads and writes slots; afxdp: the driver's zero-copy */
 };
@@ -404,35 +404,107 @@ typedef struct nfm_afxdp_config {
 
 nfm_port *nfm_port_afxdp_open(const nfm_afxdp_config *config, nfm_error *err);
 
+/* A sink: what is sent is written to a capture of the given format (see the writer), with its event
+ * time. Once a write fails the link is down and stays it; nfm_port_warning says why. */
+nfm_port *nfm_port_record_open(const char *path, int format, uint32_t link_type, nfm_error *err);
+/* Writes what is buffered. NFM_E_IO: a frame that was sent may not be in the file. */
+int nfm_port_record_flush(nfm_port *port);
+
+/* Ports around a port. Each owns |inner| from the moment that it was made (not when NULL comes
+ * back), frees it with itself, and has its link and counters; what it does itself is counted apart. */
+
+/* Frames come at the pace at which they were recorded. */
+typedef struct nfm_replay_config {
+    double speed;     /* 1: as recorded; 10: ten times faster; 0: as fast as it goes */
+    uint32_t wait_us; /* how long rx may sleep until the next frame is due; 0: it returns at once */
+    uint8_t live;     /* 1: frames get the time at which they come, as from an interface; 0: event
+                         time is that of the recording */
+} nfm_replay_config;
+
+nfm_port *nfm_port_replay_new(nfm_port *inner, const nfm_replay_config *config, nfm_error *err);
+
+enum nfm_direction { NFM_DIR_RX = 1, NFM_DIR_TX = 2, NFM_DIR_BOTH = 3 };
+
+/* A link that is not what it should be. Shares are 0..1 of the frames, drawn by |seed|: the same
+ * frames in the same order meet the same fate. */
+typedef struct nfm_impair_config {
+    uint64_t seed;
+    double drop, duplicate, corrupt; /* corrupt: one bit is turned */
+    double reorder;         /* the frame lets |reorder_gap| others pass, or |reorder_ns| */
+    double delay;           /* the frame waits |delay_ns| and up to |jitter_ns| more */
+    uint64_t delay_ns, jitter_ns, reorder_ns; /* reorder_ns 0: 10 ms */
+    uint64_t rate_bps;      /* of the link, bits per second; 0: no limit */
+    uint32_t reorder_gap;   /* 0: 1 */
+    uint32_t queue;         /* frames kept at most per direction; 0: 1024; what comes more is lost */
+    uint32_t direction;     /* enum nfm_direction; 0: both */
+} nfm_impair_config;
+
+typedef struct nfm_impair_stats {
+    uint64_t seen, dropped, duplicated, reordered, delayed, corrupted;
+    uint64_t overflow; /* lost: the queue was full */
+    uint64_t no_slot;  /* duplicated or corrupted not, since there was no slot for the copy */
+    uint64_t kept;     /* now */
+} nfm_impair_stats;
+
+nfm_port *nfm_port_impair_new(nfm_port *inner, const nfm_impair_config *config, nfm_error *err);
+/* direction: NFM_DIR_RX or NFM_DIR_TX. NFM_E_INVAL: no such port or direction. */
+int nfm_port_impair_stats(const nfm_port *port, uint32_t direction, nfm_impair_stats *out);
+
+/* What passes a port, in a pcapng file. A thread writes it; whatever happens to the file, the port
+ * goes on. Begin and end belong to the worker's thread, between two nfm_worker_run. */
+typedef struct nfm_filter nfm_filter;
+typedef struct nfm_tee_config {
+    const char *path;
+    const nfm_filter *filter; /* of packets, not of what the flow did before; NULL: all. Borrowed */
+    uint64_t max_frames;      /* recording ends then; 0: no limit */
+    uint64_t max_bytes;       /* of frames */
+    uint32_t snaplen;         /* 0: whole frames */
+    uint32_t direction;       /* enum nfm_direction; 0: both */
+    uint32_t buffer;          /* bytes between port and file, a power of two; 0: 4 MiB */
+    uint32_t link_type;       /* LINKTYPE_ of the port's frames; others are not recorded */
+} nfm_tee_config;
+
+typedef struct nfm_tee_stats {
+    uint64_t seen, recorded, bytes;
+    uint64_t not_matched; /* by the filter, or of another link type */
+    uint64_t lost;    /* the file was slower than the link */
+    uint64_t written; /* in the file, as far as the thread knows */
+    uint32_t recording; /* 1: on; 0: not begun, ended, a limit reached, or the file failed */
+    uint32_t failed;    /* 1: the file could not be written; nfm_port_tee_stop says why */
+} nfm_tee_stats;
+
+nfm_port *nfm_port_tee_new(nfm_port *inner, nfm_error *err); /* records nothing yet */
+int nfm_port_tee_start(nfm_port *port, const nfm_tee_config *config, nfm_error *err);
+/* Ends the recording: all that was recorded is in the file, or err says why not. */
+int nfm_port_tee_stop(nfm_port *port, nfm_error *err);
+int nfm_port_tee_stats(const nfm_port *port, nfm_tee_stats *out);
+
 /* A live interface through packet sockets (Linux); frames are Ethernet, or plain IP where the
  * interface has no link header. GSO frames and frames without checksum pass whole. */
 typedef struct nfm_afpacket_config {
-    uint32_t size;         /* sizeof(nfm_afpacket_config), set by nfm_afpacket_config_init */
-    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two: 64..65536 */
-    uint32_t tx_frames;    /* in the transmit ring, likewise */
+    const char *interface;
+    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two; 0: 8192 */
+    uint32_t tx_frames;    /* in the transmit ring, likewise; 0: 512 */
     uint32_t block_ms;     /* 0: each frame is seen at once; else frames come in blocks, when full or
                               after so long: less work per frame, for observers; rx_frames >= 1024 */
     uint32_t fanout_group; /* 1..65535: packets are spread over all ports of this group on the
                               interface, both directions of a flow alike; 0: this port sees all */
     uint8_t promiscuous;   /* 1: frames for other MAC addresses, too */
     uint8_t qdisc_bypass;  /* 1: short frames go past the interface's queueing discipline */
-    uint8_t reserved[2];
-    const char *interface; /* borrowed while opening */
 } nfm_afpacket_config;
-void nfm_afpacket_config_init(nfm_afpacket_config *config);
+
 nfm_port *nfm_port_afpacket_open(const nfm_afpacket_config *config, nfm_error *err);
 
 /* An Ethernet interface of this kernel whose other end is the port. */
 typedef struct nfm_tap_config {
-    uint32_t size;        /* sizeof(nfm_tap_config), set by nfm_tap_config_init */
-    uint32_t mtu;         /* 0: as it is */
-    uint8_t up;           /* 1: takes the interface up */
-    uint8_t persist;      /* 1: it outlives the port */
-    uint8_t offload;      /* 1: the kernel may hand over GSO frames and frames without checksum */
-    uint8_t multi_queue;  /* 1: several ports may open it, the kernel spreads flows over them */
-    const char *interface; /* made if there is none of this name; borrowed while opening */
+    const char *interface; /* made if there is none of this name; tap%d: the kernel counts */
+    uint32_t mtu;          /* 0: as it is */
+    uint8_t up;            /* 1: takes the interface up */
+    uint8_t persist;       /* 1: it outlives the port */
+    uint8_t offload;       /* 1: the kernel may hand over GSO frames and frames without checksum */
+    uint8_t multi_queue;   /* 1: several ports may open it, the kernel spreads flows over them */
 } nfm_tap_config;
-void nfm_tap_config_init(nfm_tap_config *config);
+
 nfm_port *nfm_port_tap_open(const nfm_tap_config *config, nfm_error *err);
 
 void nfm_port_stats_get(const nfm_port *port, nfm_port_stats *out);
@@ -443,8 +515,17 @@ void nfm_port_free(nfm_port *port);
 typedef struct nfm_pcap_writer nfm_pcap_writer;
 nfm_pcap_writer *nfm_pcap_writer_open(const char *path, int format, uint32_t link_type,
                                       uint32_t snaplen, nfm_error *err);
+typedef struct nfm_captured_frame {
+    const uint8_t *data;
+    uint32_t len, wire_len;
+    int64_t ts_ns;
+    uint32_t way; /* NFM_DIR_RX, NFM_DIR_TX or 0 */
+} nfm_captured_frame;
 int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_t len,
                           uint32_t wire_len, int64_t ts_ns);
+/* The same with the way the frame went (NFM_DIR_RX, NFM_DIR_TX; 0: not known), which pcapng keeps. */
+int nfm_pcap_writer_write_way(nfm_pcap_writer *writer, const nfm_captured_frame *frame);
+int nfm_pcap_writer_flush(nfm_pcap_writer *writer); /* what is buffered is in the file */
 int nfm_pcap_writer_close(nfm_pcap_writer *writer, nfm_error *err); /* flushes, frees */
 
 /* ---- stack modules ------------------------------------------------------------------------ */
@@ -484,8 +565,6 @@ const nfm_module *nfm_module_load(const char *path, const char *symbol, nfm_erro
 int nfm_module_describe(const nfm_module *module, nfm_module_info *out);
 
 /* ---- filters ------------------------------------------------------------------------------ */
-
-typedef struct nfm_filter nfm_filter;
 
 enum nfm_filter_op_kind {
     NFM_OP_AND = 1, NFM_OP_OR, NFM_OP_NOT, /* pop operands, push result */
@@ -795,6 +874,9 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
 void nfm_worker_free(nfm_worker *worker);
 int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
+/* Ends the use of all ports: each stops and gives back the slots that it holds; the worker receives
+ * nothing more. nfm_worker_free does it, too: who frees ports before the worker does it himself. */
+void nfm_worker_release_ports(nfm_worker *worker);
 /* Before start: every flow gets room for the state of |module|, so that a tracking or stream module
  * of this size may be added while the worker runs. It costs memory per flow, and nothing per packet. */
 int nfm_worker_reserve_module(nfm_worker *worker, const nfm_module *module, nfm_error *err);
@@ -828,6 +910,8 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_
 /* Lets a receiver hold up to |holds| records past its tail; before its first entry. All receivers'
  * holds must leave three quarters of the records and half of the slots of each size. */
 int nfm_worker_allow_holds(nfm_worker *worker, nfm_ring *ring, uint32_t holds, nfm_error *err);
+/* Takes what receivers have asked for, as nfm_worker_run does; not from within it. */
+void nfm_worker_take_commands(nfm_worker *worker);
 /* Ends a receiver: no entry of it holds memory any longer. Its subscriptions must be gone. */
 int nfm_worker_remove_ring(nfm_worker *worker, nfm_ring *ring);
 /* Says on all shared rings that nothing follows: waiting receivers see NFM_RING_ENDED. */

@@ -2,7 +2,6 @@
 /* The receiver's side of a ring that another process writes: attaching, waiting. */
 #include <errno.h>
 #include <linux/futex.h>
-#include <linux/membarrier.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +11,7 @@
 
 #include "base/ring.h"
 
-enum { SPINS_PER_LOOK = 64, UNFENCED_NAP_NS = 1000000 };
+enum { SPINS_PER_LOOK = 64 };
 
 static const char *wrong_with(const nfm_ring *ring) {
     const nfm_ring_shared *shared = ring->shared;
@@ -142,21 +141,12 @@ static bool has_ended(const nfm_ring *ring) {
            !has_entry(ring);
 }
 
-/* Orders the store of asleep before the next look at head, in the worker as well. False when the
- * kernel refuses: a wake-up may be missed. */
-static bool fence_both(const nfm_ring *ring) {
-    atomic_thread_fence(memory_order_seq_cst);
-    return atomic_load_explicit(&ring->shared->expedited, memory_order_relaxed) == 0 ||
-           syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
-}
-
 /* One sleep of at most |ns| (-1: for ever); see "Sleeping" in ring.h. */
 static void doze(nfm_ring *ring, int64_t ns) {
     nfm_ring_shared *shared = ring->shared;
     uint32_t seq = atomic_load_explicit(&shared->wake_seq, memory_order_acquire);
     atomic_store_explicit(&shared->asleep, seq + 1, memory_order_relaxed);
-    if (!fence_both(ring) && (ns < 0 || ns > UNFENCED_NAP_NS))
-        ns = UNFENCED_NAP_NS;
+    atomic_thread_fence(memory_order_seq_cst);
     if (!has_entry(ring) && !has_ended(ring)) {
         struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
         syscall(SYS_futex, &shared->wake_seq, FUTEX_WAIT, seq, ns < 0 ? NULL : &t, NULL, 0);

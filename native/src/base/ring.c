@@ -2,7 +2,6 @@
 #include "base/ring.h"
 
 #include <linux/futex.h>
-#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -76,11 +75,6 @@ static uint32_t entries_of_size(size_t size) {
     return entries;
 }
 
-/* Lets other processes put a fence into this one: whether the kernel does that. */
-static bool allow_expedited(void) {
-    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
-}
-
 int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
     memset(ring, 0, sizeof(*ring));
     int rc = nfm_region_adopt(&ring->region, fd, nfm_ring_shared_size(64), true, err);
@@ -90,10 +84,6 @@ int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
     uint32_t entries = entries_of_size(ring->region.size);
     uint64_t head = atomic_load(&shared->head), tail = atomic_load(&shared->tail);
     bool fresh = shared->magic != NFM_RING_MAGIC || shared->entries != entries;
-    ring->expedited = allow_expedited();
-    if (fresh) /* a receiver that attached before goes by what was said then */
-        atomic_store(&shared->expedited, ring->expedited);
-    ring->expedited &= atomic_load(&shared->expedited) == 1;
     if (fresh || head - tail > entries) { /* new, or spoilt by its receiver: nothing to keep */
         head = fresh ? 0 : tail;
         atomic_store(&shared->head, head);
@@ -174,9 +164,9 @@ void nfm_ring_take_tail(nfm_ring *ring, uint64_t tail) {
     set_limit(ring);
 }
 
-bool nfm_ring_flush(nfm_ring *ring) {
+void nfm_ring_flush(nfm_ring *ring) {
     if (ring->quarantined)
-        return false;
+        return;
     if (ring->spilled > 0) {
         uint64_t end = ring->tail_seen + ring->mask + 1;
         for (uint64_t at = nfm_ring_in(ring); ring->spilled > 0 && at < end; at++) {
@@ -185,11 +175,8 @@ bool nfm_ring_flush(nfm_ring *ring) {
         }
         set_limit(ring);
     }
-    bool moved =
-        atomic_load_explicit(&ring->shared->head, memory_order_relaxed) != nfm_ring_in(ring);
     atomic_store_explicit(&ring->shared->gaps, ring->gaps, memory_order_relaxed);
     nfm_ring_publish(ring);
-    return moved;
 }
 
 int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds) {
@@ -222,10 +209,8 @@ void nfm_ring_suppress(nfm_ring *ring, uint64_t n) {
 }
 
 void nfm_ring_wake(nfm_ring *ring) {
-    if (ring->expedited)
-        atomic_signal_fence(memory_order_seq_cst);
-    else
-        atomic_thread_fence(memory_order_seq_cst);
+    ring->look_at = ring->head + (ring->mask + 1) / 4;
+    atomic_thread_fence(memory_order_seq_cst);
     uint32_t seq = atomic_load_explicit(&ring->shared->wake_seq, memory_order_relaxed);
     if (atomic_load_explicit(&ring->shared->asleep, memory_order_relaxed) != seq + 1)
         return;
@@ -237,7 +222,7 @@ void nfm_ring_wake(nfm_ring *ring) {
 void nfm_ring_end(nfm_ring *ring) {
     if (ring->missing > 0 && !ring->quarantined && room(ring) > 0) {
         put_gap(ring);
-        (void)nfm_ring_flush(ring);
+        nfm_ring_flush(ring);
     }
     atomic_store_explicit(&ring->shared->ended, 1, memory_order_release);
     nfm_ring_wake(ring);

@@ -10,18 +10,11 @@
  * the worker polls no port.
  *
  * Sleeping. A receiver that finds nothing writes asleep = wake_seq + 1, fences, looks once more and
- * waits on the futex wake_seq. The worker publishes, fences, reads asleep; if it names the current
- * wake_seq, it counts that up and wakes. Each word has one writer, and one of the two always sees
- * the other's store (ring.pml is this handshake for a model checker). A fence per burst would cost
- * the worker a quarter of its rate, so where the kernel allows it the receiver fences for both:
- * with membarrier(2) before it sleeps, on rings that say "expedited".
- *
- * Commands go the other way, by a queue of the same kind (NF: cmd_head, worker: cmd_tail): what the
- * NF keeps past its tail (holds), and on which flows it wants to hear what. A command written
- * before a tail is taken before what that tail releases.
- *
- * Gaps. A lossy ring that had no room pushes, before the next entry that fits, one entry that says
- * how many are missing there.
+ * waits on the futex wake_seq. The worker publishes and some time later fences and reads asleep; if
+ * it names the current wake_seq, it counts that up and wakes. Each word has one writer, and one of
+ * the two always sees the other's store (ring.pml is this handshake for a model checker). Looking
+ * costs the worker a fence, waking costs both sides microseconds: under load it looks once in many
+ * bursts, or when a quarter of the ring has come together since it looked last.
  *
  * Distrust. The receiver can write all of the shared part. The worker reads only tail, asleep,
  * cmd_head and commands from it; a tail outside (seen, published] quarantines the ring: it gets
@@ -46,12 +39,11 @@ typedef struct nfm_ring_shared {
     _Atomic uint64_t cmd_tail;           /* worker: commands taken */
     _Atomic uint32_t wake_seq;           /* worker; the futex */
     _Atomic uint32_t ended;              /* worker: nothing follows */
-    _Atomic uint32_t expedited;          /* worker: it does not fence, who sleeps must */
     alignas(64) _Atomic uint64_t tail;   /* NF */
     _Atomic uint64_t cmd_head;           /* NF: commands written */
     _Atomic uint64_t gaps_seen;          /* NF: gap entries passed, ever */
-    alignas(64) _Atomic uint32_t asleep; /* NF: wake_seq + 1 that it waits on, 0 awake; read once
-                                          * per burst, hardly written: a line of its own */
+    alignas(64) _Atomic uint32_t asleep; /* NF: wake_seq + 1 that it waits on, 0 awake; hardly
+                                          * written: a line of its own */
     nfm_command command[NFM_COMMANDS];
     uint32_t held[NFM_MAX_HOLDS]; /* worker, for the next one: by hold, record + 1; 0 free */
     nfm_desc desc[];
@@ -74,6 +66,7 @@ struct nfm_ring {
     uint64_t dropped;   /* lossy ring full, or spill full */
     uint64_t bad_tails; /* tail moved back or past head */
     uint64_t wakeups;
+    uint64_t look_at;  /* position of head from which on it is worth looking for a sleeper */
     uint64_t suppress; /* entries that were pushed before the worker began again */
     uint64_t missing;  /* lossy: entries dropped since the last one that fitted */
     uint64_t gaps;
@@ -83,7 +76,6 @@ struct nfm_ring {
     bool quarantined;
     bool is_shared;  /* another process receives */
     bool adopted;    /* entries of an earlier worker were in it */
-    bool expedited;  /* the receiver fences for this process */
     nfm_desc *spill; /* circular, n_spill entries, NULL for lossy rings */
     uint32_t n_spill;
     /* receiver's side */
@@ -106,9 +98,8 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy);
 void nfm_ring_fini(nfm_ring *ring);
 /* Slow path of nfm_ring_push: spills or drops. Returns whether the entry will be delivered. */
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what);
-/* Moves spilled entries into the ring as far as they fit, and publishes head. Returns whether that
- * made entries visible: then the receiver may have to be woken. */
-bool nfm_ring_flush(nfm_ring *ring);
+/* Moves spilled entries into the ring as far as they fit, and publishes head. */
+void nfm_ring_flush(nfm_ring *ring);
 /* Lays the worker's side over a shared object; goes on behind the entries that are in it. */
 int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err);
 /* The next |n| pushes are entries that an earlier worker pushed: they are counted only. */
@@ -119,7 +110,7 @@ int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds);
 bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out);
 /* Receiver's side: goes on where the last receiver stopped, without its holds. */
 int nfm_ring_begin_receiver(nfm_ring *ring);
-/* Wakes the receiver if it sleeps. After nfm_ring_flush, once per burst. */
+/* Wakes the receiver if it sleeps; some time after nfm_ring_flush, see "Sleeping". */
 void nfm_ring_wake(nfm_ring *ring);
 /* Says that nothing follows, and wakes. */
 void nfm_ring_end(nfm_ring *ring);

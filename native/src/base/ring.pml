@@ -11,8 +11,7 @@
  * worker never has more than K entries open; nobody sleeps for ever on an entry that was published,
  * and everything is passed and released (spin's search for invalid end states).
  *
- * tools/model.sh runs it, as it is and EXPEDITED (the receiver fences for both), and with each of the
- * BREAK_... below, which must make it fail.
+ * tools/model.sh runs it as it is, and with each of the BREAK_... below, which must make it fail.
  */
 #define K 2 /* entries of the ring, and records */
 #define N 4 /* entries in all */
@@ -69,7 +68,7 @@ end:
 
 /* nfm_ring_push, nfm_ring_flush, nfm_ring_wake, nfm_ring_collect in any order that makes sense. */
 active proctype worker() {
-    byte pushed, published, seen, seq, r, now;
+    byte pushed, published, looked, seen, seq, r, now;
     byte entry_of[K]; /* at position % K: the record that the entry names */
     bool used[K];
 
@@ -90,7 +89,9 @@ active proctype worker() {
     :: published != pushed ->
         worker_stores ! HEAD, 0, pushed;
         published = pushed;
-#if !defined(BREAK_WORKER_FENCE) && !defined(EXPEDITED)
+    :: looked != published -> /* at once, or after further bursts */
+        looked = published;
+#ifndef BREAK_WORKER_FENCE
         fence(worker_stores);
 #endif
         if
@@ -111,7 +112,7 @@ active proctype worker() {
         :: seen < now -> used[entry_of[seen % K]] = false; seen++
         :: else -> break
         od
-    :: seen == N -> break
+    :: seen == N && looked == published -> break
     od
 }
 
@@ -121,9 +122,6 @@ inline doze() {
     receiver_stores ! ASLEEP, 0, seq + 1;
 #ifndef BREAK_RECEIVER_FENCE
     fence(receiver_stores);
-#endif
-#ifdef EXPEDITED
-    fence(worker_stores); /* membarrier(2) interrupts the worker's core */
 #endif
     if
 #ifndef BREAK_SECOND_LOOK

@@ -83,7 +83,7 @@ static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
     w->core_counters[NFM_CC_COMMAND_BAD] += !good;
 }
 
-void nfm__commands_take(nfm_worker *w) {
+void nfm_worker_take_commands(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         nfm_ring *ring = w->rings[i];
         nfm_command command;

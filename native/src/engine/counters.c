@@ -42,7 +42,7 @@ static void add_delivery(const nfm_worker *w, nfm_counter_list *list) {
     add(list, "delivery.ring_full", dropped);
     add(list, "delivery.bad_tail", bad_tails);
     add(list, "delivery.native_errors", errors);
-    add(list, "subscription.sets", w->subs.n_sets);
+    add(list, "subscription.sets", w->subs.n_sets - (w->started ? 1 : 0)); /* not the outdated */
     add(list, "subscription.set_table_full", w->subs.overflows);
 }
 

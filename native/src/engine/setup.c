@@ -104,6 +104,7 @@ nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err) {
 void nfm_worker_free(nfm_worker *w) {
     if (w == NULL)
         return;
+    nfm_worker_release_ports(w);
     nfm_graph_fini(&w->graph);
     nfm__hosts_free(w);
     nfm_delivery_fini(&w->delivery);
@@ -115,6 +116,13 @@ void nfm_worker_free(nfm_worker *w) {
     free(w->limbo);
     free(w->burst);
     free(w);
+}
+
+void nfm_worker_release_ports(nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_ports; i++)
+        if (w->ports[i]->ops->detach != NULL)
+            w->ports[i]->ops->detach(w->ports[i], &w->pool);
+    w->n_ports = 0;
 }
 
 int nfm_worker_add_port(nfm_worker *w, nfm_port *port) {

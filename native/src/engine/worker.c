@@ -7,6 +7,7 @@
 
 enum {
     NATIVE_BATCH = 256, /* entries that make calling a native NF worth it */
+    WAKE_BURSTS = 64,   /* full ones between two wake-ups of a sleeping receiver */
     WAIT_SPINS = 200,
     WAIT_LOOKS = 220,
     WAIT_NAP_NS = 50000,
@@ -157,13 +158,18 @@ static bool finish_some(nfm_worker *w) {
     return true;
 }
 
-static void settle(nfm_worker *w, uint64_t native_at_least) {
+/* Publishes what was delivered, and takes from receivers what they have passed. A wake-up costs
+ * both sides some microseconds, so while bursts are full (the port has more) sleepers are woken now
+ * and then, otherwise |at_once|. */
+static void settle(nfm_worker *w, bool at_once) {
     if (w->hosts != NULL)
         nfm__hosts_settle(w);
     nfm_delivery_publish(&w->delivery);
-    serve_native(w, native_at_least);
+    w->full_bursts = at_once ? 0 : (w->full_bursts + 1) % WAKE_BURSTS;
+    nfm_delivery_wake(&w->delivery, w->full_bursts == 0);
+    serve_native(w, at_once ? 1 : NATIVE_BATCH);
     nfm_delivery_collect(&w->delivery);
-    nfm__commands_take(w);
+    nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
     nfm__flow_recycle(w);
 }
@@ -174,7 +180,7 @@ static int run_end(nfm_worker *w) {
         nfm__hosts_tick(w, INT64_MAX);
     for (;;) {
         bool all = finish_some(w);
-        settle(w, 1);
+        settle(w, true);
         if (all)
             break;
         if (must_drain(w))
@@ -201,19 +207,19 @@ static void wait_for_receivers(nfm_worker *w) {
             struct timespec nap = {.tv_nsec = WAIT_NAP_NS};
             nanosleep(&nap, NULL);
         }
-        settle(w, 1);
+        settle(w, true);
     }
 }
 
 int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
     if (!w->started)
         return NFM_E_STATE;
-    settle(w, 1);
+    settle(w, true);
     wait_for_receivers(w);
     uint64_t left = max_packets;
     while (!w->finishing) {
         if (left == 0 || must_drain(w))
-            settle(w, 1); /* native receivers may be all it takes */
+            settle(w, true); /* native receivers may be all it takes */
         if (must_drain(w))
             wait_for_receivers(w);
         if (must_drain(w))
@@ -226,12 +232,12 @@ int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
             break;
         }
         if (n == 0) { /* no slot, or a live port is quiet */
-            settle(w, 1);
+            settle(w, true);
             return anything_pending(w) ? NFM_RUN_DRAIN : NFM_RUN_BUDGET;
         }
         left -= (uint32_t)n;
         process_burst(w, (uint32_t)n);
-        settle(w, NATIVE_BATCH);
+        settle(w, n < NFM_BURST);
     }
     return run_end(w);
 }

@@ -61,6 +61,7 @@ struct nfm_worker {
     int port_error; /* first failure of a port, reported by run */
 
     bool started, finishing, time_known;
+    uint32_t full_bursts;  /* since receivers that sleep were woken */
     uint32_t finish_index; /* flows below are closed */
     int64_t now_ns, next_tick_ns;
     int64_t idle_ns[8], update_ns;
@@ -168,8 +169,6 @@ void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *
 
 /* ---- commands.c: what receivers ask for ---- */
 
-/* Takes all commands that are there. Between bursts, between collecting and releasing. */
-void nfm__commands_take(nfm_worker *w);
 uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index);
 void nfm__flow_forget_choice(nfm_worker *w, uint32_t index);
 

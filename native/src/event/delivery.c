@@ -181,9 +181,7 @@ void nfm_delivery_publish(nfm_delivery *d) {
         nfm_ring *ring = d->rings[i];
         if (ring == NULL)
             continue;
-        bool moved = nfm_ring_flush(ring); /* by spilled entries alone, perhaps */
-        if (ring->is_shared && (moved || d->inflight_head != begin))
-            nfm_ring_wake(ring);
+        nfm_ring_flush(ring);
     }
     if (d->inflight_head == begin || d->epoch_open - d->epoch_retired == NFM_EPOCHS)
         return; /* nothing new, or no epoch free: the next burst's records share this epoch */
@@ -202,6 +200,16 @@ void nfm__record_free(nfm_delivery *d, uint32_t id) {
     if (record->kind == NFM_REC_APP)
         nfm_fields_put(d, record->app.fields, record->app.fields_len);
     d->free[d->n_free++] = id;
+}
+
+void nfm_delivery_wake(nfm_delivery *d, bool all) {
+    for (uint32_t i = 0; i < d->n_rings; i++) {
+        nfm_ring *ring = d->rings[i];
+        if (ring == NULL || !ring->is_shared)
+            continue;
+        if (all ? nfm_ring_used(ring) > 0 : ring->head >= ring->look_at)
+            nfm_ring_wake(ring);
+    }
 }
 
 static void release_record(nfm_delivery *d, uint32_t id) {

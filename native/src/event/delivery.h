@@ -93,6 +93,9 @@ void nfm_delivery_forget(nfm_delivery *d, uint32_t ring);
 
 /* Closes the epoch of a burst and publishes the rings. */
 void nfm_delivery_publish(nfm_delivery *d);
+/* Wakes receivers in other processes that sleep though entries are published for them: all of them,
+ * or those whose ring is filling up. */
+void nfm_delivery_wake(nfm_delivery *d, bool all);
 /* Reads tails, and takes the commands that were written before them out of the way of what they
  * release: nfm_delivery_retire comes after those. */
 void nfm_delivery_collect(nfm_delivery *d);

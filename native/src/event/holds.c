@@ -81,6 +81,7 @@ int nfm_delivery_adopt(nfm_delivery *d) {
             d->free[d->n_free++] = i;
     nfm_pool_rebuild(d->pool);
     nfm_delivery_publish(d);
+    nfm_delivery_wake(d, true);
     return NFM_OK;
 }
 

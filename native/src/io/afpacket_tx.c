@@ -207,7 +207,7 @@ int nfm_afp_tx(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n)
     nfm_port_afpacket *self = (nfm_port_afpacket *)port;
     uint32_t done = 0;
     int result = 1;
-    if (!self->link.up)
+    if (!self->link.enabled)
         return NFM_E_IO;
     while (done < n && result > 0) {
         const nfm_tx *tx = &frames[done];

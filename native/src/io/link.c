@@ -61,9 +61,16 @@ static bool read_state(nfm_link *link) {
     struct ifreq flags = request_of(link->actual), mtu = flags;
     if (!ask(link, SIOCGIFFLAGS, &flags) || !ask(link, SIOCGIFMTU, &mtu))
         return false;
-    link->up = (flags.ifr_flags & IFF_UP) != 0 && (flags.ifr_flags & IFF_RUNNING) != 0;
+    link->enabled = (flags.ifr_flags & IFF_UP) != 0;
+    link->up = link->enabled && (flags.ifr_flags & IFF_RUNNING) != 0;
     link->mtu = mtu.ifr_mtu > 0 ? (uint32_t)mtu.ifr_mtu : 0;
     return true;
+}
+
+static void lost(nfm_link *link) {
+    link->index = 0;
+    link->enabled = false;
+    link->up = false;
 }
 
 /*
@@ -72,8 +79,7 @@ static bool read_state(nfm_link *link) {
  */
 int nfm_link_find(nfm_link *link, nfm_error *err) {
     struct ifreq index = request_of(link->name), hardware = index;
-    link->index = 0;
-    link->up = false;
+    lost(link);
     memcpy(link->actual, link->name, sizeof(link->actual));
     if (!ask(link, SIOCGIFINDEX, &index) || !ask(link, SIOCGIFHWADDR, &hardware) ||
         !read_state(link))
@@ -99,12 +105,11 @@ int nfm_link_look(nfm_link *link) {
         there = read_state(link);
     }
     if (!there) {
-        link->index = 0;
-        link->up = false;
+        lost(link);
         return NFM_LINK_GONE;
     }
-    bool same = link->up == before.up && link->mtu == before.mtu &&
-                strncmp(link->actual, before.actual, IFNAMSIZ) == 0;
+    bool same = link->up == before.up && link->enabled == before.enabled &&
+                link->mtu == before.mtu && strncmp(link->actual, before.actual, IFNAMSIZ) == 0;
     return same ? NFM_LINK_SAME : NFM_LINK_CHANGED;
 }
 

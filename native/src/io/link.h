@@ -17,7 +17,8 @@ typedef struct nfm_link {
     int index;             /* 0: there is no such interface now */
     char name[IFNAMSIZ];   /* configured: an interface is found again by it */
     char actual[IFNAMSIZ]; /* what it is called now */
-    bool up;               /* administratively, and the carrier is there */
+    bool enabled;          /* administratively up: it may be sent on */
+    bool up;               /* enabled and, as the kernel learned some time ago, with a carrier */
     uint32_t mtu;
     uint32_t hardware; /* ARPHRD_* */
     int64_t next_look_ns;

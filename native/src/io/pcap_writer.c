@@ -154,38 +154,65 @@ static void put_pcap(nfm_pcap_writer *writer, uint32_t len, uint32_t wire_len, i
     put(writer, record, sizeof(record));
 }
 
-static void put_pcapng(nfm_pcap_writer *writer, uint32_t len, uint32_t wire_len, int64_t ts_ns) {
-    uint32_t total = 32 + ((len + 3) & ~3u);
-    const uint32_t block[7] = {6,   total,   0, (uint32_t)((uint64_t)ts_ns >> 32), (uint32_t)ts_ns,
-                               len, wire_len};
+/* An enhanced packet block; its flags option says which way the frame went. */
+static void put_pcapng(nfm_pcap_writer *writer, const nfm_captured_frame *frame, uint32_t len) {
+    static const uint8_t zero[4];
+    const uint16_t flags_option[2] = {2, 4};
+    const uint32_t way[2] = {frame->way == NFM_DIR_RX ? 1 : 2, 0}; /* and the end of the options */
+    uint32_t padding = (4 - len % 4) % 4;
+    uint32_t total = 32 + len + padding + (frame->way != 0 ? 12 : 0);
+    const uint32_t block[7] = {
+        6,   total,          0, (uint32_t)((uint64_t)frame->ts_ns >> 32), (uint32_t)frame->ts_ns,
+        len, frame->wire_len};
     put(writer, block, sizeof(block));
+    put(writer, frame->data, len);
+    put(writer, zero, padding);
+    if (frame->way != 0) {
+        put(writer, flags_option, sizeof(flags_option));
+        put(writer, way, sizeof(way));
+    }
+    put(writer, &total, sizeof(total));
 }
 
 /*
- * nfm_pcap_writer_write appends one frame of |len| bytes, |wire_len| on the wire (at least |len|),
- * captured at |ts_ns|, which is clamped to what the reader knows.
+ * nfm_pcap_writer_write_way appends one frame of |frame->len| bytes, |wire_len| on the wire (at
+ * least len), captured at |ts_ns|, which is clamped to what the reader knows. |way| is kept by
+ * pcapng only.
  * Returns NFM_OK, or NFM_E_IO once a write has failed; nfm_pcap_writer_close has the reason.
+ */
+int nfm_pcap_writer_write_way(nfm_pcap_writer *writer, const nfm_captured_frame *frame) {
+    nfm_captured_frame f = *frame;
+    uint32_t len = f.len < writer->snaplen ? f.len : writer->snaplen;
+    if (f.wire_len < f.len)
+        f.wire_len = f.len;
+    /* Seconds of NFM_TIME_MAX overflow the 32 bits of pcap: its own end is earlier. */
+    int64_t last = writer->format == FORMAT_PCAPNG ? NFM_TIME_MAX : UINT32_MAX * NS_PER_S;
+    f.ts_ns = f.ts_ns < 0 ? 0 : (f.ts_ns > last ? last : f.ts_ns);
+    if (writer->format == FORMAT_PCAPNG) {
+        put_pcapng(writer, &f, len);
+    } else {
+        put_pcap(writer, len, f.wire_len, f.ts_ns);
+        put(writer, f.data, len);
+    }
+    return writer->failed == 0 ? NFM_OK : NFM_E_IO;
+}
+
+/*
+ * nfm_pcap_writer_write is nfm_pcap_writer_write_way for a frame that went no known way.
  */
 int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_t len,
                           uint32_t wire_len, int64_t ts_ns) {
-    static const uint8_t zero[4];
-    if (wire_len < len)
-        wire_len = len;
-    if (len > writer->snaplen)
-        len = writer->snaplen;
-    /* Seconds of NFM_TIME_MAX overflow the 32 bits of pcap: its own end is earlier. */
-    int64_t last = writer->format == FORMAT_PCAPNG ? NFM_TIME_MAX : UINT32_MAX * NS_PER_S;
-    ts_ns = ts_ns < 0 ? 0 : (ts_ns > last ? last : ts_ns);
-    if (writer->format == FORMAT_PCAPNG)
-        put_pcapng(writer, len, wire_len, ts_ns);
-    else
-        put_pcap(writer, len, wire_len, ts_ns);
-    put(writer, frame, len);
-    if (writer->format == FORMAT_PCAPNG) {
-        uint32_t padding = (4 - len % 4) % 4, total = 32 + len + padding;
-        put(writer, zero, padding);
-        put(writer, &total, sizeof(total));
-    }
+    const nfm_captured_frame captured = {
+        .data = frame, .len = len, .wire_len = wire_len, .ts_ns = ts_ns};
+    return nfm_pcap_writer_write_way(writer, &captured);
+}
+
+/*
+ * nfm_pcap_writer_flush writes what is buffered, for readers that follow the file.
+ * Returns NFM_OK, or NFM_E_IO once a write has failed.
+ */
+int nfm_pcap_writer_flush(nfm_pcap_writer *writer) {
+    flush(writer);
     return writer->failed == 0 ? NFM_OK : NFM_E_IO;
 }
 

@@ -36,6 +36,8 @@
 #define FANOUT_IGNORE_OUTGOING 0x4000 /* PACKET_FANOUT_FLAG_IGNORE_OUTGOING, Linux 5.12 */
 #define RX_QUEUE_BYTES (32 << 20)     /* for frames that do not fit the ring's */
 #define TX_QUEUE_BYTES (4 << 20)
+#define RX_FRAMES 8192u /* 5 ms of the most that a veth pair brings */
+#define TX_FRAMES 512u
 #define MIN_FRAMES 64u
 #define MAX_FRAMES 65536u
 #define MIN_BLOCK_FRAMES 1024u /* eight blocks */
@@ -47,15 +49,6 @@ typedef struct sockets {
     nfm_afp_ring rx, tx;
     bool joined;
 } sockets;
-
-/*
- * nfm_afpacket_config_init fills in the defaults: a receive ring of 4096 frames, frame by frame,
- * promiscuous, no fanout. The interface is the caller's to set.
- */
-void nfm_afpacket_config_init(nfm_afpacket_config *config) {
-    *config = (nfm_afpacket_config){
-        .size = sizeof(*config), .rx_frames = 4096, .tx_frames = 512, .promiscuous = 1};
-}
 
 static int set(int fd, int option, int value) {
     return setsockopt(fd, SOL_PACKET, option, &value, sizeof(value));
@@ -228,7 +221,7 @@ static int open_sockets(nfm_port_afpacket *self, sockets *s, nfm_error *err) {
         rc = open_receiver(self, s, err);
     if (rc == NFM_OK)
         rc = open_sender(self, s, err);
-    if (rc == NFM_OK && self->config.fanout_group != 0 && self->link.up) {
+    if (rc == NFM_OK && self->config.fanout_group != 0 && self->link.enabled) {
         rc = join(self, s->fd, err);
         s->joined = rc == NFM_OK;
     }
@@ -265,8 +258,8 @@ static void reopen(nfm_port_afpacket *self) {
         return;
     if (open_sockets(self, &s, &err) != NFM_OK) {
         memcpy(self->port.warning, err.text, sizeof(self->port.warning) - 1);
-        self->link.index = 0;
-        self->link.up = false;
+        self->link.index = 0; /* tries again */
+        self->link.enabled = self->link.up = false;
         return;
     }
     close_sockets(&old);
@@ -305,7 +298,7 @@ static void look_after(nfm_port_afpacket *self) {
     else if (strcmp(link->name, link->actual) != 0)
         nfm_io_say(warning, room, "%s is called %s now; the port stays with it", link->name,
                    link->actual);
-    if (!link->up)
+    if (!link->enabled)
         nfm_afp_abandon(self);
     else if (self->config.fanout_group != 0 && !self->joined)
         self->joined = join(self, self->fd, NULL) == NFM_OK;
@@ -345,10 +338,6 @@ static bool is_size(uint32_t n) {
 }
 
 static int check_config(const nfm_afpacket_config *config, nfm_error *err) {
-    if (config->size != sizeof(*config))
-        return nfm_io_fail(err, NFM_E_ABI,
-                           "nfm_afpacket_config has %u bytes, not %zu: compile anew", config->size,
-                           sizeof(*config));
     if (!is_size(config->rx_frames) || !is_size(config->tx_frames))
         return nfm_io_fail(err, NFM_E_INVAL,
                            "rx_frames %u, tx_frames %u: each must be a power of two from %u to %u",
@@ -370,17 +359,19 @@ static int check_config(const nfm_afpacket_config *config, nfm_error *err) {
  */
 nfm_port *nfm_port_afpacket_open(const nfm_afpacket_config *config, nfm_error *err) {
     sockets s;
-    if (check_config(config, err) != NFM_OK)
-        return NULL;
     nfm_port_afpacket *self = calloc(1, sizeof(*self));
     if (self == NULL) {
         nfm_io_fail(err, NFM_E_NOMEM, "no memory for a port; free some");
         return NULL;
     }
     self->port.ops = &afp_ops;
+    self->link.control = -1;
     self->config = *config;
     self->config.interface = NULL;
-    if (nfm_link_init(&self->link, config->interface, err) != NFM_OK ||
+    self->config.rx_frames = config->rx_frames ? config->rx_frames : RX_FRAMES;
+    self->config.tx_frames = config->tx_frames ? config->tx_frames : TX_FRAMES;
+    if (check_config(&self->config, err) != NFM_OK ||
+        nfm_link_init(&self->link, config->interface, err) != NFM_OK ||
         nfm_link_find(&self->link, err) != NFM_OK || open_sockets(self, &s, err) != NFM_OK) {
         nfm_link_fini(&self->link);
         free(self);

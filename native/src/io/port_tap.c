@@ -297,26 +297,14 @@ static const nfm_port_ops tap_ops = {.name = "tap",
                                      .free = tap_free};
 
 /*
- * nfm_tap_config_init fills in the defaults: taken up, offload on, gone with the port. The
- * interface's name is the caller's to set.
- */
-void nfm_tap_config_init(nfm_tap_config *config) {
-    *config = (nfm_tap_config){.size = sizeof(*config), .up = 1, .offload = 1};
-}
-
-/*
  * nfm_port_tap_open makes the tap interface that |config| names, or takes the one that exists. A
  * name with %d lets the kernel choose the number. The strings of |config| are not needed
  * afterwards. The caller frees the port with nfm_port_free, and the interface goes with it unless
  * it is persistent.
- * Returns NULL with a line in |err|: no privilege, no /dev/net/tun, in use, a value out of range.
+ * Returns NULL with a line in |err|: no privilege, no /dev/net/tun, in use, no interface of that
+ * kind.
  */
 nfm_port *nfm_port_tap_open(const nfm_tap_config *config, nfm_error *err) {
-    if (config->size != sizeof(*config)) {
-        nfm_io_fail(err, NFM_E_ABI, "nfm_tap_config has %u bytes, not %zu: compile anew",
-                    config->size, sizeof(*config));
-        return NULL;
-    }
     nfm_port_tap *self = calloc(1, sizeof(*self));
     if (self == NULL) {
         nfm_io_fail(err, NFM_E_NOMEM, "no memory for a port; free some");

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation
+ *
+ * A ring of bytes with one writer, the worker, and one reader, the thread. Entries are a head and
+ * the frame's bytes, a multiple of 32 bytes, never split: an entry that does not fit before the
+ * end of the ring leaves a filler there. The worker publishes by storing head, the thread frees by
+ * storing tail. The thread looks every millisecond, so nobody makes a system call to wake it; when
+ * it finds nothing it flushes, and the file can be followed while it grows. After a failed write it
+ * goes on emptying the ring, and what it throws away is not counted as written.
+ */
+#include "io/spool.h"
+
+#include "io/fail.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { ALIGN = 32, NAP_NS = 1000000 };
+
+typedef struct entry {
+    uint32_t size; /* of the whole entry */
+    uint32_t keep; /* bytes that follow */
+    uint32_t len, wire_len;
+    int64_t ts_ns;
+    uint32_t way;
+    uint32_t filler; /* 1: nothing here, the ring begins again */
+} entry;
+static_assert(sizeof(entry) <= ALIGN, "a filler fits wherever the ring's end is near");
+
+struct nfm_spool {
+    _Alignas(64) _Atomic uint64_t head; /* written by the worker */
+    uint64_t seen_tail;
+    _Alignas(64) _Atomic uint64_t tail; /* written by the thread */
+    _Atomic uint64_t written;
+    _Atomic bool failed;
+    _Alignas(64) _Atomic bool end;
+    uint8_t *ring;
+    uint64_t size;
+    nfm_pcap_writer *writer;
+    nfm_error error; /* the thread's, to be read when it has ended */
+    int rc;
+    pthread_t thread;
+};
+
+static void fail(nfm_spool *self) {
+    self->rc = nfm_pcap_writer_close(self->writer, &self->error);
+    self->writer = NULL;
+    atomic_store_explicit(&self->failed, true, memory_order_relaxed);
+}
+
+static void write_entry(nfm_spool *self, const entry *e) {
+    const nfm_captured_frame frame = {.data = (const uint8_t *)(e + 1),
+                                      .len = e->keep,
+                                      .wire_len = e->wire_len > e->len ? e->wire_len : e->len,
+                                      .ts_ns = e->ts_ns,
+                                      .way = e->way};
+    if (self->writer == NULL)
+        return;
+    if (nfm_pcap_writer_write_way(self->writer, &frame) == NFM_OK)
+        atomic_fetch_add_explicit(&self->written, 1, memory_order_relaxed);
+    else
+        fail(self);
+}
+
+/* Writes what is in the ring. False: there was nothing. */
+static bool drain(nfm_spool *self) {
+    uint64_t tail = atomic_load_explicit(&self->tail, memory_order_relaxed);
+    uint64_t head = atomic_load_explicit(&self->head, memory_order_acquire);
+    if (tail == head)
+        return false;
+    while (tail != head) {
+        const entry *e = (const entry *)(const void *)(self->ring + (tail & (self->size - 1)));
+        if (!e->filler)
+            write_entry(self, e);
+        tail += e->size;
+        atomic_store_explicit(&self->tail, tail, memory_order_release);
+    }
+    return true;
+}
+
+static void *run(void *spool) {
+    nfm_spool *self = spool;
+    const struct timespec nap = {.tv_nsec = NAP_NS};
+    bool flushed = true;
+    for (;;) {
+        bool end = atomic_load_explicit(&self->end, memory_order_acquire);
+        if (drain(self)) {
+            flushed = false;
+            continue;
+        }
+        if (end)
+            break;
+        if (!flushed && self->writer != NULL && nfm_pcap_writer_flush(self->writer) != NFM_OK)
+            fail(self);
+        flushed = true;
+        nanosleep(&nap, NULL);
+    }
+    if (self->writer != NULL) {
+        self->rc = nfm_pcap_writer_close(self->writer, &self->error);
+        self->writer = NULL;
+        if (self->rc != NFM_OK)
+            atomic_store_explicit(&self->failed, true, memory_order_relaxed);
+    }
+    return NULL;
+}
+
+/* Signals are for the threads that expect them. */
+static int start(nfm_spool *self) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&self->thread, NULL, run, self);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+nfm_spool *nfm_spool_open(const char *path, uint32_t link_type, uint32_t bytes, nfm_error *err) {
+    nfm_spool *self = aligned_alloc(64, sizeof(*self));
+    uint8_t *ring = aligned_alloc(64, bytes);
+    if (self == NULL || ring == NULL) {
+        nfm_io_fail(err, NFM_E_NOMEM, "%.300s: no memory to record it; free some", path);
+        free(self);
+        free(ring);
+        return NULL;
+    }
+    memset(self, 0, sizeof(*self));
+    self->ring = ring;
+    self->size = bytes;
+    self->writer = nfm_pcap_writer_open(path, 2, link_type, 0, err);
+    int rc = self->writer != NULL ? start(self) : -1;
+    if (rc == 0)
+        return self;
+    if (rc > 0)
+        nfm_io_fail_errno(err, path, "start a thread to write", rc);
+    if (self->writer != NULL)
+        nfm_pcap_writer_close(self->writer, NULL);
+    free(ring);
+    free(self);
+    return NULL;
+}
+
+/* Where an entry of |size| bytes begins, or UINT64_MAX: it does not fit now. */
+static uint64_t find_room(nfm_spool *self, uint64_t head, uint64_t size) {
+    uint64_t left = self->size - (head & (self->size - 1));
+    uint64_t end = size <= left ? head + size : head + left + size;
+    if (end - self->seen_tail > self->size)
+        self->seen_tail = atomic_load_explicit(&self->tail, memory_order_acquire);
+    if (end - self->seen_tail > self->size)
+        return UINT64_MAX;
+    if (size > left) {
+        uint8_t *at = self->ring + (head & (self->size - 1));
+        *(entry *)(void *)at = (entry){.size = (uint32_t)left, .filler = 1};
+        head += left;
+    }
+    return head;
+}
+
+bool nfm_spool_put(nfm_spool *self, const nfm_spool_frame *frame) {
+    uint64_t head = atomic_load_explicit(&self->head, memory_order_relaxed);
+    uint64_t size = (sizeof(entry) + frame->keep + ALIGN - 1) / ALIGN * ALIGN;
+    uint64_t at = find_room(self, head, size);
+    if (at == UINT64_MAX)
+        return false;
+    entry *e = (entry *)(void *)(self->ring + (at & (self->size - 1)));
+    *e = (entry){.size = (uint32_t)size,
+                 .keep = frame->keep,
+                 .len = frame->captured.len,
+                 .wire_len = frame->captured.wire_len,
+                 .ts_ns = frame->captured.ts_ns,
+                 .way = frame->captured.way};
+    memcpy(e + 1, frame->captured.data, frame->keep);
+    atomic_store_explicit(&self->head, at + size, memory_order_release);
+    return true;
+}
+
+void nfm_spool_end(nfm_spool *self) {
+    atomic_store_explicit(&self->end, true, memory_order_release);
+}
+
+bool nfm_spool_failed(const nfm_spool *self) {
+    return atomic_load_explicit(&self->failed, memory_order_relaxed);
+}
+
+uint64_t nfm_spool_written(const nfm_spool *self) {
+    return atomic_load_explicit(&self->written, memory_order_relaxed);
+}
+
+int nfm_spool_close(nfm_spool *self, nfm_error *err) {
+    if (self == NULL)
+        return NFM_OK;
+    nfm_spool_end(self);
+    pthread_join(self->thread, NULL);
+    int rc = self->rc;
+    if (rc != NFM_OK && err != NULL)
+        *err = self->error;
+    free(self->ring);
+    free(self);
+    return rc;
+}

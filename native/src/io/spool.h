@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A pcapng file written by a thread of its own: who hands frames over never waits for the disk. */
+#ifndef NFM_IO_SPOOL_H
+#define NFM_IO_SPOOL_H
+
+#include "nfm/nfm.h"
+
+typedef struct nfm_spool nfm_spool;
+
+typedef struct nfm_spool_frame {
+    nfm_captured_frame captured;
+    uint32_t keep; /* bytes of it to keep: 0..len */
+} nfm_spool_frame;
+
+/*
+ * nfm_spool_open creates or empties |path| and starts the thread; |bytes| (a power of two) lie
+ * between both. Returns NULL with the reason in |err|. nfm_spool_close ends it.
+ */
+nfm_spool *nfm_spool_open(const char *path, uint32_t link_type, uint32_t bytes, nfm_error *err);
+/* Hands a frame over, copied. False: there is no room, it is lost. */
+bool nfm_spool_put(nfm_spool *spool, const nfm_spool_frame *frame);
+/* Nothing follows: the thread writes what it has and closes the file. Does not wait. */
+void nfm_spool_end(nfm_spool *spool);
+/* Whether a write has failed: nothing is kept any more. */
+bool nfm_spool_failed(const nfm_spool *spool);
+/* Frames that the thread has written. */
+uint64_t nfm_spool_written(const nfm_spool *spool);
+/* Waits for the thread and frees. NFM_OK, or NFM_E_IO with the reason in |err|: frames that were
+ * handed over are not in the file. */
+int nfm_spool_close(nfm_spool *spool, nfm_error *err);
+
+#endif

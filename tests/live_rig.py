@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network namespaces with a bridge of ports between them, for tests on real kernels.
+
+left l0 ---- m0 [bridge] m1 ---- r0 right
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_S = 60.0
+PROGRAMS = {"ip": "iproute2", "ethtool": "ethtool", "ping": "iputils-ping", "nsenter": "util-linux"}
+IO = (
+    "afpacket_rx",
+    "afpacket_tx",
+    "port_afpacket",
+    "port_tap",
+    "vnet",
+    "spread",
+    "link",
+    "fail",
+    "port",
+)
+
+
+def why_not() -> str | None:
+    """Returns what is missing for tests with namespaces, or None."""
+    for program, package in PROGRAMS.items():
+        if shutil.which(program) is None:
+            return f"no {program} (Debian: {package})"
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
+        return "network namespaces need root, or: unshare -Urn pytest"
+    return None
+
+
+def wait_until(fact: Callable[[], bool], what: str) -> None:
+    """Waits for a fact, and fails when it does not come true."""
+    end = time.monotonic() + PATIENCE_S
+    while not fact():
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.01)
+
+
+class Namespace:
+    """A network namespace, kept by a process that sleeps."""
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(["unshare", "-n", "sleep", "infinity"])
+        own = os.readlink("/proc/self/ns/net")
+        self.pid = self._holder.pid
+        wait_until(lambda: os.readlink(f"/proc/{self.pid}/ns/net") != own, "a namespace")
+        for what in ("all", "default"):
+            self.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{what}/disable_ipv6")
+        self.run("ip", "link", "set", "lo", "up")
+
+    def command(self, *command: str) -> list[str]:
+        """Returns a command line that runs `command` in here."""
+        return ["nsenter", "-t", str(self.pid), "-n", *command]
+
+    def run(self, *command: str) -> str:
+        """Runs a command to its end and returns what it printed."""
+        line = self.command(*command)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def ip(self, text: str) -> None:
+        """Runs ip(8)."""
+        self.run("ip", *text.split())
+
+    def works(self, *command: str) -> bool:
+        """Says whether a command succeeds."""
+        line = self.command(*command)
+        done = subprocess.run(line, capture_output=True, timeout=PATIENCE_S, check=False)
+        return done.returncode == 0
+
+    def close(self) -> None:
+        """Ends the holder; the namespace goes when nothing runs in it."""
+        self._holder.kill()
+        self._holder.wait()
+
+
+class Bridge:
+    """A running `live_bridge`."""
+
+    def __init__(self, tool: Path, where: Namespace, *arguments: str) -> None:
+        line = where.command(str(tool), *arguments)
+        self._process = subprocess.Popen(
+            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def stop(self) -> dict[str, Any]:
+        """Ends it and returns what it counted."""
+        out, _ = self._process.communicate(timeout=PATIENCE_S)
+        assert self._process.returncode == 0
+        return dict(json.loads(out))
+
+    def kill(self) -> None:
+        """Makes sure that nothing is left."""
+        self._process.kill()
+        self._process.communicate()
+
+
+class Wire:
+    """Three namespaces in a row: `left` and `right` are hosts, the bridge runs in `middle`."""
+
+    def __init__(self, stack: ExitStack, tool: Path) -> None:
+        self._stack, self._tool = stack, tool
+        self.left, self.middle, self.right = (self._namespace() for _ in range(3))
+        self.plug(self.left, "l0", "m0", 1)
+        self.plug(self.right, "r0", "m1", 2)
+
+    def _namespace(self) -> Namespace:
+        made = Namespace()
+        self._stack.callback(made.close)
+        return made
+
+    def plug(self, host: Namespace, end: str, port: str, number: int) -> None:
+        """Lays a veth from the middle to a host that gets 10.9.0.`number` and fd09::`number`."""
+        self.middle.ip(f"link add {port} type veth peer name {end} netns {host.pid}")
+        self.middle.ip(f"link set {port} up")
+        host.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
+        host.ip(f"addr add 10.9.0.{number}/24 dev {end}")
+        host.ip(f"addr add fd09::{number}/64 dev {end} nodad")
+        host.ip(f"link set {end} up")
+        wait_until(lambda: "state UP" in self.middle.run("ip", "link", "show", port), "a carrier")
+
+    def bridge(self, *arguments: str) -> Bridge:
+        """Starts a bridge in the middle."""
+        made = Bridge(self._tool, self.middle, *(arguments or ("m0", "m1")))
+        self._stack.callback(made.kill)
+        return made
+
+    def ping(self, address: str, *options: str) -> bool:
+        """Says whether `left` gets an answer."""
+        return self.left.works("ping", "-c", "1", "-W", "2", *options, address)
+
+    def wait_for_ping(self, address: str, *options: str) -> None:
+        """Waits until `left` gets an answer."""
+        wait_until(lambda: self.ping(address, *options), f"ping {address} {options}")
+
+
+def build_bridge(folder: Path) -> Path:
+    """Compiles `live_bridge` with sanitizers."""
+    tool = folder / "live_bridge"
+    sources = [ROOT / f"native/src/io/{name}.c" for name in IO]
+    sources += [ROOT / "native/src/base/pool.c", ROOT / "tests/native/live_bridge.c"]
+    flags = ["-O2", "-g", "-std=gnu11", "-D_GNU_SOURCE", "-fno-strict-aliasing"]
+    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags += [f"-I{ROOT / name}" for name in ("native/include", "native/src")]
+    subprocess.run(["cc", *flags, *map(str, sources), "-o", str(tool)], check=True)
+    return tool
+
+
+@contextmanager
+def wire(tool: Path) -> Iterator[Wire]:
+    """Builds the namespaces; nothing is left of them afterwards."""
+    with ExitStack() as stack:
+        yield Wire(stack, tool)
+
+
+needs_namespaces = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")

@@ -29,9 +29,9 @@ RECORDER = """
 import hashlib
 EXTRA = {
     "tcp.data": ("data", "stream_off"),
-    "http.request": ("method", "target", "host"),
-    "http.response": ("status", "target", "latency_us"),
-    "http.body": ("data", "body_off"),
+    "http.request": ("method", "target", "headers"),
+    "http.response": ("status", "request_target", "latency_us"),
+    "http.body": ("offset", "length"),
     "dns.query": ("qname", "qtype"),
     "dns.response": ("qname", "rcode", "answers"),
     "flow.end": ("c2s_stream_bytes", "s2c_stream_bytes", "s2c_gap_bytes", "reason"),

@@ -153,7 +153,8 @@ enum nfm_flag { /* nfm_record.flags */
     NFM_F_BASIS_SYN = 256,  /* client known from a SYN */
     NFM_F_BASIS_SYNACK = 512,
     NFM_F_MIDSTREAM = 1024, /* the flow's begin was not seen */
-    NFM_F_NOT_ETHERNET = 2048 /* the frame begins with another link layer's header, or none */
+    NFM_F_NOT_ETHERNET = 2048, /* the frame begins with another link layer's header, or none */
+    NFM_F_PART = 4096 /* in the inbox of a domain: the slot holds the record's data, not its frame */
 };
 
 enum nfm_record_kind {
@@ -919,6 +920,28 @@ void nfm_worker_end_rings(nfm_worker *worker);
 /* A worker begun again on a capture: the first |n| entries of each adopted ring are there already;
  * they are counted, not pushed again. Before start. */
 int nfm_worker_resume(nfm_worker *worker);
+/* A domain: receivers that may not map the worker's memory. Each gets an inbox, objects of its own
+ * into which the worker copies the records that its receivers want and the bytes that they
+ * subscribed to: frames for packet.*, data for tcp.data, udp.datagram and application events. */
+typedef struct nfm_domain_config {
+    uint32_t size; /* sizeof(nfm_domain_config), set by nfm_domain_config_init */
+    uint32_t n_small, n_large; /* slots */
+    uint32_t n_records;        /* power of two; as many flow facts */
+    uint64_t fields_size;      /* bytes */
+    int32_t fds[5]; /* by enum nfm_object: writable objects to lie in; -1: private memory */
+} nfm_domain_config;
+
+void nfm_domain_config_init(nfm_domain_config *config);
+/* Bytes that each object must have for |config|: sizes[NFM_OBJ_COUNT]. */
+int nfm_domain_object_sizes(const nfm_domain_config *config, uint64_t *sizes, nfm_error *err);
+/* Adds a domain, also while running; |name| is part of its counters' names. Returns its number (1..)
+ * or a negative status. Descriptors stay the caller's. */
+int nfm_worker_add_domain(nfm_worker *worker, const char *name, const nfm_domain_config *config,
+                          nfm_error *err);
+/* Ends a domain whose rings were removed; its number may be given again. */
+int nfm_worker_remove_domain(nfm_worker *worker, uint32_t domain);
+/* Gives a ring to a domain, before it is subscribed: its entries name what is in that inbox. */
+int nfm_worker_give_ring(nfm_worker *worker, nfm_ring *ring, uint32_t domain);
 /* Drains the ring inside nfm_worker_run by calling a native NF. */
 int nfm_worker_attach_native(nfm_worker *worker, nfm_ring *ring, nfm_process_fn process,
                              void *state);

@@ -14,7 +14,7 @@
  * it names the current wake_seq, it counts that up and wakes. Each word has one writer, and one of
  * the two always sees the other's store (ring.pml is this handshake for a model checker). Looking
  * costs the worker a fence, waking costs both sides microseconds: under load it looks once in many
- * bursts, or when a quarter of the ring has come together since it looked last.
+ * bursts, or when half of the ring has come together since it looked last.
  *
  * Distrust. The receiver can write all of the shared part. The worker reads only tail, asleep,
  * cmd_head and commands from it; a tail outside (seen, published] quarantines the ring: it gets
@@ -76,6 +76,7 @@ struct nfm_ring {
     bool quarantined;
     bool is_shared;  /* another process receives */
     bool adopted;    /* entries of an earlier worker were in it */
+    uint32_t domain; /* whose memory its entries name: 0 the worker's, else an inbox's number */
     nfm_desc *spill; /* circular, n_spill entries, NULL for lossy rings */
     uint32_t n_spill;
     /* receiver's side */
@@ -98,6 +99,8 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy);
 void nfm_ring_fini(nfm_ring *ring);
 /* Slow path of nfm_ring_push: spills or drops. Returns whether the entry will be delivered. */
 bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what);
+/* An entry for which there is no memory: the receiver of a lossy ring is told by a gap. */
+void nfm_ring_miss(nfm_ring *ring);
 /* Moves spilled entries into the ring as far as they fit, and publishes head. */
 void nfm_ring_flush(nfm_ring *ring);
 /* Lays the worker's side over a shared object; goes on behind the entries that are in it. */
@@ -130,6 +133,13 @@ static inline bool nfm_ring_push(nfm_ring *ring, uint32_t record, uint32_t flow,
 /* Next position in the ring itself. */
 static inline uint64_t nfm_ring_in(const nfm_ring *ring) {
     return ring->head - ring->spilled;
+}
+
+/* Fetches the lines that a burst of entries will be written to: the receiver has read them, so they
+ * lie in its core's cache. */
+static inline void nfm_ring_prefetch(const nfm_ring *ring) {
+    for (uint64_t at = ring->head; at < ring->head + NFM_BURST; at += 4)
+        __builtin_prefetch(&ring->desc[at & ring->mask], 1);
 }
 
 static inline void nfm_ring_publish(nfm_ring *ring) {

@@ -61,7 +61,7 @@ static void choose(nfm_worker *w, const nfm_ring *ring, const nfm_command *comma
 }
 
 static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
-    nfm_delivery *d = &w->delivery;
+    nfm_delivery *d = nfm__delivery_of(w, ring);
     bool good = true;
     switch (command->kind) {
     case NFM_CMD_HOLD:
@@ -92,6 +92,6 @@ void nfm_worker_take_commands(nfm_worker *w) {
         for (int n = 0; n < NFM_COMMANDS && nfm_ring_take_command(ring, &command); n++)
             take(w, ring, &command);
         if (ring->quarantined)
-            nfm_delivery_unhold_all(&w->delivery, ring);
+            nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
     }
 }

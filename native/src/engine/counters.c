@@ -27,7 +27,22 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_CHOICES_FULL] = "command.too_many_choices",
 };
 
+static uint64_t add_domains(const nfm_worker *w, nfm_counter_list *list) {
+    uint64_t delivered = 0;
+    for (uint32_t i = 0; i < w->n_inboxes; i++) {
+        const nfm_inbox *box = w->inboxes[i];
+        if (box == NULL)
+            continue;
+        delivered += box->delivery.delivered;
+        add(list, box->names[0], box->full);
+        add(list, box->names[1], box->copies);
+        add(list, box->names[2], box->bytes);
+    }
+    return delivered;
+}
+
 static void add_delivery(const nfm_worker *w, nfm_counter_list *list) {
+    uint64_t delivered = w->delivery.delivered + add_domains(w, list);
     uint64_t dropped = 0, bad_tails = 0, errors = 0;
     for (uint32_t i = 0; i < w->n_rings; i++) {
         if (w->rings[i] == NULL)
@@ -36,7 +51,7 @@ static void add_delivery(const nfm_worker *w, nfm_counter_list *list) {
         bad_tails += w->rings[i]->bad_tails;
         errors += w->rings[i]->process_errors;
     }
-    add(list, "delivery.delivered", w->delivery.delivered);
+    add(list, "delivery.delivered", delivered);
     add(list, "delivery.no_record", w->delivery.no_record);
     add(list, "delivery.no_field_space", w->delivery.no_fields);
     add(list, "delivery.ring_full", dropped);

@@ -73,6 +73,9 @@ size_t nfm__objects_size(const nfm_worker *w) {
         size += w->objects[i].size;
     for (uint32_t i = 0; i < w->n_rings; i++)
         size += w->rings[i] == NULL ? 0 : w->rings[i]->region.size;
+    for (uint32_t i = 0; i < w->n_inboxes * NFM_OBJ_COUNT; i++)
+        if (w->inboxes[i / NFM_OBJ_COUNT] != NULL)
+            size += w->inboxes[i / NFM_OBJ_COUNT]->objects[i % NFM_OBJ_COUNT].size;
     return size;
 }
 
@@ -84,10 +87,8 @@ static bool enlist(nfm_worker *w, nfm_ring *ring) {
     if (at == NFM_MAX_RINGS)
         return false;
     w->rings[at] = ring;
-    nfm_delivery_forget(&w->delivery, at); /* epochs before it wait for nobody here */
-    if (at == w->n_rings)
-        w->delivery.n_rings = ++w->n_rings;
-    w->delivery.rings = w->rings;
+    w->n_rings = at < w->n_rings ? w->n_rings : at + 1;
+    nfm_delivery_enter(&w->delivery, at, ring);
     return true;
 }
 
@@ -135,7 +136,7 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *w, int fd, int lossy, nfm_error
 int nfm_worker_allow_holds(nfm_worker *w, nfm_ring *ring, uint32_t holds, nfm_error *err) {
     if (ring->head != ring->tail_seen && !ring->adopted)
         return nfm__refuse(err, "holds are allowed before the first entry");
-    return nfm_delivery_allow_holds(&w->delivery, ring, holds, err);
+    return nfm_delivery_allow_holds(nfm__delivery_of(w, ring), ring, holds, err);
 }
 
 int nfm_worker_remove_ring(nfm_worker *w, nfm_ring *ring) {
@@ -146,8 +147,8 @@ int nfm_worker_remove_ring(nfm_worker *w, nfm_ring *ring) {
             return NFM_E_STATE;
         if (ring->is_shared)
             nfm_ring_end(ring);
-        nfm_delivery_unhold_all(&w->delivery, ring);
-        nfm_delivery_forget(&w->delivery, i);
+        nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
+        nfm_delivery_leave(nfm__delivery_of(w, ring), i);
         nfm_subs_forget(&w->subs, ring);
         w->rings[i] = NULL;
         nfm_ring_fini(ring);

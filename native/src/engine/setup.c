@@ -61,6 +61,8 @@ static int make_parts(nfm_worker *w, nfm_error *err) {
         rc = nfm_subs_init(&w->subs);
     if (rc == NFM_OK)
         rc = nfm_delivery_init(&w->delivery, &w->config, &w->pool, &w->mem);
+    w->delivery.rings = w->home_rings;
+    w->delivery.inboxes = w->inboxes;
     if (rc == NFM_OK)
         rc = nfm_graph_init(&w->graph);
     w->limbo = malloc(sizeof(nfm_limbo) * w->config.max_flows);
@@ -106,6 +108,7 @@ void nfm_worker_free(nfm_worker *w) {
         return;
     nfm_worker_release_ports(w);
     nfm_graph_fini(&w->graph);
+    nfm__domains_free(w);
     nfm__hosts_free(w);
     nfm_delivery_fini(&w->delivery);
     nfm_subs_fini(&w->subs);
@@ -168,7 +171,7 @@ int nfm_worker_add_module(nfm_worker *w, const nfm_module *module, const uint64_
 
 int nfm_worker_attach_native(nfm_worker *w, nfm_ring *ring, nfm_process_fn process, void *state) {
     (void)w;
-    if (ring == NULL || process == NULL)
+    if (ring == NULL || process == NULL || ring->domain != 0)
         return NFM_E_INVAL;
     ring->process = process;
     ring->process_state = state;
@@ -197,6 +200,8 @@ int nfm_worker_start(nfm_worker *w, nfm_error *err) {
     int rc = nfm_subs_changed(&w->subs);
     if (rc == NFM_OK)
         rc = nfm_delivery_adopt(&w->delivery);
+    if (rc == NFM_OK)
+        rc = nfm__domains_adopt(w);
     if (rc == NFM_OK)
         rc = nfm_table_start(&w->table, nfm_graph_block_size(&w->graph), err);
     if (rc != NFM_OK)

@@ -7,7 +7,7 @@
 
 enum {
     NATIVE_BATCH = 256, /* entries that make calling a native NF worth it */
-    WAKE_BURSTS = 64,   /* full ones between two wake-ups of a sleeping receiver */
+    WAKE_BURSTS = 128,  /* full ones between two wake-ups of a sleeping receiver */
     WAIT_SPINS = 200,
     WAIT_LOOKS = 220,
     WAIT_NAP_NS = 50000,
@@ -111,7 +111,8 @@ static bool must_drain(nfm_worker *w) {
     }
     if (w->hosts != NULL && nfm__hosts_must_wait(w))
         return true;
-    if (nfm__flow_must_wait(w) || w->delivery.n_free < w->delivery.n_records / 4)
+    if (nfm__flow_must_wait(w) || w->delivery.n_free < w->delivery.n_records / 4 ||
+        nfm__domains_must_drain(w))
         return true;
     /* Bursts are whole as long as there are slots: with the same packets, the same bursts. */
     return anything_pending(w) &&
@@ -169,8 +170,10 @@ static void settle(nfm_worker *w, bool at_once) {
     nfm_delivery_wake(&w->delivery, w->full_bursts == 0);
     serve_native(w, at_once ? 1 : NATIVE_BATCH);
     nfm_delivery_collect(&w->delivery);
+    nfm__domains_publish(w, w->full_bursts == 0);
     nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
+    nfm__domains_retire(w);
     nfm__flow_recycle(w);
 }
 
@@ -198,32 +201,33 @@ static bool has_shared_rings(const nfm_worker *w) {
     return false;
 }
 
-/* Gives receivers in other processes a moment: first the core's, then the scheduler's. */
-static void wait_for_receivers(nfm_worker *w) {
+/* Gives receivers in other processes a moment: first the core's, then the scheduler's. Returns
+ * whether it slept. */
+static bool wait_for_receivers(nfm_worker *w) {
     if (!has_shared_rings(w) && w->hosts == NULL)
-        return;
-    for (int look = 0; look < WAIT_LOOKS && must_drain(w); look++) {
+        return false;
+    int look;
+    for (look = 0; look < WAIT_LOOKS && must_drain(w); look++) {
         if (look >= WAIT_SPINS) {
             struct timespec nap = {.tv_nsec = WAIT_NAP_NS};
             nanosleep(&nap, NULL);
         }
         settle(w, true);
     }
+    return look > WAIT_SPINS;
 }
 
 int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
     if (!w->started)
         return NFM_E_STATE;
     settle(w, true);
-    wait_for_receivers(w);
+    (void)wait_for_receivers(w);
     uint64_t left = max_packets;
     while (!w->finishing) {
         if (left == 0 || must_drain(w))
             settle(w, true); /* native receivers may be all it takes */
-        if (must_drain(w))
-            wait_for_receivers(w);
-        if (must_drain(w))
-            return NFM_RUN_DRAIN;
+        if (must_drain(w) && (wait_for_receivers(w) || must_drain(w)))
+            return NFM_RUN_DRAIN; /* also after a sleep: a budget of naps could last for ever */
         if (left == 0)
             return NFM_RUN_BUDGET;
         int n = receive(w, left < NFM_BURST ? (uint32_t)left : NFM_BURST);

@@ -12,7 +12,7 @@
 
 #include "base/pool.h"
 #include "base/region.h"
-#include "event/delivery.h"
+#include "event/inbox.h"
 #include "flow/table.h"
 #include "flow/wheel.h"
 #include "io/port.h"
@@ -50,13 +50,16 @@ struct nfm_worker {
     nfm_wheel wheel;
     nfm_subs subs;
     nfm_delivery delivery;
+    nfm_inbox *inboxes[NFM_MAX_DOMAINS]; /* NULL: removed */
+    uint32_t n_inboxes;
     nfm_graph graph;
     nfm_region objects[NFM_OBJ_COUNT];
 
     nfm_port *ports[NFM_MAX_PORTS];
     bool port_done[NFM_MAX_PORTS];
     uint32_t n_ports, next_port;
-    nfm_ring *rings[NFM_MAX_RINGS]; /* NULL: removed */
+    nfm_ring *rings[NFM_MAX_RINGS];      /* NULL: removed */
+    nfm_ring *home_rings[NFM_MAX_RINGS]; /* those of no other domain */
     uint32_t n_rings;
     int port_error; /* first failure of a port, reported by run */
 
@@ -143,6 +146,18 @@ nfm_record nfm__raised_record(const nfm_record *trigger, const nfm_raised *raise
 uint64_t nfm__fields_len(const nfm_instance *in, uint32_t event, const nfm_value *values);
 void nfm__fields_write(const nfm_instance *in, uint32_t event, const nfm_value *values,
                        uint8_t *out);
+
+/* ---- domains.c: receivers with memory of their own ---- */
+
+/* The delivery whose memory the entries of |ring| name. */
+nfm_delivery *nfm__delivery_of(nfm_worker *w, const nfm_ring *ring);
+/* The inboxes' part of nfm_delivery_adopt; of the end of a burst, tails read; of releasing what was
+ * passed, commands taken; and of waiting for receivers. */
+int nfm__domains_adopt(nfm_worker *w);
+void nfm__domains_publish(nfm_worker *w, bool wake_all);
+void nfm__domains_retire(nfm_worker *w);
+bool nfm__domains_must_drain(const nfm_worker *w);
+void nfm__domains_free(nfm_worker *w);
 
 /* ---- flows.c: the life of flows ---- */
 

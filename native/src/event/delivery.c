@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "event/inbox.h"
+
 /* Bytes of a field record's block by class; 64 KiB holds the largest header block or datagram. */
 const uint32_t nfm__field_class_size[NFM_FIELD_CLASSES] = {128, 512, 2048, 8192, 32768, 131072};
 
@@ -51,6 +53,7 @@ int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset) {
     if (c < NFM_FIELD_CLASSES && d->field_free[c] != 0) {
         *offset = d->field_free[c] - 1;
         memcpy(&d->field_free[c], d->fields + *offset, 8);
+        d->fields_used += nfm__field_class_size[c];
         return NFM_OK;
     }
     if (c == NFM_FIELD_CLASSES || d->fields_size - d->fields_fresh < nfm__field_class_size[c]) {
@@ -59,6 +62,7 @@ int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset) {
     }
     *offset = d->fields_fresh;
     d->fields_fresh += nfm__field_class_size[c];
+    d->fields_used += nfm__field_class_size[c];
     return NFM_OK;
 }
 
@@ -66,6 +70,7 @@ void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len) {
     unsigned c = nfm__field_class(len);
     memcpy(d->fields + offset, &d->field_free[c], 8);
     d->field_free[c] = offset + 1;
+    d->fields_used -= nfm__field_class_size[c];
 }
 
 /* Copies |record| into a record of its own. */
@@ -98,6 +103,17 @@ static uint32_t record_new(nfm_delivery *d, const nfm_record *record) {
     return id;
 }
 
+bool nfm__passes(const nfm_delivery *d, const nfm_filter *filter, const nfm_record *record,
+                 const nfm_flow_info *info) {
+    nfm_filter_input input = {
+        .mem = d->mem,
+        .record = record,
+        .flow = info,
+        .base = nfm_slot_ptr(d->mem, record->slot),
+    };
+    return nfm_filter_eval(filter, &input);
+}
+
 typedef struct nfm_matching {
     nfm_delivery *d;
     const nfm_record *record;
@@ -107,15 +123,7 @@ typedef struct nfm_matching {
 } nfm_matching;
 
 static inline bool passes(const nfm_matching *m, const nfm_filter *filter) {
-    if (filter == NULL)
-        return true;
-    nfm_filter_input input = {
-        .mem = m->d->mem,
-        .record = m->record,
-        .flow = m->info,
-        .base = nfm_slot_ptr(m->d->mem, m->record->slot),
-    };
-    return nfm_filter_eval(filter, &input);
+    return filter == NULL || nfm__passes(m->d, filter, m->record, m->info);
 }
 
 /* Pushes one descriptor, making the record on first use. False when no record is free. */
@@ -142,8 +150,10 @@ void nfm_deliver(nfm_delivery *d, const nfm_subset *set, const nfm_record *recor
         if (bits == 0 || !passes(&m, r->filter))
             continue;
         if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits))
-            return;
+            break;
     }
+    if (__builtin_expect(set->n_away > 0, 0))
+        nfm_deliver_away(d, set, NULL, record, info);
 }
 
 void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *except,
@@ -155,8 +165,10 @@ void nfm_deliver_rest(nfm_delivery *d, const nfm_subset *set, const nfm_subset *
         if (bits == 0 || nfm_subset_has(except, r->sub) || !passes(&m, r->filter))
             continue;
         if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | bits))
-            return;
+            break;
     }
+    if (__builtin_expect(set->n_away > 0, 0))
+        nfm_deliver_away(d, set, except, record, info);
 }
 
 void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *record,
@@ -165,11 +177,12 @@ void nfm_deliver_app(nfm_delivery *d, const nfm_subset *set, const nfm_record *r
     uint32_t type = record->app.type;
     for (uint32_t i = 0; i < set->n_app; i++) {
         const nfm_receiver *r = &set->app[i];
-        if (type < r->type_first || type > r->type_last || !passes(&m, r->filter))
+        if (type < r->type_first || type > r->type_last || r->domain != 0 || !passes(&m, r->filter))
             continue;
         if (!push(&m, r, r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type))
             break;
     }
+    nfm_deliver_app_away(d, set, record, info);
     if (m.id == NFM_NO_RECORD)
         nfm_fields_put(d, record->app.fields, record->app.fields_len);
 }
@@ -182,6 +195,8 @@ void nfm_delivery_publish(nfm_delivery *d) {
         if (ring == NULL)
             continue;
         nfm_ring_flush(ring);
+        if (ring->is_shared)
+            nfm_ring_prefetch(ring);
     }
     if (d->inflight_head == begin || d->epoch_open - d->epoch_retired == NFM_EPOCHS)
         return; /* nothing new, or no epoch free: the next burst's records share this epoch */
@@ -248,4 +263,15 @@ uint32_t nfm_delivery_retire(nfm_delivery *d) {
 void nfm_delivery_forget(nfm_delivery *d, uint32_t ring) {
     for (uint64_t e = d->epoch_retired; e < d->epoch_open; e++)
         d->epochs[e % NFM_EPOCHS].heads[ring] = 0;
+}
+
+void nfm_delivery_enter(nfm_delivery *d, uint32_t at, nfm_ring *ring) {
+    nfm_delivery_forget(d, at); /* epochs before it wait for nobody here */
+    d->rings[at] = ring;
+    d->n_rings = at < d->n_rings ? d->n_rings : at + 1;
+}
+
+void nfm_delivery_leave(nfm_delivery *d, uint32_t at) {
+    nfm_delivery_forget(d, at);
+    d->rings[at] = NULL;
 }

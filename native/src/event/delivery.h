@@ -42,8 +42,11 @@ typedef struct nfm_delivery {
     uint8_t *fields;
     uint64_t fields_size, fields_fresh;
     uint64_t field_free[NFM_FIELD_CLASSES]; /* offset + 1 of the first free block */
-    nfm_ring **rings;                       /* borrowed: the worker's, NULL where one was removed */
+    uint64_t fields_used;                   /* bytes of blocks that are not free */
+    nfm_ring **rings;                       /* borrowed, by the worker's number; NULL: not here */
     uint32_t n_rings;
+    struct nfm_inbox **inboxes; /* of other domains, by their number - 1; borrowed */
+    uint64_t letters;           /* records that other domains may have wanted */
     nfm_epoch *epochs;
     uint64_t epoch_open;    /* number of the epoch being filled */
     uint64_t epoch_retired; /* all epochs below are released */
@@ -80,6 +83,9 @@ void nfm_record_enter(nfm_delivery *d, uint32_t id);
 int nfm_fields_get(nfm_delivery *d, uint32_t len, uint64_t *offset);
 void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len);
 
+/* Whether the record, which lies in |d|'s memory, passes |filter|. */
+bool nfm__passes(const nfm_delivery *d, const nfm_filter *filter, const nfm_record *record,
+                 const nfm_flow_info *info);
 /* For holds.c: frees a record that nothing keeps; the class of a field record's block. */
 void nfm__record_free(nfm_delivery *d, uint32_t id);
 unsigned nfm__field_class(uint32_t len);
@@ -90,6 +96,9 @@ extern const uint32_t nfm__field_class_size[NFM_FIELD_CLASSES];
 int nfm_delivery_adopt(nfm_delivery *d);
 /* Ring number |ring| holds nothing back any more. */
 void nfm_delivery_forget(nfm_delivery *d, uint32_t ring);
+/* Receiver |ring|, number |at| of the worker's, takes part from now on / no longer does. */
+void nfm_delivery_enter(nfm_delivery *d, uint32_t at, nfm_ring *ring);
+void nfm_delivery_leave(nfm_delivery *d, uint32_t at);
 
 /* Closes the epoch of a burst and publishes the rings. */
 void nfm_delivery_publish(nfm_delivery *d);

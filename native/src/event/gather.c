@@ -182,10 +182,12 @@ nfm_view nfm_record_data(const nfm_mem *mem, const nfm_record *record) {
 
 /*
  * nfm_record_frame returns the frame of |record| from its link layer on, as captured. Borrows the
- * slot; empty without one.
+ * slot; empty without one, and in the inbox of a domain whose receivers get the data alone.
  */
 nfm_view nfm_record_frame(const nfm_mem *mem, const nfm_record *record) {
     nfm__field_from from = {mem, record, NULL, nfm_slot_ptr(mem, record->slot),
                             record->slot < mem->n_small ? NFM_SLOT_SMALL : NFM_SLOT_LARGE};
+    if (record->flags & NFM_F_PART)
+        return (nfm_view){NULL, 0};
     return nfm__slot_view(&from, NFM_HEADROOM, record->frame_len);
 }

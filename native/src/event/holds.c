@@ -23,6 +23,7 @@ static bool adopt_record(nfm_delivery *d, uint64_t id) {
         d->pool->refs[record->slot]++;
     uint64_t end = is_app ? record->app.fields + nfm__field_class_size[class] : 0;
     d->fields_fresh = end > d->fields_fresh ? end : d->fields_fresh;
+    d->fields_used += is_app ? nfm__field_class_size[class] : 0;
     return true;
 }
 

@@ -15,6 +15,7 @@ int nfm_subs_init(nfm_subs *subs) {
 static void free_set(nfm_subset *set) {
     free(set->receivers);
     free(set->app);
+    free(set->away);
     memset(set, 0, sizeof(*set));
 }
 
@@ -105,6 +106,7 @@ static void add_receiver(nfm_subset *set, const nfm_subs *subs, uint32_t i, bool
         .type_first = sub->type_first,
         .type_last = sub->type_last,
         .sub = i,
+        .domain = sub->ring->domain,
     };
     if (!whole_filter && r.filter != NULL && nfm_filter_is_key_only(r.filter))
         r.filter = NULL; /* the key said yes already */
@@ -114,7 +116,10 @@ static void add_receiver(nfm_subset *set, const nfm_subs *subs, uint32_t i, bool
     if (sub->events != 0) {
         set->events |= sub->events;
         set->level = set->level > sub->level ? set->level : (uint8_t)sub->level;
-        set->receivers[set->n++] = r;
+        if (r.domain == 0)
+            set->receivers[set->n++] = r;
+        else
+            set->away[set->n_away++] = r;
     }
     if (sub->type_first <= sub->type_last && sub->type_last != 0)
         set->app[set->n_app++] = r;
@@ -138,7 +143,8 @@ static uint32_t build_set(nfm_subs *subs, const uint64_t *members, bool whole_fi
     nfm_subset *set = &subs->sets[at];
     set->receivers = calloc(subs->n + 1, sizeof(nfm_receiver));
     set->app = calloc(subs->n + 1, sizeof(nfm_receiver));
-    if (set->receivers == NULL || set->app == NULL) {
+    set->away = calloc(subs->n + 1, sizeof(nfm_receiver));
+    if (set->receivers == NULL || set->app == NULL || set->away == NULL) {
         free_set(set);
         return NFM_MAX_SETS;
     }

@@ -28,7 +28,8 @@ typedef struct nfm_receiver {
     uint64_t events;
     uint64_t what; /* handler bits, and type with NFM_DESC_APP for a named user event */
     uint32_t type_first, type_last;
-    uint32_t sub; /* which subscription of the worker */
+    uint32_t sub;    /* which subscription of the worker */
+    uint32_t domain; /* of the ring */
 } nfm_receiver;
 
 typedef struct nfm_subset {
@@ -38,8 +39,10 @@ typedef struct nfm_subset {
     bool stale;       /* subscriptions have changed since */
     bool in_use;
     uint16_t n, n_app; /* receivers with built-in events; with application types */
+    uint16_t n_away;   /* with built-in events, in other domains */
     nfm_receiver *receivers;
     nfm_receiver *app;
+    nfm_receiver *away;
     uint64_t members[NFM_MAX_SUBS / 64];
     uint32_t refs; /* sides of flows, and 1 for being the catch-all */
 } nfm_subset;

@@ -87,9 +87,10 @@ def _check_fixed(desired: WorkerPart, actual: WorkerPart) -> None:
         if was is not None and was != (receiver.entries, receiver.lossy):
             text = "a ring's size and delivery cannot change while packets flow"
             raise SpecError(f"nfs.{receiver.nf}", text)
-    limits = {m.name: m.limits for m in actual.modules}
+    before = {m.name: m for m in actual.modules}
     for module in desired.modules:
-        if limits.get(module.name, module.limits) != module.limits:
+        was_module = before.get(module.name, module)
+        if (was_module.limits, was_module.host) != (module.limits, module.host):
             raise SpecError(f"modules.{module.name}", "cannot change while packets flow")
 
 

@@ -22,15 +22,17 @@ BASELINE = ROOT / "bench" / "instructions.json"
 TOLERANCE = 0.08
 """Another compiler of the same family moves the counts by a few per cent."""
 CASES = {
-    **{f"{w}-{v}": (w, v, 1) for v in ("header", "track", "data") for w in ("http", "short")},
-    "http-packets": ("http", "packets", 1),
-    "http-packets-x4": ("http", "packets", 4),
+    **{f"{w}-{v}": (w, v, 1, []) for v in ("header", "track", "data") for w in ("http", "short")},
+    "http-packets": ("http", "packets", 1, []),
+    "http-packets-x4": ("http", "packets", 4, []),
+    "http-packets-shared": ("http", "packets", 1, ["--shared"]),
+    "http-packets-shared-x4": ("http", "packets", 4, ["--shared"]),
 }
-"""Workload, level and number of subscribers by case."""
+"""Workload, level, number of subscribers and further options by case."""
 PACKETS = 20_000
 
 
-def count(workload: str, level: str, subscribers: int, passes: int) -> int:
+def count(workload: str, level: str, subscribers: int, more: list[str], passes: int) -> int:
     """Instructions that one run executes, generation of the workload included."""
     if shutil.which("valgrind") is None:
         raise BenchError("valgrind is not installed: apt-get install valgrind")
@@ -39,7 +41,7 @@ def count(workload: str, level: str, subscribers: int, passes: int) -> int:
         out = Path(folder) / "out"
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", program]
         command += options(workload=workload, level=level, subscribers=subscribers)
-        command += options(packets=PACKETS, passes=passes)
+        command += [*options(packets=PACKETS, passes=passes), *more]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.M)
     if done.returncode or found is None:
@@ -47,9 +49,9 @@ def count(workload: str, level: str, subscribers: int, passes: int) -> int:
     return int(found.group(1))
 
 
-def per_packet(workload: str, level: str, subscribers: int) -> float:
+def per_packet(workload: str, level: str, subscribers: int, more: list[str]) -> float:
     """Instructions of one more pass, so that making the workload and the worker cancels out."""
-    two, three = (count(workload, level, subscribers, passes) for passes in (2, 3))
+    two, three = (count(workload, level, subscribers, more, passes) for passes in (2, 3))
     return (three - two) / PACKETS
 
 
@@ -71,7 +73,7 @@ def main() -> int:
     rows = []
     for one in instructions(1):
         recorded = "not recorded" if one.ratio is None else f"recorded {one.value * one.ratio:.1f}"
-        say(f"{one.case:14} {one.value:7.1f} instructions per packet, {recorded}")
+        say(f"{one.case:22} {one.value:7.1f} instructions per packet, {recorded}")
         rows.append(one)
     if "--update" in sys.argv:
         BASELINE.write_text(json.dumps({one.case: one.value for one in rows}, indent=1) + "\n")

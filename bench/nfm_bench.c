@@ -3,6 +3,7 @@
  * is made of such runs by bench/__main__.py. */
 #include <getopt.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 
 #include "measured.h"
 
-enum { RING_ENTRIES = 4096, MAX_SUBSCRIBERS = 64 };
+enum { RING_ENTRIES = 4096, MAX_SUBSCRIBERS = 64, STEP = RING_ENTRIES / 2 };
 
 typedef struct options {
     const char *workload;
@@ -21,36 +22,73 @@ typedef struct options {
     const measured_level *level;
     int subscribers;
     uint32_t max_flows;
+    bool shared; /* rings are shared objects, which receivers of their own drain */
 } options;
+
+typedef struct subject { /* what is measured */
+    nfm_worker *worker;
+    nfm_ring *receivers[MAX_SUBSCRIBERS]; /* of shared rings, as in other processes; else NULL */
+    measured_totals totals[MAX_SUBSCRIBERS];
+} subject;
 
 typedef struct clocks {
     uint64_t cpu_ns, cycles;
     long rss_kib;
 } clocks;
 
-static nfm_worker *make_worker(const options *o, nfm_port *port, measured_totals *sums) {
+/* A ring whose receiver the worker calls, or a shared one with a receiver of its own. */
+static nfm_ring *make_ring(const options *o, subject *s, int i) {
+    nfm_error err = {0};
+    nfm_object_info object;
+    nfm_ring *ring;
+    if (!o->shared) {
+        ring = nfm_worker_add_ring(s->worker, RING_ENTRIES, &err);
+        if (ring == NULL ||
+            nfm_worker_attach_native(s->worker, ring, measured_count, &s->totals[i]) != NFM_OK)
+            measured_die("ring", err.text);
+        return ring;
+    }
+    if (nfm_object_create("ring", nfm_ring_object_size(RING_ENTRIES), &object, &err) != NFM_OK)
+        measured_die("ring", err.text);
+    ring = nfm_worker_add_shared_ring(s->worker, object.fd, 0, &err);
+    s->receivers[i] = ring == NULL ? NULL : nfm_ring_attach(object.fd, &err);
+    if (s->receivers[i] == NULL)
+        measured_die("ring", err.text);
+    close(object.fd);
+    return ring;
+}
+
+static void drain(const options *o, subject *s) {
+    nfm_batch batch = {.mem = nfm_worker_mem(s->worker), .handler = UINT32_MAX};
+    for (int i = 0; o->shared && i < o->subscribers; i++) {
+        while ((batch.n = nfm_ring_peek(s->receivers[i], &batch.desc, UINT32_MAX)) > 0) {
+            measured_count(&s->totals[i], &batch);
+            nfm_ring_advance(s->receivers[i], batch.n);
+        }
+    }
+}
+
+static void make_worker(const options *o, nfm_port *port, subject *s) {
     nfm_error err = {0};
     nfm_worker_config config;
     nfm_worker_config_init(&config);
     config.max_flows = o->max_flows;
-    nfm_worker *worker = nfm_worker_new(&config, &err);
+    nfm_worker *worker = s->worker = nfm_worker_new(&config, &err);
     if (worker == NULL || nfm_worker_add_port(worker, port) != NFM_OK)
         measured_die("worker", err.text);
     measured_add_modules(worker, o->level->level);
     for (int i = 0; i < o->subscribers; i++) {
         nfm_subscription sub = {
-            .ring = nfm_worker_add_ring(worker, RING_ENTRIES, &err),
+            .ring = make_ring(o, s, i),
             .level = o->level->level,
             .events = o->level->events,
             .type_first = 1,
         };
-        if (sub.ring == NULL || nfm_worker_subscribe(worker, &sub) < 0 ||
-            nfm_worker_attach_native(worker, sub.ring, measured_count, &sums[i]) != NFM_OK)
+        if (nfm_worker_subscribe(worker, &sub) < 0)
             measured_die("subscribe", err.text);
     }
     if (nfm_worker_start(worker, &err) != NFM_OK)
         measured_die("start", err.text);
-    return worker;
 }
 
 static clocks now(void) {
@@ -69,15 +107,17 @@ static clocks now(void) {
 
 /* Runs until |packets| have been processed in all, not further: the end of the port closes flows.
  */
-static void run(nfm_worker *worker, uint64_t packets) {
+static void run(const options *o, subject *s, uint64_t packets) {
     nfm_worker_stats stats;
-    nfm_worker_stats_get(worker, &stats);
+    nfm_worker_stats_get(s->worker, &stats);
     int rc = NFM_RUN_BUDGET;
     while (rc != NFM_RUN_EOF && stats.packets < packets) {
-        rc = nfm_worker_run(worker, packets - stats.packets);
+        uint64_t left = packets - stats.packets;
+        rc = nfm_worker_run(s->worker, o->shared && left > STEP ? STEP : left);
         if (rc < 0)
             measured_die("run", nfm_strerror(rc));
-        nfm_worker_stats_get(worker, &stats);
+        drain(o, s);
+        nfm_worker_stats_get(s->worker, &stats);
     }
 }
 
@@ -105,29 +145,30 @@ static void measure(const options *o) {
         measured_die(o->workload, err.text);
     if (nfm_port_mem_loop(port, o->passes, truth.span_ns) != NFM_OK)
         measured_die(o->workload, "cannot loop");
-    measured_totals sums[MAX_SUBSCRIBERS];
-    memset(sums, 0, sizeof(sums));
+    subject s = {0};
     clocks before = now();
-    nfm_worker *worker = make_worker(o, port, sums);
+    make_worker(o, port, &s);
     if (truth.opening_packets > 0)
-        run(worker, truth.opening_packets);
+        run(o, &s, truth.opening_packets);
     clocks begin = now();
-    run(worker, truth.packets * o->passes);
+    run(o, &s, truth.packets * o->passes);
     clocks end = now();
     nfm_worker_stats stats;
     if (truth.opening_packets == 0) /* flows of lookup-* stay open: their end is not the subject */
-        run(worker, UINT64_MAX);
-    nfm_worker_stats_get(worker, &stats);
+        run(o, &s, UINT64_MAX);
+    nfm_worker_stats_get(s.worker, &stats);
     clocks spent = {end.cpu_ns - begin.cpu_ns, end.cycles - begin.cycles,
                     end.rss_kib - before.rss_kib};
-    print(o, &truth, &stats, &sums[0], &spent);
-    nfm_worker_free(worker);
+    print(o, &truth, &stats, &s.totals[0], &spent);
+    for (int i = 0; i < o->subscribers; i++)
+        nfm_ring_detach(s.receivers[i]);
+    nfm_worker_free(s.worker);
     nfm_port_free(port);
 }
 
 static const char usage[] =
     "usage: nfm-bench [--workload NAME] [--level header|packets|track|data] [--subscribers N]\n"
-    "                 [--packets N] [--passes N] [--max-flows N] [--seed N]\n"
+    "                 [--packets N] [--passes N] [--max-flows N] [--seed N] [--shared]\n"
     "Runs the stack over a generated workload in memory and prints what it counted and cost.\n";
 
 static void parse(int argc, char **argv, options *o) {
@@ -139,6 +180,7 @@ static void parse(int argc, char **argv, options *o) {
         {"passes", required_argument, NULL, 'p'},
         {"max-flows", required_argument, NULL, 'f'},
         {"seed", required_argument, NULL, 'r'},
+        {"shared", no_argument, NULL, 'o'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
@@ -158,6 +200,8 @@ static void parse(int argc, char **argv, options *o) {
             o->max_flows = (uint32_t)strtoul(optarg, NULL, 10);
         else if (c == 'r')
             o->seed = strtoull(optarg, NULL, 10);
+        else if (c == 'o')
+            o->shared = true;
         else {
             fputs(usage, c == 'h' ? stdout : stderr);
             exit(c == 'h' ? 0 : 2);

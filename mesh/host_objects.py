@@ -37,6 +37,8 @@ def create_objects(objects: Objects, part: HostPart) -> None:
     for wanted in part.objects:
         if wanted.kind == "ring":
             objects.create_ring(wanted.name, wanted.entries)
+        elif wanted.kind == "answers":
+            objects.create_answers(wanted.name)
         elif wanted.kind == "log":
             objects.create(wanted.name, log_size(LOG_BYTES))
         elif wanted.kind == "cursor":

@@ -7,6 +7,7 @@ The engine runs one in its own memory; a worker process runs one in shared objec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mesh._ffi import check, check_pointer, native
@@ -19,7 +20,14 @@ from mesh.plan import Part, PlannedModule
 from mesh.ports import Port
 from mesh.report import Statistics
 
-__all__ = ["Filters", "NativeWorker", "counters_of", "domain_config", "worker_config"]
+__all__ = [
+    "Filters",
+    "Hosting",
+    "NativeWorker",
+    "counters_of",
+    "domain_config",
+    "worker_config",
+]
 
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
@@ -52,6 +60,22 @@ def domain_config(config: Mapping[str, int]) -> Any:
     for name, value in config.items():
         setattr(row, name, value)
     return row
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """How a worker speaks to the process that runs one of its modules.
+
+    Attributes:
+        ring_fd, answers_fd: what it is asked, and what it says.
+        is_ordered: all records in the order of their packets, for captures.
+        deadline_ns: a host that is silent for so long is not waited for.
+    """
+
+    ring_fd: int
+    answers_fd: int
+    is_ordered: bool
+    deadline_ns: int
 
 
 class Filters:
@@ -117,6 +141,21 @@ class NativeWorker:
         limits = ffi.new("uint64_t[]", [*planned.limits, 0])
         types = ffi.new("uint32_t[]", [*planned.types, 0])
         rc = lib.nfm_worker_add_module(self.pointer, info.pointer, limits, types, error)
+        self.modules[planned.name] = check(rc, "", error)
+
+    def add_hosted_module(self, planned: PlannedModule, info: ModuleInfo, hosting: Hosting) -> None:
+        """Adds a stack module that another process runs; one that is there stays as it is."""
+        if planned.name in self.modules:
+            return
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        limits = ffi.new("uint64_t[]", [*planned.limits, 0])
+        types = ffi.new("uint32_t[]", [*planned.types, 0])
+        row = ffi.new("nfm_hosting *")
+        row.module, row.limits, row.types = info.pointer, limits, types
+        row.ring_fd, row.answers_fd = hosting.ring_fd, hosting.answers_fd
+        row.ordered, row.deadline_ns = int(hosting.is_ordered), hosting.deadline_ns
+        rc = lib.nfm_worker_add_hosted_module(self.pointer, row, error)
         self.modules[planned.name] = check(rc, "", error)
 
     def add_ring(self, entries: int) -> Any:

@@ -132,6 +132,11 @@ class Objects:
         """Makes a ring of `entries` places, a power of two."""
         return self.create(name, int(native().lib.nfm_ring_object_size(entries)))
 
+    def create_answers(self, name: str) -> SharedObject:
+        """Makes the ring in which a module's process answers its worker."""
+        lib = native().lib
+        return self.create(name, int(lib.nfm_answers_object_size(int(lib.NFM_ANSWERS_MIN))))
+
     def handle(self, name: str, *, writable: bool) -> Handle:
         """Returns an object as a process may have it."""
         found = self._objects[name]

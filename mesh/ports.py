@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports: where packets come from. Wraps the C ports; each is read by one engine."""
+"""Ports: where packets come from and go to. Wraps the C ports; each is read by one engine."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mesh._ffi import check, check_pointer, native
 from mesh.errors import StateError
 
-__all__ = ["LINKTYPE_ETHERNET", "LINKTYPE_RAW", "Frame", "Port", "PortStatistics"]
+__all__ = ["LINKTYPE_ETHERNET", "LINKTYPE_RAW", "Copy", "Frame", "Port", "PortStatistics"]
 
 LINKTYPE_ETHERNET = 1
 LINKTYPE_RAW = 101
+
+Copy = Literal["auto", "always", "never"]
+"""Whether frames are copied between a device's memory and slots; `auto`: where they must be."""
+
+_COPIES: dict[str, int] = {"auto": 0, "always": 1, "never": 2}
+_FORMATS: dict[str, int] = {"pcap": 0, "pcap-ns": 1, "pcapng": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +51,20 @@ class PortStatistics:
     rx_unsupported_link: int
     file_size: int
     file_offset: int
+    rx_missed: int
+    rx_errors: int
+    tx_packets: int
+    tx_bytes: int
+    tx_full: int
+    tx_oversize: int
+    tx_errors: int
+    link_changes: int
+    link_up: int
+    mtu: int
 
 
 class Port:
-    """A source of frames. Made by `pcap` or `memory`; closed by the engine that reads it."""
+    """Where frames come from and go to. Made by `pcap`, `dpdk` and so on; closed by its engine."""
 
     def __init__(self, pointer: Any, source: str) -> None:
         self.source = source
@@ -80,6 +96,169 @@ class Port:
             check(rc, "frame in memory")
         return port
 
+    @classmethod
+    def dpdk(
+        cls,
+        device: str | None = None,
+        eal: str | None = None,
+        *,
+        queue: int = 0,
+        queues: int = 1,
+        mtu: int = 0,
+        is_promiscuous: bool = False,
+        copy: Copy = "auto",
+    ) -> Port:
+        """Opens a queue of a DPDK device: a NIC's virtual function, or a virtual device.
+
+        DPDK's environment begins once per process, with the first port's `eal`; the queues of one
+        device belong to one process.
+
+        Args:
+            device: "0000:3b:02.1", "net_null0,size=60"; None: the first there is.
+            eal: arguments of EAL, blanks between; None: `--in-memory --no-telemetry`.
+            queue: number of this port's queue.
+            queues: how many the device has; flows are spread over them, both directions alike.
+            mtu: bytes; 0: as it is.
+            is_promiscuous: takes frames for other MAC addresses, too.
+            copy: whether frames are copied.
+
+        Raises:
+            NativeError: says which package, right or huge page is missing, and how to get it.
+        """
+        ffi, lib = native()
+        error, row = ffi.new("nfm_error *"), ffi.new("nfm_dpdk_config *")
+        texts = [ffi.NULL if t is None else ffi.new("char[]", t.encode()) for t in (device, eal)]
+        row.device, row.eal = texts
+        row.queue, row.n_queues, row.mtu = queue, queues, mtu
+        row.promiscuous, row.copy = is_promiscuous, _COPIES[copy]
+        found = lib.nfm_port_dpdk_open(row, error)
+        return cls(check_pointer(found, "", error), f"dpdk:{device or 'first device'}")
+
+    @classmethod
+    def afxdp(
+        cls,
+        interface: str,
+        *,
+        queue: int = 0,
+        is_generic: bool = False,
+        is_promiscuous: bool = False,
+        copy: Copy = "auto",
+    ) -> Port:
+        """Opens a queue of an interface through AF_XDP.
+
+        Args:
+            interface: its name.
+            queue: number of the queue.
+            is_generic: uses the kernel's generic XDP even where the driver has its own.
+            is_promiscuous: takes frames for other MAC addresses, too.
+            copy: between driver and slots; `never` fails where the driver has no zero-copy.
+
+        Raises:
+            NativeError: says which package or capability is missing.
+        """
+        ffi, lib = native()
+        error, row = ffi.new("nfm_error *"), ffi.new("nfm_afxdp_config *")
+        name = ffi.new("char[]", os.fsencode(interface))
+        row.interface, row.queue, row.copy = name, queue, _COPIES[copy]
+        row.generic, row.promiscuous = is_generic, is_promiscuous
+        found = lib.nfm_port_afxdp_open(row, error)
+        return cls(check_pointer(found, "", error), f"afxdp:{interface}")
+
+    @classmethod
+    def afpacket(
+        cls,
+        interface: str,
+        *,
+        block_ms: int = 0,
+        rx_frames: int = 0,
+        fanout_group: int = 0,
+        is_promiscuous: bool = True,
+        is_past_queue: bool = False,
+    ) -> Port:
+        """Opens an interface of this host through packet sockets.
+
+        The port follows its interface when it goes down, is renamed, or goes away and comes back.
+
+        Args:
+            interface: its name; it may be down.
+            block_ms: 0: frames are seen at once; else in blocks, when full or after so long, which
+                is less work per frame: for observers.
+            rx_frames: of 2 KiB in the receive ring, a power of two; 0: 8192.
+            fanout_group: 1..65535: packets are spread over all ports of the group, both directions
+                of a flow alike; 0: this port sees all.
+            is_promiscuous: takes frames for other MAC addresses, too.
+            is_past_queue: short frames are sent past the interface's queueing discipline.
+
+        Raises:
+            NativeError: no such interface, a capability is missing, a value is out of range.
+        """
+        ffi, lib = native()
+        error, row = ffi.new("nfm_error *"), ffi.new("nfm_afpacket_config *")
+        name = ffi.new("char[]", os.fsencode(interface))
+        row.interface, row.block_ms, row.rx_frames = name, block_ms, rx_frames
+        row.fanout_group = fanout_group
+        row.promiscuous, row.qdisc_bypass = is_promiscuous, is_past_queue
+        found = lib.nfm_port_afpacket_open(row, error)
+        return cls(check_pointer(found, "", error), f"afpacket:{interface}")
+
+    @classmethod
+    def tap(
+        cls,
+        interface: str = "nfmesh%d",
+        *,
+        mtu: int = 0,
+        is_up: bool = True,
+        is_persistent: bool = False,
+        is_offload: bool = True,
+        is_multi_queue: bool = False,
+    ) -> Port:
+        """Makes an Ethernet interface of this host whose other end is the port.
+
+        Args:
+            interface: its name; one that exists is taken; `%d`: the kernel counts.
+            mtu: bytes; 0: as it is.
+            is_up: takes it up.
+            is_persistent: it outlives the port.
+            is_offload: the kernel may hand over large frames to be segmented and frames without
+                checksum.
+            is_multi_queue: several ports may open it; the kernel spreads flows over them.
+
+        Raises:
+            NativeError: a capability or /dev/net/tun is missing, or the interface is in use.
+        """
+        ffi, lib = native()
+        error, row = ffi.new("nfm_error *"), ffi.new("nfm_tap_config *")
+        name = ffi.new("char[]", os.fsencode(interface))
+        row.interface, row.mtu, row.up, row.persist = name, mtu, is_up, is_persistent
+        row.offload, row.multi_queue = is_offload, is_multi_queue
+        found = lib.nfm_port_tap_open(row, error)
+        return cls(check_pointer(found, "", error), f"tap:{interface}")
+
+    @classmethod
+    def record(
+        cls,
+        path: str | Path,
+        format: Literal["pcap", "pcap-ns", "pcapng"] = "pcapng",
+        link_type: int = LINKTYPE_ETHERNET,
+    ) -> Port:
+        """Makes a sink: what is sent there is written to a capture, with its event time.
+
+        Raises:
+            NativeError: the file cannot be written.
+        """
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        found = lib.nfm_port_record_open(os.fsencode(path), _FORMATS[format], link_type, error)
+        return cls(check_pointer(found, "", error), str(path))
+
+    def flush(self) -> None:
+        """Writes what a `record` port has buffered.
+
+        Raises:
+            NativeError: what was sent is not all in the file.
+        """
+        check(native().lib.nfm_port_record_flush(self.pointer), self.warning or self.source)
+
     def loop(self, passes: int, span_ns: int) -> None:
         """Serves a memory port's frames several times; each pass is new traffic, later in time."""
         check(native().lib.nfm_port_mem_loop(self.pointer, passes, span_ns), "loop")
@@ -104,6 +283,10 @@ class Port:
         out = ffi.new("nfm_port_stats *")
         lib.nfm_port_stats_get(self.pointer, out)
         return PortStatistics(*(int(getattr(out, name)) for name in PortStatistics.__slots__))
+
+    def hand_over(self) -> None:
+        """Says that a port around this one owns it now: this object is as if closed."""
+        self._pointer = None
 
     def close(self) -> None:
         """Closes it; a second time does nothing."""

@@ -98,9 +98,10 @@ def _check_fixed(desired: WorkerPart, actual: WorkerPart) -> None:
         if sizes.get(inbox.domain, inbox.config) != inbox.config:
             text = "cannot change while packets flow; start again"
             raise SpecError(f"domains.{inbox.domain}.memory", text)
-    limits = {m.name: m.limits for m in actual.modules}
+    before = {m.name: m for m in actual.modules}
     for module in desired.modules:
-        if limits.get(module.name, module.limits) != module.limits:
+        was_module = before.get(module.name, module)
+        if (was_module.limits, was_module.host) != (module.limits, module.host):
             raise SpecError(f"modules.{module.name}", "cannot change while packets flow")
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
 from mesh.options import nf_config
@@ -34,6 +34,7 @@ __all__ = [
     "DomainSpec",
     "EventSpec",
     "InboxSpec",
+    "ModuleSpec",
     "NFSpec",
     "PatienceSpec",
     "PortSpec",
@@ -149,6 +150,29 @@ class PatienceSpec(_Model):
     end: Annotated[float, Field(ge=0.1, le=3600, description="in an NF's stop and results")] = 60.0
 
 
+class ModuleSpec(_Model):
+    """One stack module: its limits by name, and where it runs."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=False)
+    __pydantic_extra__: dict[str, int | str]
+
+    own: Annotated[
+        bool, Field(strict=True, description="run it on a core of its own, beside the worker")
+    ] = False
+    core: Annotated[_Core | None, Field(description="that core; says own, too")] = None
+
+    @model_validator(mode="after")
+    def _check_core(self) -> ModuleSpec:
+        if self.core is not None and "own" in self.model_fields_set and not self.own:
+            raise ValueError("a core is named, but own is false: leave one of them out")
+        return self
+
+    @property
+    def limits(self) -> dict[str, int | str]:
+        """All that is said but where it runs."""
+        return dict(self.__pydantic_extra__ or {})
+
+
 class Spec(_Model):
     """A whole spec."""
 
@@ -159,7 +183,7 @@ class Spec(_Model):
     ] = {}
     ports: Annotated[list[PortSpec], Field(description="where packets come from")] = []
     modules: Annotated[
-        dict[str, dict[str, int | str]], Field(description="limits by stack module")
+        dict[str, ModuleSpec], Field(description="limits by stack module, and where it runs")
     ] = {}
     worker: Annotated[
         dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of the worker")
@@ -182,6 +206,20 @@ class Spec(_Model):
     patience: Annotated[
         PatienceSpec, Field(description="how long a process may be silent before it is killed")
     ] = PatienceSpec()
+
+    @property
+    def limits(self) -> dict[str, dict[str, int | str]]:
+        """Limits by stack module."""
+        return {name: entry.limits for name, entry in self.modules.items()}
+
+    @property
+    def own_cores(self) -> dict[str, tuple[int, ...] | None]:
+        """Modules that run on cores of their own; None leaves the core to the supervisor."""
+        return {
+            name: None if entry.core is None else (entry.core,)
+            for name, entry in self.modules.items()
+            if entry.own or entry.core is not None
+        }
 
 
 def load(path: Path) -> Spec:
@@ -278,7 +316,7 @@ def plan_of(spec: Spec, registry: Registry) -> Plan:
     return make_plan(
         uses_of(spec, registry),
         events=user_events_of(spec),
-        limits=spec.modules,
+        limits=spec.limits,
         registry=registry,
     )
 
@@ -332,6 +370,7 @@ def _path(location: Iterable[int | str]) -> str:
 _CHILDREN: Mapping[str, type[_Model]] = {
     "nfs": NFSpec,
     "events": EventSpec,
+    "modules": ModuleSpec,
     "ports": PortSpec,
     "domains": DomainSpec,
     "memory": InboxSpec,

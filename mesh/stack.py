@@ -10,6 +10,7 @@ from mesh._ffi import check, native
 from mesh.attached import ring_stats
 from mesh.control.stats import RingStats
 from mesh.control.wire import (
+    HostedPart,
     InboxPart,
     ModulePart,
     NativeSubscription,
@@ -20,7 +21,14 @@ from mesh.control.wire import (
 from mesh.errors import SpecError
 from mesh.fdpass import DescriptorClient
 from mesh.module import ModuleInfo, Phase
-from mesh.native_worker import Filters, NativeWorker, counters_of, domain_config, worker_config
+from mesh.native_worker import (
+    Filters,
+    Hosting,
+    NativeWorker,
+    counters_of,
+    domain_config,
+    worker_config,
+)
 from mesh.plan import Level, Part, PlannedModule
 from mesh.ports import Port
 from mesh.reconcile import WorkerChanges, worker_changes
@@ -140,7 +148,21 @@ class Stack:
                 path = f"modules.{part.name}.{limit.name}"
                 raise SpecError(path, f"{value} is not within {limit.min}..{limit.max}")
         planned = PlannedModule(part.name, Phase.APP, part.limits, {}, part.types, ())
-        self.worker.add_module(planned, info)
+        if part.host is None:
+            self.worker.add_module(planned, info)
+        else:
+            self._add_hosted(planned, info, part.host)
+
+    def _add_hosted(self, planned: PlannedModule, info: ModuleInfo, host: HostedPart) -> None:
+        handles = self._client.fetch([host.ring, host.answers])
+        ring, answers = handles[host.ring].fd, handles[host.answers].fd
+        is_ordered = self.part.mode == "file"
+        try:
+            hosting = Hosting(ring, answers, is_ordered, host.deadline_ms * 1_000_000)
+            self.worker.add_hosted_module(planned, info, hosting)
+        finally:
+            os.close(ring)
+            os.close(answers)
 
     def _add_inbox(self, part: InboxPart) -> None:
         row = domain_config(part.config)

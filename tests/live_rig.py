@@ -6,6 +6,7 @@ left l0 ---- m0 [bridge] m1 ---- r0 right
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60.0
+PAGE_BYTES = 8 << 20
+SERVE = """
+import functools, http.server, sys
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+server = http.server.ThreadingHTTPServer(("", 8080), handler)
+print("ready", flush=True)
+server.serve_forever()
+"""
+FETCH = """
+import hashlib, sys, urllib.request
+with urllib.request.urlopen(f"http://{sys.argv[1]}:8080/page", timeout=60) as page:
+    print(hashlib.sha256(page.read()).hexdigest())
+"""
+PYTHON = "python3"
 PROGRAMS = {"ip": "iproute2", "ethtool": "ethtool", "ping": "iputils-ping", "nsenter": "util-linux"}
 IO = (
     "afpacket_rx",
@@ -30,8 +46,10 @@ IO = (
     "spread",
     "link",
     "fail",
+    "plugin",
     "port",
 )
+PLUGINS = ("libnfm_afxdp.so", "libnfm_dpdk.so")
 
 
 def why_not() -> str | None:
@@ -153,8 +171,49 @@ class Wire:
         wait_until(lambda: self.ping(address, *options), f"ping {address} {options}")
 
 
+class Server:
+    """An HTTP server on a host."""
+
+    def __init__(self, where: Namespace, page: Path) -> None:
+        line = where.command(PYTHON, "-c", SERVE, str(page.parent))
+        self._process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def fetch(where: Namespace, address: str) -> str:
+    """Returns the SHA-256 of the page as a host got it."""
+    return where.run(PYTHON, "-c", FETCH, address).strip()
+
+
+def digest(page: Path) -> str:
+    """Returns the SHA-256 of the page as it is."""
+    return hashlib.sha256(page.read_bytes()).hexdigest()
+
+
+def make_page(folder: Path) -> Path:
+    """Makes a file to fetch."""
+    path = folder / "page"
+    path.write_bytes(hashlib.shake_256(b"page").digest(PAGE_BYTES))
+    return path
+
+
+def find_plugin(name: str) -> Path | None:
+    """Returns the installed library of a port, or None when this build is without it."""
+    spec = find_spec("mesh._native")
+    path = Path(str(spec.origin)).parent / name if spec is not None else None
+    return path if path is not None and path.exists() else None
+
+
 def build_bridge(folder: Path) -> Path:
-    """Compiles `live_bridge` with sanitizers."""
+    """Compiles `live_bridge` with sanitizers; the libraries of ports lie beside it."""
     tool = folder / "live_bridge"
     sources = [ROOT / f"native/src/io/{name}.c" for name in IO]
     sources += [ROOT / "native/src/base/pool.c", ROOT / "tests/native/live_bridge.c"]
@@ -162,6 +221,8 @@ def build_bridge(folder: Path) -> Path:
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     flags += [f"-I{ROOT / name}" for name in ("native/include", "native/src")]
     subprocess.run(["cc", *flags, *map(str, sources), "-o", str(tool)], check=True)
+    for plugin in filter(None, map(find_plugin, PLUGINS)):
+        shutil.copy(plugin, folder)
     return tool
 
 

@@ -79,6 +79,7 @@ def test_a_killed_nf_goes_on_from_its_ring_and_its_totals_are_exact(mesh):
     found = mesh.report()
     inside = replay(capture, [use, "flow_counter"])
     assert mesh.outcome.restarts["counter"] == kills
+    assert mesh.outcome.report["statistics"]["slots_used"] == 0
     assert found["counter"]["results"] == dict(inside["counter"].results)
     assert found["counter"]["events"] == inside["counter"].events
     assert found["flow_counter"]["results"] == {

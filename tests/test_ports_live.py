@@ -3,31 +3,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_rig import Namespace, Wire, build_bridge, needs_namespaces, wait_until, wire
+from live_rig import (
+    FETCH,
+    PAGE_BYTES,
+    PYTHON,
+    Namespace,
+    Server,
+    Wire,
+    build_bridge,
+    digest,
+    fetch,
+    make_page,
+    needs_namespaces,
+    wait_until,
+    wire,
+)
 
 pytestmark = needs_namespaces
-
-PAGE_BYTES = 8 << 20
-SERVE = """
-import functools, http.server, sys
-handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
-server = http.server.ThreadingHTTPServer(("", 8080), handler)
-print("ready", flush=True)
-server.serve_forever()
-"""
-FETCH = """
-import hashlib, sys, urllib.request
-with urllib.request.urlopen(f"http://{sys.argv[1]}:8080/page", timeout=60) as page:
-    print(hashlib.sha256(page.read()).hexdigest())
-"""
-PYTHON = "python3"
 
 
 @pytest.fixture(scope="module")
@@ -46,36 +44,7 @@ def net(tool: Path) -> Iterator[Wire]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file to fetch."""
-    path = tmp_path_factory.mktemp("www") / "page"
-    path.write_bytes(hashlib.shake_256(b"page").digest(PAGE_BYTES))
-    return path
-
-
-class Server:
-    """An HTTP server on a host."""
-
-    def __init__(self, where: Namespace, page: Path) -> None:
-        line = where.command(PYTHON, "-c", SERVE, str(page.parent))
-        self._process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def close(self) -> None:
-        """Ends it."""
-        self._process.kill()
-        self._process.communicate()
-
-
-def fetch(where: Namespace, address: str) -> str:
-    """Returns the SHA-256 of the page as a host got it."""
-    return where.run(PYTHON, "-c", FETCH, address).strip()
-
-
-def digest(page: Path) -> str:
-    """Returns the SHA-256 of the page as it is."""
-    return hashlib.sha256(page.read_bytes()).hexdigest()
+    return make_page(tmp_path_factory.mktemp("www"))
 
 
 @pytest.mark.parametrize("block_ms", ["0", "1"])

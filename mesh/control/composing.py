@@ -12,7 +12,7 @@ from mesh.control.desired import RESERVED, Desired
 from mesh.control.parts import RING_ENTRIES, Layout, Leaving, Parts, Placement, make_parts
 from mesh.control.wire import PortPart
 from mesh.errors import CapacityError, PlanError, SpecError
-from mesh.module import Phase
+from mesh.module import ModuleInfo, Phase
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
 from mesh.registry import Registry
@@ -54,7 +54,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     plan = make_plan(
         uses_of(spec, registry),
         events=user_events_of(spec),
-        limits=spec.modules,
+        limits=spec.limits,
         registry=registry,
         numbers=desired.numbers or None,
         kept=desired.modules,
@@ -78,6 +78,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         placements=placements,
         leaving=leaving,
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
+        own_cores=_own_cores(spec, modules),
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
         max_packets=spec.max_packets,
         out=spec.out,
@@ -88,6 +89,20 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     numbers = plan.catalogue.numbers
     known = replace(desired, spec=plain, numbers=numbers, joined=joined, modules=tuple(modules))
     return Composed(known, plan, make_parts(plan, layout), spec.patience, flow_bytes)
+
+
+def _own_cores(spec: Spec, modules: Mapping[str, ModuleInfo]) -> dict[str, tuple[int, ...] | None]:
+    """Finds the modules of the plan that run in processes of their own.
+
+    Raises:
+        SpecError: a module that has to run in the worker.
+    """
+    found = {name: cores for name, cores in spec.own_cores.items() if name in modules}
+    for name in found:
+        if modules[name].phase is not Phase.APP:
+            text = "only application modules (nfmesh modules) can; leave the key out"
+            raise SpecError(f"modules.{name}.own", f"{name!r} cannot leave the worker: {text}")
+    return found
 
 
 def place_of(entry: NFSpec) -> Placement:
@@ -127,7 +142,7 @@ def named(spec: Spec, registry: Registry) -> Spec:
             name = entry.name or registry.nf(entry.use).name
         except PlanError as error:
             raise type(error)(error.text, path=f"nfs[{i}].use") from error
-        if name in RESERVED or name.startswith("worker-"):
+        if name in RESERVED or name.startswith(("worker-", "module-")):
             raise SpecError(f"nfs[{i}].name", f"{name!r} is the name of another process")
         if any(name == other.name for other in nfs):
             raise SpecError(f"nfs[{i}].name", f"an NF {name!r} is there already")

@@ -15,9 +15,11 @@ from mesh.control.wire import (
     ChildPart,
     HandlerPart,
     HeardWire,
+    HostedPart,
     HostPart,
     InboxPart,
     LogPart,
+    ModuleHostPart,
     ModulePart,
     NativeSubscription,
     NFPart,
@@ -52,6 +54,8 @@ OBJECTS = ("header", "packets", "records", "fields", "flows")
 RING_ENTRIES = 8192
 """Room for about a quarter millisecond of descriptors at a core's speed; a power of two."""
 MAX_FAILURES = 10
+DEADLINE_MS: Mapping[Literal["file", "live"], int] = {"file": 20_000, "live": 1_000}
+"""How long a silent module host is waited for: packets of a capture wait, live ones do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class Layout:
         modules: the plan's stack modules by name.
         room: installed modules whose state lies in the flows' blocks; they may be needed later.
         placements: by NF.
+        own_cores: modules in processes of their own, with their cores if they are named.
         leaving: NFs that only finish what is in their rings.
         joined: NFs that were added while others ran.
         worker_cores: by worker, None leaves it to the supervisor.
@@ -108,6 +113,7 @@ class Layout:
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
     worker_cores: tuple[int, ...] | None = None
+    own_cores: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     max_packets: int | None = None
     out: str = "."
     inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -182,6 +188,7 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
                 m.types,
                 layout.modules[m.name].library,
                 layout.modules[m.name].symbol,
+                _hosted(m.name, layout) if m.name in layout.own_cores else None,
             )
             for m in plan.modules
         ),
@@ -194,6 +201,10 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
             for name, sizes in layout.inboxes.items()
         ),
     )
+
+
+def _hosted(module: str, layout: Layout) -> HostedPart:
+    return HostedPart(f"ask/{module}/w0", f"answers/{module}/w0", DEADLINE_MS[layout.mode])
 
 
 def _receiver(
@@ -284,11 +295,15 @@ def _host(
     inboxes = [inbox for worker in workers.values() for inbox in worker.inboxes]
     objects += [ObjectPart(name, "inbox") for inbox in inboxes for name in inbox.objects]
     objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
+    hosts = [(m, m.host) for worker in workers.values() for m in worker.modules if m.host]
+    objects += [ObjectPart(host.ring, "ring", RING_ENTRIES) for _, host in hosts]
+    objects += [ObjectPart(host.answers, "answers") for _, host in hosts]
     objects += [ObjectPart(nf.log, "log") for nf in nfs.values() if nf.log]
     objects += [ObjectPart(_log(n), "log") for n, gone in layout.leaving.items() if gone.has_log]
     objects += [ObjectPart(r.cursor, "cursor") for nf in nfs.values() for r in nf.reads]
     objects += [ObjectPart(_checkpoint(name), "checkpoint") for name in names]
     children = [_worker_child(worker, layout) for worker in workers.values()]
+    children += [_module_child(module, host, layout) for module, host in hosts]
     children += [
         _nf_child(nfs[nf.name], layout.placements[nf.name], _files(nf, layout)) for nf in plan.nfs
     ]
@@ -311,8 +326,30 @@ def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
             *part.objects,
             *(name for inbox in part.inboxes for name in inbox.objects),
             *(receiver.ring for receiver in part.receivers),
+            *(name for m in part.modules if m.host for name in (m.host.ring, m.host.answers)),
         ),
         reads=(),
+    )
+
+
+def _module_child(part: ModulePart, host: HostedPart, layout: Layout) -> ChildPart:
+    runs = ModuleHostPart(
+        module=part.name,
+        library=part.library,
+        symbol=part.symbol,
+        limits=part.limits,
+        objects=_objects(0),
+        ring=host.ring,
+        answers=host.answers,
+    )
+    return ChildPart(
+        name=f"module-{part.name}",
+        role="module",
+        cores=layout.own_cores[part.name],
+        restart="on-failure",
+        writes=(host.ring, host.answers),
+        reads=_objects(0),
+        module=runs,
     )
 
 

@@ -39,8 +39,10 @@ __all__ = [
     "HandlerPart",
     "HeardWire",
     "HostPart",
+    "HostedPart",
     "InboxPart",
     "LogPart",
+    "ModuleHostPart",
     "ModulePart",
     "NFPart",
     "NativeSubscription",
@@ -91,6 +93,20 @@ class TypeWire:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
+class HostedPart:
+    """How a worker speaks to the process that runs a module of its.
+
+    Attributes:
+        ring: what the module is asked; answers: what it says.
+        deadline_ms: a host that is silent for so long is not waited for.
+    """
+
+    ring: Text
+    answers: Text
+    deadline_ms: _U32
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
 class ModulePart:
     """One stack module, in the order in which the worker runs them.
 
@@ -98,6 +114,7 @@ class ModulePart:
         library, symbol: where a third party's is found, as in ModuleInfo; "" for libnfm's own.
         limits: values in the order of its descriptor.
         types: id per emitted event; 0 for stack events.
+        host: None for a module that runs in the worker.
     """
 
     name: Text
@@ -105,6 +122,7 @@ class ModulePart:
     types: tuple[_U32, ...]
     library: Text = ""
     symbol: Text = ""
+    host: HostedPart | None = None
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -313,23 +331,43 @@ class NFPart:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
+class ModuleHostPart:
+    """What the process of a stack module runs; library, symbol and limits as in ModulePart.
+
+    Attributes:
+        objects: the worker's, by enum nfm_object.
+        ring: what it is asked; answers: what it says.
+    """
+
+    module: Text
+    library: Text
+    symbol: Text
+    limits: tuple[_U64, ...]
+    objects: tuple[Text, ...]
+    ring: Text
+    answers: Text
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
 class ChildPart:
     """One process that the supervisor keeps running.
 
     Attributes:
-        name: `worker-0`, or the NF's.
+        name: `worker-0`, `module-http`, or the NF's.
         cores: that it is pinned to; None leaves it to the supervisor.
         restart: when it is started again.
         writes: objects that it may write; reads: objects that it gets read-only.
+        module: what it runs, when it is the process of a stack module.
     """
 
     name: Text
-    role: Literal["worker", "nf"]
+    role: Literal["worker", "nf", "module"]
     cores: tuple[_U32, ...] | None
     restart: Literal["always", "on-failure", "never"]
     writes: tuple[Text, ...]
     reads: tuple[Text, ...]
     domain: Text = OWN_DOMAIN
+    module: ModuleHostPart | None = None
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -338,11 +376,11 @@ class ObjectPart:
 
     Attributes:
         kind: "worker" and "inbox": size is asked of the library with a config; "ring": `entries`
-            long; "log", "cursor" and "checkpoint": as the supervisor sees fit.
+            long; "answers", "log", "cursor" and "checkpoint": as the supervisor sees fit.
     """
 
     name: Text
-    kind: Literal["worker", "inbox", "ring", "log", "cursor", "checkpoint"]
+    kind: Literal["worker", "inbox", "ring", "answers", "log", "cursor", "checkpoint"]
     entries: _U32 = 0
 
 
@@ -361,7 +399,7 @@ class HostPart:
     inboxes: dict[Text, dict[Text, _U64]] = field(default_factory=dict)
 
 
-_Part = TypeVar("_Part", WorkerPart, NFPart, HostPart)
+_Part = TypeVar("_Part", WorkerPart, NFPart, HostPart, ModuleHostPart)
 
 
 def to_wire(part: WorkerPart | NFPart | HostPart) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A bump in the wire without a stack: forwards between two ports until its input is closed, then
  * prints what both counted as JSON. Usage: live_bridge PORT PORT [BLOCK_MS]; a PORT is the name of
- * an interface, or tap:NAME. "ready" says that both are open. */
+ * an interface, or tap:NAME, afxdp:NAME, dpdk:DEVICE. "ready" says that both are open. */
 #include "io/port.h"
 
 #include <poll.h>
@@ -11,12 +11,19 @@
 
 #define N_SMALL 4096u
 #define N_LARGE 512u
+#define EAL "--no-huge -m 256 --no-pci --no-shconf --no-telemetry --log-level=error"
 #define SPIN 200u /* idle turns before it sleeps */
 
 static nfm_port *open_port(const char *name, uint32_t block_ms) {
     nfm_error err = {0};
     nfm_port *port;
-    if (strncmp(name, "tap:", 4) == 0) {
+    if (strncmp(name, "afxdp:", 6) == 0) {
+        nfm_afxdp_config config = {.interface = name + 6, .rx_size = 512, .promiscuous = 1};
+        port = nfm_port_afxdp_open(&config, &err);
+    } else if (strncmp(name, "dpdk:", 5) == 0) {
+        nfm_dpdk_config config = {.eal = EAL, .device = name + 5, .promiscuous = 1};
+        port = nfm_port_dpdk_open(&config, &err);
+    } else if (strncmp(name, "tap:", 4) == 0) {
         nfm_tap_config config = {.interface = name + 4, .up = 1, .offload = 1};
         port = nfm_port_tap_open(&config, &err);
     } else {
@@ -73,7 +80,8 @@ int main(int argc, char **argv) {
     uint32_t idle = 0, block_ms = argc > 3 ? (uint32_t)atoi(argv[3]) : 0;
     if (argc < 3)
         return 2;
-    uint8_t *packets = calloc(1, N_SMALL * NFM_SLOT_SMALL + (size_t)N_LARGE * NFM_SLOT_LARGE);
+    size_t size = N_SMALL * NFM_SLOT_SMALL + (size_t)N_LARGE * NFM_SLOT_LARGE;
+    uint8_t *packets = aligned_alloc(4096, (size + 4095) / 4096 * 4096);
     if (packets == NULL || nfm_pool_init(&pool, packets, N_SMALL, N_LARGE) != NFM_OK)
         return 1;
     nfm_port *const ports[2] = {open_port(argv[1], block_ms), open_port(argv[2], block_ms)};
@@ -90,6 +98,9 @@ int main(int argc, char **argv) {
             turn |= 1023; /* looks at its input next */
         }
     }
+    for (int i = 0; i < 2; i++)
+        if (ports[i]->ops->detach != NULL)
+            ports[i]->ops->detach(ports[i], &pool);
     bool whole = pool.n_free_small == N_SMALL && pool.n_free_large == N_LARGE;
     printf("{\"dropped\":%lu,\"pool_whole\":%s,\"ports\":[", dropped, whole ? "true" : "false");
     print_stats(ports[0], ",");

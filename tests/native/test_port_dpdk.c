@@ -250,7 +250,7 @@ static void af_packet_device_on_veth(void) {
     }
     bench b = setup(SMALL, LARGE);
     nfm_port *one = dpdk_open("net_af_packet0,iface=nfm0", NFM_COPY_AUTO);
-    nfm_port *two = dpdk_open("net_af_packet1,iface=nfm1,framesz=2016", NFM_COPY_NEVER);
+    nfm_port *two = dpdk_open("net_af_packet1,iface=nfm1", NFM_COPY_AUTO);
     CHECK(one != NULL && two != NULL);
     if (one == NULL || two == NULL)
         return;

@@ -217,7 +217,7 @@ void nfm_ring_suppress(nfm_ring *ring, uint64_t n) {
 }
 
 void nfm_ring_wake(nfm_ring *ring) {
-    ring->look_at = ring->head + (ring->mask + 1) / 4;
+    ring->look_at = ring->head + (ring->mask + 1) / 2;
     atomic_thread_fence(memory_order_seq_cst);
     uint32_t seq = atomic_load_explicit(&ring->shared->wake_seq, memory_order_relaxed);
     if (atomic_load_explicit(&ring->shared->asleep, memory_order_relaxed) != seq + 1)

@@ -14,7 +14,7 @@
  * it names the current wake_seq, it counts that up and wakes. Each word has one writer, and one of
  * the two always sees the other's store (ring.pml is this handshake for a model checker). Looking
  * costs the worker a fence, waking costs both sides microseconds: under load it looks once in many
- * bursts, or when a quarter of the ring has come together since it looked last.
+ * bursts, or when half of the ring has come together since it looked last.
  *
  * Distrust. The receiver can write all of the shared part. The worker reads only tail, asleep,
  * cmd_head and commands from it; a tail outside (seen, published] quarantines the ring: it gets
@@ -133,6 +133,13 @@ static inline bool nfm_ring_push(nfm_ring *ring, uint32_t record, uint32_t flow,
 /* Next position in the ring itself. */
 static inline uint64_t nfm_ring_in(const nfm_ring *ring) {
     return ring->head - ring->spilled;
+}
+
+/* Fetches the lines that a burst of entries will be written to: the receiver has read them, so they
+ * lie in its core's cache. */
+static inline void nfm_ring_prefetch(const nfm_ring *ring) {
+    for (uint64_t at = ring->head; at < ring->head + NFM_BURST; at += 4)
+        __builtin_prefetch(&ring->desc[at & ring->mask], 1);
 }
 
 static inline void nfm_ring_publish(nfm_ring *ring) {

@@ -7,7 +7,7 @@
 
 enum {
     NATIVE_BATCH = 256, /* entries that make calling a native NF worth it */
-    WAKE_BURSTS = 64,   /* full ones between two wake-ups of a sleeping receiver */
+    WAKE_BURSTS = 128,  /* full ones between two wake-ups of a sleeping receiver */
     WAIT_SPINS = 200,
     WAIT_LOOKS = 220,
     WAIT_NAP_NS = 50000,
@@ -201,32 +201,33 @@ static bool has_shared_rings(const nfm_worker *w) {
     return false;
 }
 
-/* Gives receivers in other processes a moment: first the core's, then the scheduler's. */
-static void wait_for_receivers(nfm_worker *w) {
+/* Gives receivers in other processes a moment: first the core's, then the scheduler's. Returns
+ * whether it slept. */
+static bool wait_for_receivers(nfm_worker *w) {
     if (!has_shared_rings(w) && w->hosts == NULL)
-        return;
-    for (int look = 0; look < WAIT_LOOKS && must_drain(w); look++) {
+        return false;
+    int look;
+    for (look = 0; look < WAIT_LOOKS && must_drain(w); look++) {
         if (look >= WAIT_SPINS) {
             struct timespec nap = {.tv_nsec = WAIT_NAP_NS};
             nanosleep(&nap, NULL);
         }
         settle(w, true);
     }
+    return look > WAIT_SPINS;
 }
 
 int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
     if (!w->started)
         return NFM_E_STATE;
     settle(w, true);
-    wait_for_receivers(w);
+    (void)wait_for_receivers(w);
     uint64_t left = max_packets;
     while (!w->finishing) {
         if (left == 0 || must_drain(w))
             settle(w, true); /* native receivers may be all it takes */
-        if (must_drain(w))
-            wait_for_receivers(w);
-        if (must_drain(w))
-            return NFM_RUN_DRAIN;
+        if (must_drain(w) && (wait_for_receivers(w) || must_drain(w)))
+            return NFM_RUN_DRAIN; /* also after a sleep: a budget of naps could last for ever */
         if (left == 0)
             return NFM_RUN_BUDGET;
         int n = receive(w, left < NFM_BURST ? (uint32_t)left : NFM_BURST);

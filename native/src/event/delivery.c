@@ -195,6 +195,8 @@ void nfm_delivery_publish(nfm_delivery *d) {
         if (ring == NULL)
             continue;
         nfm_ring_flush(ring);
+        if (ring->is_shared)
+            nfm_ring_prefetch(ring);
     }
     if (d->inflight_head == begin || d->epoch_open - d->epoch_retired == NFM_EPOCHS)
         return; /* nothing new, or no epoch free: the next burst's records share this epoch */

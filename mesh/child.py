@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +22,11 @@ from mesh.spec import PatienceSpec
 __all__ = ["MODULES", "Child", "Patience"]
 
 State = Literal["starting", "running", "waiting", "done", "failed"]
-Role = Literal["controller", "worker", "nf"]
+Role = Literal["controller", "worker", "module", "nf"]
 MODULES: dict[Role, str] = {
     "controller": "mesh.control.controller",
     "worker": "mesh.worker",
+    "module": "mesh.modulehost",
     "nf": "mesh.nfhost",
 }
 
@@ -107,6 +109,8 @@ class Child:
         arguments = ["--run", str(run), *self.arguments]
         if self.role != "controller":
             arguments += ["--name", self.name]
+        if self.part is not None and self.part.module is not None:
+            arguments += ["--part", json.dumps(asdict(self.part.module))]
         if self.role == "nf":
             arguments += self.crashes.arguments()
         if self.role == "worker" and self.starts:

@@ -32,9 +32,13 @@ def create_objects(objects: Objects, part: HostPart) -> None:
         if child.role == "worker":
             prefix = next(o.partition("/")[0] for o in child.writes if o.endswith("/header"))
             objects.create_worker(prefix, part.worker_config[child.name])
+    for prefix, config in part.inboxes.items():
+        objects.create_inbox(prefix, config)
     for wanted in part.objects:
         if wanted.kind == "ring":
             objects.create_ring(wanted.name, wanted.entries)
+        elif wanted.kind == "answers":
+            objects.create_answers(wanted.name)
         elif wanted.kind == "log":
             objects.create(wanted.name, log_size(LOG_BYTES))
         elif wanted.kind == "cursor":

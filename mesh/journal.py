@@ -29,7 +29,7 @@ import msgpack
 
 from mesh.errors import CapacityError, StateError
 
-__all__ = ["CHECKPOINT_BYTES", "JOURNAL_BYTES", "Journal", "Phase", "Work"]
+__all__ = ["AT_LIFE", "CHECKPOINT_BYTES", "JOURNAL_BYTES", "Journal", "Phase", "Work"]
 
 CHECKPOINT_BYTES = 32 << 20
 """The most that an NF's state may take; memory is used as it is written."""
@@ -37,10 +37,11 @@ JOURNAL_BYTES = 4096 + 2 * CHECKPOINT_BYTES
 _MAGIC = 0x6C6E726A6D666E00
 _VERSION = 1
 _HEAD = struct.Struct("<QII")
-_LIFE = struct.Struct("<qI")
 _WORK = struct.Struct("<IIQ")
 _CHECKPOINT = struct.Struct("<QII")
-_AT_LIFE, _AT_WORK, _AT_HEADS, _AT_WORDS, _PLACES = 16, 32, 64, 1024, 4096
+AT_LIFE = 16
+"""Where the time of the last sign of life is: monotonic ns, i64."""
+_AT_WORK, _AT_HEADS, _AT_WORDS, _PLACES = 32, 64, 1024, 4096
 _HEAD_STEP, _WORDS = 32, 2048
 
 
@@ -80,10 +81,19 @@ class Journal:
         elif (magic, version, size) != (_MAGIC, _VERSION, CHECKPOINT_BYTES):
             self._map.close()
             raise StateError("the journal was written by another version of nfmesh")
+        # Whole words: who reads a sign of life never sees half of one, or the zeros that
+        # struct.pack_into writes first.
+        self._words = memoryview(self._map).cast("q")
 
     def close(self) -> None:
         """Unmaps it."""
+        self._words.release()
         self._map.close()
+
+    @property
+    def memory(self) -> mmap.mmap:
+        """The mapped journal, for native code that gives signs of life."""
+        return self._map
 
     def begin(self) -> None:
         """Marks a new start of the process; checkpoints stay."""
@@ -93,12 +103,13 @@ class Journal:
 
     def beat(self, phase: Phase) -> None:
         """Gives a sign of life."""
-        _LIFE.pack_into(self._map, _AT_LIFE, time.monotonic_ns(), phase)
+        self._words[AT_LIFE // 8 + 1] = phase
+        self._words[AT_LIFE // 8] = time.monotonic_ns()
 
     def life(self) -> tuple[int, Phase]:
         """Returns the time of the last sign of life (monotonic ns), and the phase."""
-        at, phase = _LIFE.unpack_from(self._map, _AT_LIFE)
-        return at, Phase(phase) if phase <= max(Phase) else Phase.NEW
+        at, phase = self._words[AT_LIFE // 8], self._words[AT_LIFE // 8 + 1]
+        return at, Phase(phase) if 0 <= phase <= max(Phase) else Phase.NEW
 
     def work(self, work: Work) -> None:
         """Says which entries are handled next."""

@@ -7,6 +7,7 @@ The engine runs one in its own memory; a worker process runs one in shared objec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mesh._ffi import check, check_pointer, native
@@ -19,7 +20,14 @@ from mesh.plan import Part, PlannedModule
 from mesh.ports import Port
 from mesh.report import Statistics
 
-__all__ = ["Filters", "NativeWorker", "counters_of", "worker_config"]
+__all__ = [
+    "Filters",
+    "Hosting",
+    "NativeWorker",
+    "counters_of",
+    "domain_config",
+    "worker_config",
+]
 
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
@@ -42,6 +50,32 @@ def worker_config(config: Mapping[str, int]) -> Any:
         except OverflowError as cause:
             raise SpecError(f"worker.{name}", f"{value} is too large") from cause
     return row
+
+
+def domain_config(config: Mapping[str, int]) -> Any:
+    """Makes a `nfm_domain_config *`: the defaults, and what `config` changes."""
+    ffi, lib = native()
+    row = ffi.new("nfm_domain_config *")
+    lib.nfm_domain_config_init(row)
+    for name, value in config.items():
+        setattr(row, name, value)
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """How a worker speaks to the process that runs one of its modules.
+
+    Attributes:
+        ring_fd, answers_fd: what it is asked, and what it says.
+        is_ordered: all records in the order of their packets, for captures.
+        deadline_ns: a host that is silent for so long is not waited for.
+    """
+
+    ring_fd: int
+    answers_fd: int
+    is_ordered: bool
+    deadline_ns: int
 
 
 class Filters:
@@ -109,6 +143,21 @@ class NativeWorker:
         rc = lib.nfm_worker_add_module(self.pointer, info.pointer, limits, types, error)
         self.modules[planned.name] = check(rc, "", error)
 
+    def add_hosted_module(self, planned: PlannedModule, info: ModuleInfo, hosting: Hosting) -> None:
+        """Adds a stack module that another process runs; one that is there stays as it is."""
+        if planned.name in self.modules:
+            return
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        limits = ffi.new("uint64_t[]", [*planned.limits, 0])
+        types = ffi.new("uint32_t[]", [*planned.types, 0])
+        row = ffi.new("nfm_hosting *")
+        row.module, row.limits, row.types = info.pointer, limits, types
+        row.ring_fd, row.answers_fd = hosting.ring_fd, hosting.answers_fd
+        row.ordered, row.deadline_ns = int(hosting.is_ordered), hosting.deadline_ns
+        rc = lib.nfm_worker_add_hosted_module(self.pointer, row, error)
+        self.modules[planned.name] = check(rc, "", error)
+
     def add_ring(self, entries: int) -> Any:
         """Returns a `nfm_ring *` for a receiver in this process."""
         ffi, lib = native()
@@ -133,6 +182,26 @@ class NativeWorker:
             ffi, lib = native()
             error = ffi.new("nfm_error *")
             check(lib.nfm_worker_allow_holds(self.pointer, ring, holds, error), "", error)
+
+    def add_domain(self, name: str, row: Any) -> int:
+        """Adds a domain with memory of its own; returns its number.
+
+        Args:
+            name: part of the names of its counters.
+            row: `nfm_domain_config *`.
+        """
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        rc = lib.nfm_worker_add_domain(self.pointer, name.encode(), row, error)
+        return check(rc, f"domain {name}", error)
+
+    def remove_domain(self, number: int) -> None:
+        """Ends a domain that has no rings any more."""
+        check(native().lib.nfm_worker_remove_domain(self.pointer, number), f"domain {number}")
+
+    def give_ring(self, ring: Any, domain: int) -> None:
+        """Gives a ring to a domain, before it is subscribed and before it may hold."""
+        check(native().lib.nfm_worker_give_ring(self.pointer, ring, domain), "ring of a domain")
 
     def subscribe(
         self,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mesh._ffi import check, native
 from mesh.errors import CapacityError, NativeError, system_text
 from mesh.fdpass import Handle
-from mesh.native_worker import worker_config
+from mesh.native_worker import domain_config, worker_config
 
 __all__ = ["OBJECT_NAMES", "Objects", "SharedObject", "backing_word", "worker_object_names"]
 
@@ -119,9 +119,23 @@ class Objects:
         names = worker_object_names(worker)
         return tuple(self.create(name, int(size)) for name, size in zip(names, sizes, strict=True))
 
+    def create_inbox(self, prefix: str, config: Mapping[str, int]) -> tuple[SharedObject, ...]:
+        """Makes the objects of a domain's inbox for these sizes."""
+        ffi, lib = native()
+        sizes, error = ffi.new("uint64_t[]", lib.NFM_OBJ_COUNT), ffi.new("nfm_error *")
+        rc = lib.nfm_domain_object_sizes(domain_config(config), sizes, error)
+        check(rc, f"sizes of {prefix}", error)
+        names = worker_object_names(prefix)
+        return tuple(self.create(name, int(size)) for name, size in zip(names, sizes, strict=True))
+
     def create_ring(self, name: str, entries: int) -> SharedObject:
         """Makes a ring of `entries` places, a power of two."""
         return self.create(name, int(native().lib.nfm_ring_object_size(entries)))
+
+    def create_answers(self, name: str) -> SharedObject:
+        """Makes the ring in which a module's process answers its worker."""
+        lib = native().lib
+        return self.create(name, int(lib.nfm_answers_object_size(int(lib.NFM_ANSWERS_MIN))))
 
     def handle(self, name: str, *, writable: bool) -> Handle:
         """Returns an object as a process may have it."""

@@ -21,22 +21,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
 from mesh.options import nf_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.uses import NFUse, SubscriptionOverride, UserEvent
+from mesh.uses import OWN_DOMAIN, NFUse, SubscriptionOverride, UserEvent
 
 __all__ = [
+    "DomainSpec",
     "EventSpec",
+    "InboxSpec",
+    "ModuleSpec",
     "NFSpec",
     "PatienceSpec",
     "PortSpec",
     "Spec",
     "SubscriptionSpec",
+    "inboxes_of",
     "json_schema",
     "load",
     "parse",
@@ -80,7 +84,12 @@ class NFSpec(_Model):
         Literal["observe", "inline"] | None, Field(description="beside or in the way of packets")
     ] = None
     stage: Annotated[int | None, Field(ge=0, description="place in line of an inline NF")] = None
-    domain: Annotated[_Name, Field(description="NFs of one domain share memory")] = "default"
+    domain: Annotated[
+        _Name, Field(description="NFs of one domain share memory; of another, see nothing of it")
+    ] = OWN_DOMAIN
+    share: Annotated[
+        list[_Name], Field(description="other domains that may hear what it publishes")
+    ] = []
     cores: Annotated[list[_Core] | None, Field(description="cores that it is pinned to")] = None
     delivery: Annotated[
         Literal["lossy", "blocking"] | None,
@@ -110,6 +119,25 @@ class PortSpec(_Model):
     pcap: Annotated[str, Field(description="capture file")]
 
 
+class InboxSpec(_Model):
+    """Sizes of the memory that one domain's NFs map instead of the worker's."""
+
+    slots: Annotated[int, Field(ge=256, le=1 << 26, description="packets of up to 2 KiB")] = 16384
+    large_slots: Annotated[int, Field(ge=0, le=1 << 20, description="packets up to 68 KiB")] = 128
+    records: Annotated[
+        int, Field(ge=1024, le=1 << 26, description="entries in flight, a power of two")
+    ] = 32768
+    fields_mib: Annotated[
+        int, Field(ge=1, le=1 << 20, description="MiB for fields of application events")
+    ] = 16
+
+
+class DomainSpec(_Model):
+    """One domain other than the mesh's own."""
+
+    memory: Annotated[InboxSpec, Field(description="sizes of its memory")] = InboxSpec()
+
+
 class PatienceSpec(_Model):
     """Seconds without a sign of life after which a process hangs: it is killed, then restarted."""
 
@@ -122,6 +150,29 @@ class PatienceSpec(_Model):
     end: Annotated[float, Field(ge=0.1, le=3600, description="in an NF's stop and results")] = 60.0
 
 
+class ModuleSpec(_Model):
+    """One stack module: its limits by name, and where it runs."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=False)
+    __pydantic_extra__: dict[str, int | str]
+
+    own: Annotated[
+        bool, Field(strict=True, description="run it on a core of its own, beside the worker")
+    ] = False
+    core: Annotated[_Core | None, Field(description="that core; says own, too")] = None
+
+    @model_validator(mode="after")
+    def _check_core(self) -> ModuleSpec:
+        if self.core is not None and "own" in self.model_fields_set and not self.own:
+            raise ValueError("a core is named, but own is false: leave one of them out")
+        return self
+
+    @property
+    def limits(self) -> dict[str, int | str]:
+        """All that is said but where it runs."""
+        return dict(self.__pydantic_extra__ or {})
+
+
 class Spec(_Model):
     """A whole spec."""
 
@@ -132,10 +183,13 @@ class Spec(_Model):
     ] = {}
     ports: Annotated[list[PortSpec], Field(description="where packets come from")] = []
     modules: Annotated[
-        dict[str, dict[str, int | str]], Field(description="limits by stack module")
+        dict[str, ModuleSpec], Field(description="limits by stack module, and where it runs")
     ] = {}
     worker: Annotated[
         dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of the worker")
+    ] = {}
+    domains: Annotated[
+        dict[_Name, DomainSpec], Field(description="domains of NFs; others have these defaults")
     ] = {}
     worker_cores: Annotated[
         list[_Core] | None, Field(description="cores that the worker is pinned to")
@@ -152,6 +206,20 @@ class Spec(_Model):
     patience: Annotated[
         PatienceSpec, Field(description="how long a process may be silent before it is killed")
     ] = PatienceSpec()
+
+    @property
+    def limits(self) -> dict[str, dict[str, int | str]]:
+        """Limits by stack module."""
+        return {name: entry.limits for name, entry in self.modules.items()}
+
+    @property
+    def own_cores(self) -> dict[str, tuple[int, ...] | None]:
+        """Modules that run on cores of their own; None leaves the core to the supervisor."""
+        return {
+            name: None if entry.core is None else (entry.core,)
+            for name, entry in self.modules.items()
+            if entry.own or entry.core is not None
+        }
 
 
 def load(path: Path) -> Spec:
@@ -206,6 +274,7 @@ def uses_of(spec: Spec, registry: Registry) -> list[NFUse]:
         SpecError: an option that the NF does not have or that does not fit its type.
         NFMissing: no such NF.
     """
+    _check_domains(spec)
     return [_use(entry, f"nfs[{i}]", registry) for i, entry in enumerate(spec.nfs)]
 
 
@@ -217,12 +286,37 @@ def user_events_of(spec: Spec) -> list[UserEvent]:
     ]
 
 
+def inboxes_of(spec: Spec, names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Returns the sizes of the inboxes of domains, by name in nfm_domain_config."""
+    memories = {name: spec.domains.get(name, DomainSpec()).memory for name in names}
+    return {
+        name: {
+            "n_small": memory.slots,
+            "n_large": memory.large_slots,
+            "n_records": memory.records,
+            "fields_size": memory.fields_mib << 20,
+        }
+        for name, memory in memories.items()
+    }
+
+
+def _check_domains(spec: Spec) -> None:
+    if OWN_DOMAIN in spec.domains:
+        text = "the mesh's own domain lies in the worker's memory: give its sizes under `worker`"
+        raise SpecError(f"domains.{OWN_DOMAIN}", text)
+    for name, domain in spec.domains.items():
+        records = domain.memory.records
+        if records & (records - 1):
+            text = f"{records} is no power of two; the next one is {1 << records.bit_length()}"
+            raise SpecError(f"domains.{name}.memory.records", text)
+
+
 def plan_of(spec: Spec, registry: Registry) -> Plan:
     """Composes a spec; runs nothing."""
     return make_plan(
         uses_of(spec, registry),
         events=user_events_of(spec),
-        limits=spec.modules,
+        limits=spec.limits,
         registry=registry,
     )
 
@@ -255,6 +349,7 @@ def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
         mode=entry.mode,
         stage=entry.stage,
         domain=entry.domain,
+        share=tuple(entry.share),
         holds=entry.hold,
         path=path,
     )
@@ -275,7 +370,10 @@ def _path(location: Iterable[int | str]) -> str:
 _CHILDREN: Mapping[str, type[_Model]] = {
     "nfs": NFSpec,
     "events": EventSpec,
+    "modules": ModuleSpec,
     "ports": PortSpec,
+    "domains": DomainSpec,
+    "memory": InboxSpec,
     "patience": PatienceSpec,
     "subscriptions": SubscriptionSpec,
 }

@@ -398,20 +398,22 @@ class Supervisor:
     # ---- children ------------------------------------------------------------------------
 
     def _add(self, part: ChildPart, cores: tuple[int, ...]) -> None:
-        identity = self._identity(part.name) if part.role == "nf" else Identity()
+        identity = self._identity(part) if part.role in ("nf", "module") else Identity()
         journal = Journal(self.objects[journal_name(part.name)].fd)
         child = Child(part.name, part.role, identity, part, cores, journal)
         self.children[part.name] = child
         self._start(child)
 
-    def _identity(self, nf: str) -> Identity:
-        """Finds a user for an NF; no two have the same within 1000."""
+    def _identity(self, part: ChildPart) -> Identity:
+        """Finds a user for an NF or a module; no two have the same within 1000."""
         users = self.settings.users
         if users.first is None:
             return Identity()
-        closed = closed_to_others(_files_of(self.folder.path, nf))
+        closed = closed_to_others(_files_of(self.folder.path, part))
         if closed is not None:
-            text = f"{nf} runs as root without capabilities: other users cannot read {closed}"
+            text = (
+                f"{part.name} runs as root without capabilities: other users cannot read {closed}"
+            )
             self.notices.append(text)
             return Identity()
         self._users += 1
@@ -481,7 +483,9 @@ class Supervisor:
             os.waitpid(found.si_pid, os.WNOHANG)
 
 
-def _files_of(folder: Path, nf: str) -> list[Path]:
-    """Returns the file with an NF's code, when it is one by itself."""
-    uses = [entry.use for entry in load_desired(folder).parsed.nfs if entry.name == nf]
+def _files_of(folder: Path, part: ChildPart) -> list[Path]:
+    """Returns the file with a child's code, when it is one by itself."""
+    if part.module is not None:
+        return [Path(part.module.library)] if part.module.library else []
+    uses = [entry.use for entry in load_desired(folder).parsed.nfs if entry.name == part.name]
     return [Path(use[: use.index(".py") + 3]) for use in uses if ".py" in use]

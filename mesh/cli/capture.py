@@ -36,7 +36,7 @@ from mesh.report import NFReport, Progress, Report
 from mesh.runner import make_plan, replay
 from mesh.spec import PortSpec, Spec, load, parse, user_events_of, uses_of
 
-__all__ = ["Checksums", "finish", "limits_from", "run", "uses_from"]
+__all__ = ["Checksums", "finish", "limits_from", "run", "uses_from", "with_own_cores"]
 
 Checksums = Literal["ignore", "verify"]
 SHOWN = 50
@@ -63,6 +63,10 @@ def run(
     ] = None,
     limit: Annotated[
         list[str] | None, typer.Option(help="Limit of a stack module: MODULE.KEY=VALUE.")
+    ] = None,
+    own_core: Annotated[
+        list[str] | None,
+        typer.Option("--own-core", help="Run this stack module beside the worker: MODULE[=CORE]."),
     ] = None,
     checksums: Annotated[Checksums, typer.Option(help="Whether bad checksums count.")] = "ignore",
     out: Annotated[Path, typer.Option(help="Folder for files that NFs write.")] = Path(),
@@ -95,7 +99,8 @@ def run(
       nfmesh run --pcap day.pcap --nf ./mine.py:Mine --json | jq .nfs
       nfmesh run mesh.yaml --pcap day.pcap --name office
     """
-    given = Given(nf or (), settings or (), where, limits_from(limit or ()), checksums)
+    modules = with_own_cores(limits_from(limit or ()), own_core or ())
+    given = Given(nf or (), settings or (), where, modules, checksums)
     registry = Registry.installed()
     files = spec.parent if spec is not None else Path()
     made = with_pcap(with_files(spec_from(spec, given, registry, pcap), files), pcap)
@@ -137,7 +142,7 @@ class Given:
     nfs: Sequence[str]
     settings: Sequence[str]
     where: str | None
-    limits: Mapping[str, Mapping[str, int | str]]
+    modules: Mapping[str, Mapping[str, int | str | bool]]
     checksums: Checksums
 
 
@@ -148,7 +153,7 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
         SpecError: both are given, or neither; or one of them is wrong.
         PlanError: the NFs cannot be composed.
     """
-    options = bool(given.nfs or given.settings or given.where or given.limits)
+    options = bool(given.nfs or given.settings or given.where or given.modules)
     if path is not None:
         if options or given.checksums != "ignore":
             raise SpecError(str(path), "a spec file says this itself: leave out --nf, --set, ...")
@@ -157,7 +162,7 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
         missing = "--nf" if pcap is not None else "--pcap"
         raise SpecError(missing, "name a spec file, or a capture with --pcap and NFs with --nf")
     uses = uses_from(registry, given.nfs, given.settings, given.where)
-    make_plan(uses, limits=given.limits, registry=registry)
+    make_plan(uses, limits=_limits_of(given.modules), registry=registry)
     references = {registry.nf(reference).name: reference for reference in given.nfs}
     return parse(
         {
@@ -170,7 +175,7 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
                 }
                 for use in uses
             ],
-            "modules": {name: dict(values) for name, values in given.limits.items()},
+            "modules": {name: dict(values) for name, values in given.modules.items()},
             "checksums": given.checksums,
         }
     )
@@ -200,7 +205,7 @@ def replay_spec(
         spec.ports[0].pcap,
         uses_of(spec, registry),
         events=user_events_of(spec),
-        limits=spec.modules,
+        limits=spec.limits,
         checksums=spec.checksums,
         worker=spec.worker,
         out=spec.out,
@@ -265,6 +270,33 @@ def limits_from(limits: Sequence[str]) -> dict[str, dict[str, int | str]]:
         name, key, text = split_setting(limit, "--limit", "MODULE")
         is_number = text.lstrip("-").isascii() and text.lstrip("-").isdigit()
         found.setdefault(name, {})[key] = int(text) if is_number else text
+    return found
+
+
+def _limits_of(
+    modules: Mapping[str, Mapping[str, int | str | bool]],
+) -> dict[str, dict[str, int | str]]:
+    return {
+        name: {key: value for key, value in said.items() if key not in ("own", "core")}
+        for name, said in modules.items()
+    }
+
+
+def with_own_cores(
+    limits: Mapping[str, Mapping[str, int | str]], own_cores: Sequence[str]
+) -> dict[str, dict[str, int | str | bool]]:
+    """Adds MODULE[=CORE] words to what is said of modules.
+
+    >>> with_own_cores({}, ["dns", "http=3"])
+    {'dns': {'own': True}, 'http': {'core': 3}}
+    """
+    found: dict[str, dict[str, int | str | bool]] = {k: dict(v) for k, v in limits.items()}
+    for word in own_cores:
+        name, equals, core = word.partition("=")
+        if not name or (equals and not (core.isascii() and core.isdigit())):
+            raise SpecError(f"--own-core {word}", "write it as MODULE or MODULE=CORE")
+        said = found.setdefault(name, {})
+        said |= {"core": int(core)} if equals else {"own": True}
     return found
 
 

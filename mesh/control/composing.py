@@ -12,12 +12,13 @@ from mesh.control.desired import RESERVED, Desired
 from mesh.control.parts import RING_ENTRIES, Layout, Leaving, Parts, Placement, make_parts
 from mesh.control.wire import PortPart
 from mesh.errors import CapacityError, PlanError, SpecError
-from mesh.module import Phase
+from mesh.module import ModuleInfo, Phase
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.spec import NFSpec, PatienceSpec, Spec, user_events_of, uses_of
+from mesh.spec import NFSpec, PatienceSpec, Spec, inboxes_of, user_events_of, uses_of
+from mesh.uses import OWN_DOMAIN
 
 __all__ = ["FIRST", "Composed", "compose_desired", "named", "place_of"]
 FIRST = 1
@@ -53,7 +54,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     plan = make_plan(
         uses_of(spec, registry),
         events=user_events_of(spec),
-        limits=spec.modules,
+        limits=spec.limits,
         registry=registry,
         numbers=desired.numbers or None,
         kept=desired.modules,
@@ -64,25 +65,44 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     config = {**spec.worker, "verify_checksums": int(spec.checksums == "verify")}
     row = worker_config(config)
     sizes = {name: int(getattr(row, name)) for name in SIZES}
-    check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes)
+    placements = {entry.name or "": place_of(entry) for entry in spec.nfs}
+    leaving = {name: _leaving(gone) for name, gone in desired.leaving.items()}
+    inboxes = inboxes_of(spec, _domains(placements, leaving))
+    check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes, inboxes)
     layout = Layout(
         ports=tuple(PortPart("pcap", port.pcap) for port in spec.ports),
         mode="file",
         config=config,
         modules=modules,
         room=tuple(m for m in registry.modules() if m.phase in (Phase.TRACK, Phase.STREAM)),
-        placements={entry.name or "": place_of(entry) for entry in spec.nfs},
-        leaving={name: _leaving(gone) for name, gone in desired.leaving.items()},
+        placements=placements,
+        leaving=leaving,
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
+        own_cores=_own_cores(spec, modules),
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
         max_packets=spec.max_packets,
         out=spec.out,
+        inboxes=inboxes,
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
     flow_bytes = {name: module.descriptor.flow_size for name, module in modules.items()}
     numbers = plan.catalogue.numbers
     known = replace(desired, spec=plain, numbers=numbers, joined=joined, modules=tuple(modules))
     return Composed(known, plan, make_parts(plan, layout), spec.patience, flow_bytes)
+
+
+def _own_cores(spec: Spec, modules: Mapping[str, ModuleInfo]) -> dict[str, tuple[int, ...] | None]:
+    """Finds the modules of the plan that run in processes of their own.
+
+    Raises:
+        SpecError: a module that has to run in the worker.
+    """
+    found = {name: cores for name, cores in spec.own_cores.items() if name in modules}
+    for name in found:
+        if modules[name].phase is not Phase.APP:
+            text = "only application modules (nfmesh modules) can; leave the key out"
+            raise SpecError(f"modules.{name}.own", f"{name!r} cannot leave the worker: {text}")
+    return found
 
 
 def place_of(entry: NFSpec) -> Placement:
@@ -94,7 +114,14 @@ def place_of(entry: NFSpec) -> Placement:
         restart=entry.restart,
         cores=None if entry.cores is None else tuple(entry.cores),
         ring_entries=entry.ring or RING_ENTRIES,
+        domain=entry.domain,
     )
+
+
+def _domains(placements: Mapping[str, Placement], leaving: Mapping[str, Leaving]) -> list[str]:
+    """Domains in use, without the mesh's own."""
+    places = [*placements.values(), *(gone.placement for gone in leaving.values())]
+    return sorted({place.domain for place in places} - {OWN_DOMAIN})
 
 
 def _leaving(gone: Mapping[str, Any]) -> Leaving:
@@ -115,7 +142,7 @@ def named(spec: Spec, registry: Registry) -> Spec:
             name = entry.name or registry.nf(entry.use).name
         except PlanError as error:
             raise type(error)(error.text, path=f"nfs[{i}].use") from error
-        if name in RESERVED or name.startswith("worker-"):
+        if name in RESERVED or name.startswith(("worker-", "module-")):
             raise SpecError(f"nfs[{i}].name", f"{name!r} is the name of another process")
         if any(name == other.name for other in nfs):
             raise SpecError(f"nfs[{i}].name", f"an NF {name!r} is there already")

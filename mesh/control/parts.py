@@ -15,8 +15,11 @@ from mesh.control.wire import (
     ChildPart,
     HandlerPart,
     HeardWire,
+    HostedPart,
     HostPart,
+    InboxPart,
     LogPart,
+    ModuleHostPart,
     ModulePart,
     NativeSubscription,
     NFPart,
@@ -33,6 +36,7 @@ from mesh.errors import SpecError
 from mesh.module import ModuleInfo
 from mesh.outputs import output_paths
 from mesh.plan import Plan, PlannedNF, PlannedSubscription
+from mesh.uses import OWN_DOMAIN
 
 __all__ = [
     "OBJECTS",
@@ -50,6 +54,8 @@ OBJECTS = ("header", "packets", "records", "fields", "flows")
 RING_ENTRIES = 8192
 """Room for about a quarter millisecond of descriptors at a core's speed; a power of two."""
 MAX_FAILURES = 10
+DEADLINE_MS: Mapping[Literal["file", "live"], int] = {"file": 20_000, "live": 1_000}
+"""How long a silent module host is waited for: packets of a capture wait, live ones do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,7 @@ class Placement:
     Attributes:
         use: the class, files absolute; config: its options as written.
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
+        domain: whose memory it maps.
     """
 
     use: str
@@ -67,6 +74,7 @@ class Placement:
     restart: Literal["always", "on-failure", "never"] = "on-failure"
     cores: tuple[int, ...] | None = None
     ring_entries: int = RING_ENTRIES
+    domain: str = OWN_DOMAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +96,12 @@ class Layout:
         modules: the plan's stack modules by name.
         room: installed modules whose state lies in the flows' blocks; they may be needed later.
         placements: by NF.
+        own_cores: modules in processes of their own, with their cores if they are named.
         leaving: NFs that only finish what is in their rings.
         joined: NFs that were added while others ran.
         worker_cores: by worker, None leaves it to the supervisor.
         out: folder for files that NFs write.
+        inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
     """
 
     ports: tuple[PortPart, ...]
@@ -103,8 +113,10 @@ class Layout:
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
     worker_cores: tuple[int, ...] | None = None
+    own_cores: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     max_packets: int | None = None
     out: str = "."
+    inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +188,7 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
                 m.types,
                 layout.modules[m.name].library,
                 layout.modules[m.name].symbol,
+                _hosted(m.name, layout) if m.name in layout.own_cores else None,
             )
             for m in plan.modules
         ),
@@ -183,7 +196,15 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
         types=types,
         max_packets=layout.max_packets,
         room=tuple(RoomPart(m.name, m.library, m.symbol) for m in layout.room),
+        inboxes=tuple(
+            InboxPart(name, _objects(0, name), dict(sizes))
+            for name, sizes in layout.inboxes.items()
+        ),
     )
+
+
+def _hosted(module: str, layout: Layout) -> HostedPart:
+    return HostedPart(f"ask/{module}/w0", f"answers/{module}/w0", DEADLINE_MS[layout.mode])
 
 
 def _receiver(
@@ -194,7 +215,8 @@ def _receiver(
     holds: int = 0,
 ) -> Receiver:
     lossy = layout.mode == "live" if place.delivery is None else place.delivery == "lossy"
-    return Receiver(name, _ring(name), place.ring_entries, lossy, subscriptions, holds)
+    ring, entries = _ring(name), place.ring_entries
+    return Receiver(name, ring, entries, lossy, subscriptions, holds, place.domain)
 
 
 def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> NFPart:
@@ -210,7 +232,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         config=dict(place.config),
         handlers=tuple(_handler(sub) for sub in planned.subscriptions),
         publishes=planned.publishes,
-        rings=(RingPart(_ring(planned.name), "worker-0", _objects(0)),),
+        rings=(RingPart(_ring(planned.name), "worker-0", _objects(0, place.domain)),),
         log=_log(planned.name) if planned.publishes else None,
         reads=tuple(
             _log_part(publisher, reader, publisher, layout)
@@ -270,12 +292,18 @@ def _host(
     receivers = [r for worker in workers.values() for r in worker.receivers]
     names = [*nfs, *layout.leaving]
     objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
+    inboxes = [inbox for worker in workers.values() for inbox in worker.inboxes]
+    objects += [ObjectPart(name, "inbox") for inbox in inboxes for name in inbox.objects]
     objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
+    hosts = [(m, m.host) for worker in workers.values() for m in worker.modules if m.host]
+    objects += [ObjectPart(host.ring, "ring", RING_ENTRIES) for _, host in hosts]
+    objects += [ObjectPart(host.answers, "answers") for _, host in hosts]
     objects += [ObjectPart(nf.log, "log") for nf in nfs.values() if nf.log]
     objects += [ObjectPart(_log(n), "log") for n, gone in layout.leaving.items() if gone.has_log]
     objects += [ObjectPart(r.cursor, "cursor") for nf in nfs.values() for r in nf.reads]
     objects += [ObjectPart(_checkpoint(name), "checkpoint") for name in names]
     children = [_worker_child(worker, layout) for worker in workers.values()]
+    children += [_module_child(module, host, layout) for module, host in hosts]
     children += [
         _nf_child(nfs[nf.name], layout.placements[nf.name], _files(nf, layout)) for nf in plan.nfs
     ]
@@ -284,6 +312,7 @@ def _host(
         children=tuple(children),
         objects=tuple(objects),
         worker_config={name: dict(layout.config) for name in workers},
+        inboxes={each.objects[0].rpartition("/")[0]: dict(each.config) for each in inboxes},
     )
 
 
@@ -293,8 +322,34 @@ def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
         role="worker",
         cores=layout.worker_cores,
         restart="on-failure",
-        writes=(*part.objects, *(receiver.ring for receiver in part.receivers)),
+        writes=(
+            *part.objects,
+            *(name for inbox in part.inboxes for name in inbox.objects),
+            *(receiver.ring for receiver in part.receivers),
+            *(name for m in part.modules if m.host for name in (m.host.ring, m.host.answers)),
+        ),
         reads=(),
+    )
+
+
+def _module_child(part: ModulePart, host: HostedPart, layout: Layout) -> ChildPart:
+    runs = ModuleHostPart(
+        module=part.name,
+        library=part.library,
+        symbol=part.symbol,
+        limits=part.limits,
+        objects=_objects(0),
+        ring=host.ring,
+        answers=host.answers,
+    )
+    return ChildPart(
+        name=f"module-{part.name}",
+        role="module",
+        cores=layout.own_cores[part.name],
+        restart="on-failure",
+        writes=(host.ring, host.answers),
+        reads=_objects(0),
+        module=runs,
     )
 
 
@@ -317,6 +372,7 @@ def _nf_child(part: NFPart, place: Placement, files: tuple[str, ...]) -> ChildPa
             *(log.log for log in part.reads),
             *(log.cursor for log in part.readers),
         ),
+        domain=place.domain,
     )
 
 
@@ -329,12 +385,15 @@ def _leaving_child(name: str, gone: Leaving) -> ChildPart:
         cores=gone.placement.cores,
         restart="never",
         writes=(_ring(name), *log, _checkpoint(name)),
-        reads=_objects(0),
+        reads=_objects(0, gone.placement.domain),
+        domain=gone.placement.domain,
     )
 
 
-def _objects(worker: int) -> tuple[str, ...]:
-    return tuple(f"w{worker}/{name}" for name in OBJECTS)
+def _objects(worker: int, domain: str = OWN_DOMAIN) -> tuple[str, ...]:
+    """Names of what a worker's entries refer to: its own objects, or a domain's inbox."""
+    prefix = f"w{worker}" if domain == OWN_DOMAIN else f"w{worker}/domain/{domain}"
+    return tuple(f"{prefix}/{name}" for name in OBJECTS)
 
 
 def _ring(nf: str) -> str:

@@ -25,10 +25,19 @@ def final_report(mesh: Mesh) -> tuple[dict[str, Any], str]:
         "statistics": dict(eof.statistics) if eof else {},
         "nfs": [_nf(mesh, name) for name in names],
         "counters": {k: v for k, v in eof.counters.items() if v} if eof else {},
-        "warnings": list(eof.warnings) if eof else [],
+        "warnings": [*(eof.warnings if eof else []), *_failed_modules(mesh)],
         "interrupted": bool(mesh.stopping) or bool(eof and eof.interrupted),
     }
     return report, _error(mesh)
+
+
+def _failed_modules(mesh: Mesh) -> list[str]:
+    """Says which modules on cores of their own were missing."""
+    return [
+        f"{name} failed in {failed.where}: {failed.text}"
+        for name, failed in mesh.failures.items()
+        if name.startswith("module-")
+    ]
 
 
 def start_failures(mesh: Mesh) -> list[str]:

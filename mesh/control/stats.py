@@ -117,7 +117,7 @@ class ProcessStats(Strict):
     """
 
     name: Text
-    role: Literal["controller", "worker", "nf"]
+    role: Literal["controller", "worker", "module", "nf"]
     pid: Count
     uid: Count = 0
     state: Text

@@ -17,7 +17,7 @@ numbers them alike whatever is installed where they run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -28,6 +28,7 @@ from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
 from mesh.module import ModuleInfo, Phase
 from mesh.plan import HeardPart, Level, Part, PlannedModule, PlannedNF, PlannedSubscription
+from mesh.uses import OWN_DOMAIN
 
 if TYPE_CHECKING:
     from mesh.nf import NF
@@ -38,7 +39,10 @@ __all__ = [
     "HandlerPart",
     "HeardWire",
     "HostPart",
+    "HostedPart",
+    "InboxPart",
     "LogPart",
+    "ModuleHostPart",
     "ModulePart",
     "NFPart",
     "NativeSubscription",
@@ -89,6 +93,20 @@ class TypeWire:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
+class HostedPart:
+    """How a worker speaks to the process that runs a module of its.
+
+    Attributes:
+        ring: what the module is asked; answers: what it says.
+        deadline_ms: a host that is silent for so long is not waited for.
+    """
+
+    ring: Text
+    answers: Text
+    deadline_ms: _U32
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
 class ModulePart:
     """One stack module, in the order in which the worker runs them.
 
@@ -96,6 +114,7 @@ class ModulePart:
         library, symbol: where a third party's is found, as in ModuleInfo; "" for libnfm's own.
         limits: values in the order of its descriptor.
         types: id per emitted event; 0 for stack events.
+        host: None for a module that runs in the worker.
     """
 
     name: Text
@@ -103,6 +122,7 @@ class ModulePart:
     types: tuple[_U32, ...]
     library: Text = ""
     symbol: Text = ""
+    host: HostedPart | None = None
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -154,6 +174,7 @@ class Receiver:
         lossy: count what does not fit, instead of waiting.
         subscriptions: none while the NF is leaving: it finishes what is in its ring.
         holds: records that it may keep past its ring's tail.
+        domain: whose memory its entries name.
     """
 
     nf: Text
@@ -162,6 +183,22 @@ class Receiver:
     lossy: bool
     subscriptions: tuple[NativeSubscription, ...]
     holds: _U32 = 0
+    domain: Text = OWN_DOMAIN
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class InboxPart:
+    """The inbox of a domain at one worker.
+
+    Attributes:
+        domain: its name.
+        objects: names by enum nfm_object: `w0/domain/tenant/header`, ...
+        config: sizes by name in nfm_domain_config.
+    """
+
+    domain: Text
+    objects: tuple[Text, ...]
+    config: dict[Text, _U64]
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -184,6 +221,7 @@ class WorkerPart:
         max_packets: stop after so many; None all.
         types: all event types.
         room: modules that may join while packets flow; read at the start only.
+        inboxes: of the receivers' domains, all but the mesh's own.
     """
 
     worker: Text
@@ -197,6 +235,7 @@ class WorkerPart:
     types: tuple[TypeWire, ...]
     max_packets: _U64 | None = None
     room: tuple[RoomPart, ...] = ()
+    inboxes: tuple[InboxPart, ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -292,23 +331,43 @@ class NFPart:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
+class ModuleHostPart:
+    """What the process of a stack module runs; library, symbol and limits as in ModulePart.
+
+    Attributes:
+        objects: the worker's, by enum nfm_object.
+        ring: what it is asked; answers: what it says.
+    """
+
+    module: Text
+    library: Text
+    symbol: Text
+    limits: tuple[_U64, ...]
+    objects: tuple[Text, ...]
+    ring: Text
+    answers: Text
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
 class ChildPart:
     """One process that the supervisor keeps running.
 
     Attributes:
-        name: `worker-0`, or the NF's.
+        name: `worker-0`, `module-http`, or the NF's.
         cores: that it is pinned to; None leaves it to the supervisor.
         restart: when it is started again.
         writes: objects that it may write; reads: objects that it gets read-only.
+        module: what it runs, when it is the process of a stack module.
     """
 
     name: Text
-    role: Literal["worker", "nf"]
+    role: Literal["worker", "nf", "module"]
     cores: tuple[_U32, ...] | None
     restart: Literal["always", "on-failure", "never"]
     writes: tuple[Text, ...]
     reads: tuple[Text, ...]
-    domain: Text = "default"
+    domain: Text = OWN_DOMAIN
+    module: ModuleHostPart | None = None
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -316,12 +375,12 @@ class ObjectPart:
     """One shared object.
 
     Attributes:
-        kind: "worker": size is asked of the library with the worker's `config`; "ring": `entries`
-            long; "log", "cursor" and "checkpoint": as the supervisor sees fit.
+        kind: "worker" and "inbox": size is asked of the library with a config; "ring": `entries`
+            long; "answers", "log", "cursor" and "checkpoint": as the supervisor sees fit.
     """
 
     name: Text
-    kind: Literal["worker", "ring", "log", "cursor", "checkpoint"]
+    kind: Literal["worker", "inbox", "ring", "answers", "log", "cursor", "checkpoint"]
     entries: _U32 = 0
 
 
@@ -331,14 +390,16 @@ class HostPart:
 
     Attributes:
         worker_config: by worker's name, for the sizes of its objects.
+        inboxes: the same for domains, by what their objects' names begin with.
     """
 
     children: tuple[ChildPart, ...]
     objects: tuple[ObjectPart, ...]
     worker_config: dict[Text, dict[Text, _U64]]
+    inboxes: dict[Text, dict[Text, _U64]] = field(default_factory=dict)
 
 
-_Part = TypeVar("_Part", WorkerPart, NFPart, HostPart)
+_Part = TypeVar("_Part", WorkerPart, NFPart, HostPart, ModuleHostPart)
 
 
 def to_wire(part: WorkerPart | NFPart | HostPart) -> dict[str, Any]:
@@ -411,7 +472,7 @@ def planned_nf(part: NFPart, cls: type[NF], options: Mapping[str, Any]) -> Plann
         instance=None,
         subscriptions=tuple(_planned(handler) for handler in part.handlers),
         publishes=part.publishes,
-        domain="default",
+        domain=OWN_DOMAIN,
     )
 
 

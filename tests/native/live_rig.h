@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
@@ -18,7 +19,9 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define PATIENCE_MS 20000
@@ -86,10 +89,8 @@ static inline int64_t clock_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Makes the pair anew; both ends are up and the kernel has noticed. */
-static inline void make_pair(void) {
-    (void)shell("ip link del va 2>/dev/null");
-    CHECK(shell("ip link add va type veth peer name vb && ip link set va up && ip link set vb up"));
+/* Waits until the kernel has noticed that both ends of the pair are up. */
+static inline void wait_for_carriers(void) {
     int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
     int64_t end = clock_ms() + PATIENCE_MS;
     for (int running = 0; running < 2 && clock_ms() < end; usleep(1000)) {
@@ -102,6 +103,13 @@ static inline void make_pair(void) {
         }
     }
     close(fd);
+}
+
+/* Makes the pair anew; both ends are up and the kernel has noticed. */
+static inline void make_pair(void) {
+    (void)shell("ip link del va 2>/dev/null");
+    CHECK(shell("ip link add va type veth peer name vb && ip link set va up && ip link set vb up"));
+    wait_for_carriers();
 }
 
 /* Receives one frame, waiting for it. Returns its length, 0 when none came. */
@@ -140,9 +148,9 @@ static inline bool link_becomes(nfm_port *port, nfm_pool *pool, uint32_t up) {
     return port->stats.link_up == up;
 }
 
-/* Sends a frame through the port, with |meta| (NULL: whole). Returns what tx returned. */
-static inline int send_through(nfm_port *port, nfm_pool *pool, const nfm_slot_meta *meta,
-                               const uint8_t *frame, uint32_t len) {
+/* Gives a frame to the port, with |meta| (NULL: whole). Returns what tx returned. */
+static inline int give_to(nfm_port *port, nfm_pool *pool, const nfm_slot_meta *meta,
+                          const uint8_t *frame, uint32_t len) {
     uint32_t slot = nfm_pool_get(pool, len);
     if (slot == NFM_NO_SLOT)
         abort();
@@ -155,6 +163,13 @@ static inline int send_through(nfm_port *port, nfm_pool *pool, const nfm_slot_me
     int rc = port->ops->tx(port, pool, &tx, 1);
     if (rc != 1)
         nfm_pool_put(pool, slot);
+    return rc;
+}
+
+/* The same, and a turn of the loop. */
+static inline int send_through(nfm_port *port, nfm_pool *pool, const nfm_slot_meta *meta,
+                               const uint8_t *frame, uint32_t len) {
+    int rc = give_to(port, pool, meta, frame, len);
     port->ops->poll(port, pool);
     return rc;
 }
@@ -187,6 +202,27 @@ static inline void fill_tcp(uint8_t *frame, uint32_t len) {
     ip[9] = 6;
     memcpy(ip + 12, "\x0a\x00\x00\x01\x0a\x00\x00\x02", 8);
     ip[32] = 0x50;
+}
+
+/* Runs |open_it| in a child without any capability; |err| receives why it failed. */
+static inline void without_capabilities(void (*open_it)(nfm_error *), nfm_error *err) {
+    int ends[2];
+    if (pipe(ends) != 0)
+        abort();
+    pid_t child = fork();
+    if (child == 0) {
+        struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+        struct __user_cap_data_struct none[2] = {0};
+        if (syscall(SYS_capset, &header, none) == 0)
+            open_it(err);
+        ssize_t done = write(ends[1], err, sizeof(*err));
+        _exit(done == sizeof(*err) ? 0 : 1);
+    }
+    ssize_t got = read(ends[0], err, sizeof(*err));
+    CHECK_EQ(got, sizeof(*err));
+    waitpid(child, NULL, 0);
+    close(ends[0]);
+    close(ends[1]);
 }
 
 /* main() of a test that needs a namespace. */

@@ -249,9 +249,9 @@ static void long_and_short_frames_keep_their_order(void) {
         nfm_vnet_to_meta(&GSO, 0, &meta);
         fill_tcp(frame, is_long ? BIG - i : 100);
         frame[40] = (uint8_t)i;
-        CHECK_EQ(send_through(out, &b.pool, is_long ? &meta : NULL, frame, is_long ? BIG - i : 100),
-                 1);
+        CHECK_EQ(give_to(out, &b.pool, is_long ? &meta : NULL, frame, is_long ? BIG - i : 100), 1);
         if (i % 5 == 4) {
+            out->ops->poll(out, &b.pool);
             CHECK_EQ(receive(in, &b.pool, got + i - 4, 5), 5);
             for (uint32_t j = i - 4; j <= i; j++) {
                 CHECK_EQ(frame_at(&b, &got[j])[40], j);
@@ -494,6 +494,19 @@ static void opening_says_what_is_wrong(void) {
     CHECK(nfm_port_afpacket_open(&config, &err) == NULL && err.code == NFM_E_INVAL);
 }
 
+static void open_vb(nfm_error *err) {
+    nfm_port_free(nfm_port_afpacket_open(&(nfm_afpacket_config){.interface = "vb"}, err));
+}
+
+static void a_missing_capability_is_named(void) {
+    nfm_error err = {0};
+    make_pair();
+    without_capabilities(open_vb, &err);
+    CHECK_EQ(err.code, NFM_E_IO);
+    CHECK(strstr(err.text, "vb: ") == err.text && strstr(err.text, "CAP_NET_RAW") != NULL);
+    CHECK(strstr(err.text, "sudo") != NULL);
+}
+
 static const nfm_test tests[] = {
     T(frames_arrive_one_by_one),
     T(frames_arrive_in_blocks),
@@ -512,6 +525,7 @@ static const nfm_test tests[] = {
     T(frames_for_a_link_that_fell_are_counted),
     T(a_renamed_interface_is_kept_and_a_removed_one_awaited),
     T(opening_says_what_is_wrong),
+    T(a_missing_capability_is_named),
 };
 
 int main(int argc, char **argv) {

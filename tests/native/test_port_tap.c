@@ -196,6 +196,18 @@ static void interfaces_may_persist_and_be_shared(void) {
     CHECK(nfm_port_tap_open(&config, &err) == NULL && err.code == NFM_E_INVAL);
 }
 
+static void open_tp0(nfm_error *err) {
+    nfm_tap_config config = config_of("tp0");
+    nfm_port_free(nfm_port_tap_open(&config, err));
+}
+
+static void a_missing_capability_is_named(void) {
+    nfm_error err = {0};
+    without_capabilities(open_tp0, &err);
+    CHECK_EQ(err.code, NFM_E_IO);
+    CHECK(strstr(err.text, "tp0: ") == err.text && strstr(err.text, "CAP_NET_ADMIN") != NULL);
+}
+
 static const nfm_test tests[] = {
     T(frames_pass_both_ways),
     T(long_frames_wait_for_slots),
@@ -203,6 +215,7 @@ static const nfm_test tests[] = {
     T(what_cannot_leave_is_dropped_and_counted),
     T(a_removed_interface_is_made_again),
     T(interfaces_may_persist_and_be_shared),
+    T(a_missing_capability_is_named),
 };
 
 int main(int argc, char **argv) {

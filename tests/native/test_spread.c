@@ -173,7 +173,14 @@ static void members_join_when_the_link_is_up(void) {
     for (uint32_t i = 0; i < MEMBERS; i++)
         members[i] = open_member("vb", 78);
     CHECK(shell("ip link set vb up"));
+    wait_for_carriers();
     int peer = peer_open("va");
+    uint8_t early[60];
+    nfm_frame got_early;
+    fill_frame(early, sizeof(early), ETH_P_IP, 0);
+    CHECK(peer_send(peer, NULL, early, sizeof(early)));
+    for (uint32_t i = 0; i < MEMBERS; i++)
+        CHECK_EQ(members[i]->ops->rx(members[i], &b.pool, &got_early, 1), 0);
     for (uint32_t i = 0; i < MEMBERS; i++)
         CHECK(link_becomes(members[i], &b.pool, 1));
     uint32_t strangers = 0, got = 0;

@@ -8,11 +8,11 @@ FUZZ_S  ?= 5
 CAPTURE := tests/captures/office.pcap
 
 C_FILES  = $(shell find native stack_modules nfs tests bench examples \( -name '*.c' -o -name '*.h' \))
-BUILD_IN = pyproject.toml native/CMakeLists.txt $(wildcard nfs/native.cmake) \
-           $(shell find native/include native/src stack_modules nfs -name '*.[ch]')
+BUILD_IN = pyproject.toml native/CMakeLists.txt native/plugins/plugins.cmake $(wildcard nfs/native.cmake) \
+           $(shell find native/include native/src native/plugins stack_modules nfs -name '*.[ch]')
 STAMP   := $(VENV)/.nfmesh-installed
 CMAKE    = cmake -G Ninja -S native
-TSAN_TESTS := test_ring test_handoff test_log test_log_threads test_answers
+TSAN_TESTS := test_ring test_handoff test_log test_log_threads test_port_tee test_answers
 
 .PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions docs clean
 all: setup

@@ -44,4 +44,4 @@ class Brake(NF):
 
     @on("packet.tcp")
     def seen(self, batch: EventBatch) -> None:
-        time.sleep(0.02)
+        time.sleep(0.004)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -78,10 +77,11 @@ def joining() -> float:
         try:
             _until_done("nf", "add", _use("First"), "--mesh", name)
             time.sleep(0.5)
-        finally:
-            with contextlib.suppress(BenchError):
-                _nfmesh("stop", "--mesh", name)
-        out, _ = run.communicate(timeout=PATIENCE_S)
+            _nfmesh("stop", name)
+            out, _ = run.communicate(timeout=PATIENCE_S)
+        except BaseException:
+            run.terminate()
+            raise
     [first] = [nf["results"] for nf in json.loads(out)["nfs"] if nf["name"] == "first"]
     if not first["packets"]:
         raise BenchError("the NF that joined heard nothing")

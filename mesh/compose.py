@@ -15,7 +15,7 @@ from dataclasses import replace
 from mesh.errors import PlanError, SpecError, UnknownEvent, did_you_mean
 from mesh.events import Catalogue, EventType
 from mesh.module import LimitDef, ModuleDescriptor
-from mesh.needs import check_raised, check_stages, edges_of, in_order, needed_modules
+from mesh.needs import check_raised, check_shares, check_stages, edges_of, in_order, needed_modules
 from mesh.plan import Plan, PlannedModule
 from mesh.raisers import Raisers
 from mesh.subscribe import CheckFilter, Subscriber
@@ -59,6 +59,7 @@ def compose(
         subscriber.check_user_event(event)
     planned = [subscriber.nf(use) for use in uses]
     edges = edges_of(planned)
+    check_shares(uses, edges)
     check_raised(raisers, planned)
     ordered = in_order(planned, edges)
     check_stages(ordered)

@@ -32,6 +32,8 @@ def create_objects(objects: Objects, part: HostPart) -> None:
         if child.role == "worker":
             prefix = next(o.partition("/")[0] for o in child.writes if o.endswith("/header"))
             objects.create_worker(prefix, part.worker_config[child.name])
+    for prefix, config in part.inboxes.items():
+        objects.create_inbox(prefix, config)
     for wanted in part.objects:
         if wanted.kind == "ring":
             objects.create_ring(wanted.name, wanted.entries)

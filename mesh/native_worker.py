@@ -20,7 +20,14 @@ from mesh.plan import Part, PlannedModule
 from mesh.ports import Port
 from mesh.report import Statistics
 
-__all__ = ["Filters", "Hosting", "NativeWorker", "counters_of", "worker_config"]
+__all__ = [
+    "Filters",
+    "Hosting",
+    "NativeWorker",
+    "counters_of",
+    "domain_config",
+    "worker_config",
+]
 
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
@@ -42,6 +49,16 @@ def worker_config(config: Mapping[str, int]) -> Any:
             setattr(row, name, value)
         except OverflowError as cause:
             raise SpecError(f"worker.{name}", f"{value} is too large") from cause
+    return row
+
+
+def domain_config(config: Mapping[str, int]) -> Any:
+    """Makes a `nfm_domain_config *`: the defaults, and what `config` changes."""
+    ffi, lib = native()
+    row = ffi.new("nfm_domain_config *")
+    lib.nfm_domain_config_init(row)
+    for name, value in config.items():
+        setattr(row, name, value)
     return row
 
 
@@ -165,6 +182,26 @@ class NativeWorker:
             ffi, lib = native()
             error = ffi.new("nfm_error *")
             check(lib.nfm_worker_allow_holds(self.pointer, ring, holds, error), "", error)
+
+    def add_domain(self, name: str, row: Any) -> int:
+        """Adds a domain with memory of its own; returns its number.
+
+        Args:
+            name: part of the names of its counters.
+            row: `nfm_domain_config *`.
+        """
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        rc = lib.nfm_worker_add_domain(self.pointer, name.encode(), row, error)
+        return check(rc, f"domain {name}", error)
+
+    def remove_domain(self, number: int) -> None:
+        """Ends a domain that has no rings any more."""
+        check(native().lib.nfm_worker_remove_domain(self.pointer, number), f"domain {number}")
+
+    def give_ring(self, ring: Any, domain: int) -> None:
+        """Gives a ring to a domain, before it is subscribed and before it may hold."""
+        check(native().lib.nfm_worker_give_ring(self.pointer, ring, domain), "ring of a domain")
 
     def subscribe(
         self,

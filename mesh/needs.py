@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mesh.errors import ModuleMissing, NeedCycle, StageConflict, UnraisedEvent
+from mesh.errors import ModuleMissing, NeedCycle, PlanError, StageConflict, UnraisedEvent
 from mesh.module import Phase
 from mesh.plan import Edge, Level, Part, PlannedNF
 from mesh.raisers import Raisers, needs_module
+from mesh.uses import NFUse
 
-__all__ = ["check_raised", "check_stages", "edges_of", "in_order", "needed_modules"]
+__all__ = ["check_raised", "check_shares", "check_stages", "edges_of", "in_order", "needed_modules"]
 
 _TOTALS = frozenset({"flow.end", "flow.update"})
 
@@ -94,6 +95,22 @@ def edges_of(planned: Sequence[PlannedNF]) -> tuple[Edge, ...]:
         for sub in nf.subscriptions
         if event in sub.published
     )
+
+
+def check_shares(uses: Sequence[NFUse], edges: Sequence[Edge]) -> None:
+    """Refuses that an NF hears one of another domain that does not share its events."""
+    named = {use.name: use for use in uses}
+    for edge in edges:
+        publisher, subscriber = named[edge.publisher], named[edge.subscriber]
+        wanted = subscriber.domain
+        if wanted in (publisher.domain, *publisher.share):
+            continue
+        text = (
+            f"{edge.event!r} is published by {publisher.name!r} of domain {publisher.domain!r}, "
+            f"which does not share it; give {publisher.name!r} `share: [{wanted}]`"
+        )
+        nf, path = subscriber.name, subscriber.path
+        raise PlanError(text, nf=nf, subscription=edge.subscription, path=path)
 
 
 def in_order(planned: Sequence[PlannedNF], edges: Sequence[Edge]) -> list[PlannedNF]:

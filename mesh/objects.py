@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mesh._ffi import check, native
 from mesh.errors import CapacityError, NativeError, system_text
 from mesh.fdpass import Handle
-from mesh.native_worker import worker_config
+from mesh.native_worker import domain_config, worker_config
 
 __all__ = ["OBJECT_NAMES", "Objects", "SharedObject", "backing_word", "worker_object_names"]
 
@@ -117,6 +117,15 @@ class Objects:
         row = worker_config(config)
         check(lib.nfm_worker_object_sizes(row, sizes, error), f"sizes of {worker}", error)
         names = worker_object_names(worker)
+        return tuple(self.create(name, int(size)) for name, size in zip(names, sizes, strict=True))
+
+    def create_inbox(self, prefix: str, config: Mapping[str, int]) -> tuple[SharedObject, ...]:
+        """Makes the objects of a domain's inbox for these sizes."""
+        ffi, lib = native()
+        sizes, error = ffi.new("uint64_t[]", lib.NFM_OBJ_COUNT), ffi.new("nfm_error *")
+        rc = lib.nfm_domain_object_sizes(domain_config(config), sizes, error)
+        check(rc, f"sizes of {prefix}", error)
+        names = worker_object_names(prefix)
         return tuple(self.create(name, int(size)) for name, size in zip(names, sizes, strict=True))
 
     def create_ring(self, name: str, entries: int) -> SharedObject:

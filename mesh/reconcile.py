@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from mesh.control.wire import (
     ChildPart,
     HostPart,
+    InboxPart,
     ModulePart,
     NativeSubscription,
     ObjectPart,
@@ -34,6 +35,8 @@ class WorkerChanges:
         subscribe: (ring, row) to add.
         unsubscribe: ids to end; an id that is in `subscribe` too is the old row under that id.
         remove_rings: names, after their subscriptions are gone.
+        inboxes: of domains to add, before the rings.
+        remove_inboxes: names of domains to end, after their rings are gone.
     """
 
     modules: tuple[ModulePart, ...] = ()
@@ -41,11 +44,11 @@ class WorkerChanges:
     subscribe: tuple[tuple[str, NativeSubscription], ...] = ()
     unsubscribe: tuple[str, ...] = ()
     remove_rings: tuple[str, ...] = ()
+    inboxes: tuple[InboxPart, ...] = ()
+    remove_inboxes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(
-            self.modules or self.rings or self.subscribe or self.unsubscribe or self.remove_rings
-        )
+        return any(getattr(self, name) for name in self.__slots__)
 
 
 def worker_changes(desired: WorkerPart, actual: WorkerPart | None) -> WorkerChanges:
@@ -58,18 +61,21 @@ def worker_changes(desired: WorkerPart, actual: WorkerPart | None) -> WorkerChan
     """
     if actual is None:
         rows = tuple((r.ring, sub) for r in desired.receivers for sub in r.subscriptions)
-        return WorkerChanges(desired.modules, desired.receivers, rows)
+        return WorkerChanges(desired.modules, desired.receivers, rows, inboxes=desired.inboxes)
     _check_fixed(desired, actual)
     present = {module.name for module in actual.modules}
     before, after = _rows(actual), _rows(desired)
     rings = {r.ring for r in actual.receivers}
     wanted = {r.ring for r in desired.receivers}
+    had, has = ({inbox.domain for inbox in part.inboxes} for part in (actual, desired))
     return WorkerChanges(
         modules=tuple(m for m in desired.modules if m.name not in present),
         rings=tuple(r for r in desired.receivers if r.ring not in rings),
         subscribe=tuple(row for name, row in after.items() if before.get(name) != row),
         unsubscribe=tuple(name for name, row in before.items() if after.get(name) != row),
         remove_rings=tuple(r.ring for r in actual.receivers if r.ring not in wanted),
+        inboxes=tuple(inbox for inbox in desired.inboxes if inbox.domain not in had),
+        remove_inboxes=tuple(i.domain for i in actual.inboxes if i.domain not in has),
     )
 
 
@@ -87,6 +93,11 @@ def _check_fixed(desired: WorkerPart, actual: WorkerPart) -> None:
         if was is not None and was != (receiver.entries, receiver.lossy):
             text = "a ring's size and delivery cannot change while packets flow"
             raise SpecError(f"nfs.{receiver.nf}", text)
+    sizes = {inbox.domain: inbox.config for inbox in actual.inboxes}
+    for inbox in desired.inboxes:
+        if sizes.get(inbox.domain, inbox.config) != inbox.config:
+            text = "cannot change while packets flow; start again"
+            raise SpecError(f"domains.{inbox.domain}.memory", text)
     before = {m.name: m for m in actual.modules}
     for module in desired.modules:
         was_module = before.get(module.name, module)

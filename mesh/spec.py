@@ -28,16 +28,19 @@ from mesh.options import nf_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.uses import NFUse, SubscriptionOverride, UserEvent
+from mesh.uses import OWN_DOMAIN, NFUse, SubscriptionOverride, UserEvent
 
 __all__ = [
+    "DomainSpec",
     "EventSpec",
+    "InboxSpec",
     "ModuleSpec",
     "NFSpec",
     "PatienceSpec",
     "PortSpec",
     "Spec",
     "SubscriptionSpec",
+    "inboxes_of",
     "json_schema",
     "load",
     "parse",
@@ -81,7 +84,12 @@ class NFSpec(_Model):
         Literal["observe", "inline"] | None, Field(description="beside or in the way of packets")
     ] = None
     stage: Annotated[int | None, Field(ge=0, description="place in line of an inline NF")] = None
-    domain: Annotated[_Name, Field(description="NFs of one domain share memory")] = "default"
+    domain: Annotated[
+        _Name, Field(description="NFs of one domain share memory; of another, see nothing of it")
+    ] = OWN_DOMAIN
+    share: Annotated[
+        list[_Name], Field(description="other domains that may hear what it publishes")
+    ] = []
     cores: Annotated[list[_Core] | None, Field(description="cores that it is pinned to")] = None
     delivery: Annotated[
         Literal["lossy", "blocking"] | None,
@@ -109,6 +117,25 @@ class PortSpec(_Model):
     """Where packets come from."""
 
     pcap: Annotated[str, Field(description="capture file")]
+
+
+class InboxSpec(_Model):
+    """Sizes of the memory that one domain's NFs map instead of the worker's."""
+
+    slots: Annotated[int, Field(ge=256, le=1 << 26, description="packets of up to 2 KiB")] = 16384
+    large_slots: Annotated[int, Field(ge=0, le=1 << 20, description="packets up to 68 KiB")] = 128
+    records: Annotated[
+        int, Field(ge=1024, le=1 << 26, description="entries in flight, a power of two")
+    ] = 32768
+    fields_mib: Annotated[
+        int, Field(ge=1, le=1 << 20, description="MiB for fields of application events")
+    ] = 16
+
+
+class DomainSpec(_Model):
+    """One domain other than the mesh's own."""
+
+    memory: Annotated[InboxSpec, Field(description="sizes of its memory")] = InboxSpec()
 
 
 class PatienceSpec(_Model):
@@ -160,6 +187,9 @@ class Spec(_Model):
     ] = {}
     worker: Annotated[
         dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of the worker")
+    ] = {}
+    domains: Annotated[
+        dict[_Name, DomainSpec], Field(description="domains of NFs; others have these defaults")
     ] = {}
     worker_cores: Annotated[
         list[_Core] | None, Field(description="cores that the worker is pinned to")
@@ -244,6 +274,7 @@ def uses_of(spec: Spec, registry: Registry) -> list[NFUse]:
         SpecError: an option that the NF does not have or that does not fit its type.
         NFMissing: no such NF.
     """
+    _check_domains(spec)
     return [_use(entry, f"nfs[{i}]", registry) for i, entry in enumerate(spec.nfs)]
 
 
@@ -253,6 +284,31 @@ def user_events_of(spec: Spec) -> list[UserEvent]:
         UserEvent(name, entry.event, entry.where, f"events.{name}")
         for name, entry in spec.events.items()
     ]
+
+
+def inboxes_of(spec: Spec, names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Returns the sizes of the inboxes of domains, by name in nfm_domain_config."""
+    memories = {name: spec.domains.get(name, DomainSpec()).memory for name in names}
+    return {
+        name: {
+            "n_small": memory.slots,
+            "n_large": memory.large_slots,
+            "n_records": memory.records,
+            "fields_size": memory.fields_mib << 20,
+        }
+        for name, memory in memories.items()
+    }
+
+
+def _check_domains(spec: Spec) -> None:
+    if OWN_DOMAIN in spec.domains:
+        text = "the mesh's own domain lies in the worker's memory: give its sizes under `worker`"
+        raise SpecError(f"domains.{OWN_DOMAIN}", text)
+    for name, domain in spec.domains.items():
+        records = domain.memory.records
+        if records & (records - 1):
+            text = f"{records} is no power of two; the next one is {1 << records.bit_length()}"
+            raise SpecError(f"domains.{name}.memory.records", text)
 
 
 def plan_of(spec: Spec, registry: Registry) -> Plan:
@@ -293,6 +349,7 @@ def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
         mode=entry.mode,
         stage=entry.stage,
         domain=entry.domain,
+        share=tuple(entry.share),
         holds=entry.hold,
         path=path,
     )
@@ -315,6 +372,8 @@ _CHILDREN: Mapping[str, type[_Model]] = {
     "events": EventSpec,
     "modules": ModuleSpec,
     "ports": PortSpec,
+    "domains": DomainSpec,
+    "memory": InboxSpec,
     "patience": PatienceSpec,
     "subscriptions": SubscriptionSpec,
 }

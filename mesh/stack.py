@@ -11,6 +11,7 @@ from mesh.attached import ring_stats
 from mesh.control.stats import RingStats
 from mesh.control.wire import (
     HostedPart,
+    InboxPart,
     ModulePart,
     NativeSubscription,
     Receiver,
@@ -20,7 +21,14 @@ from mesh.control.wire import (
 from mesh.errors import SpecError
 from mesh.fdpass import DescriptorClient
 from mesh.module import ModuleInfo, Phase
-from mesh.native_worker import Filters, Hosting, NativeWorker, counters_of, worker_config
+from mesh.native_worker import (
+    Filters,
+    Hosting,
+    NativeWorker,
+    counters_of,
+    domain_config,
+    worker_config,
+)
 from mesh.plan import Level, Part, PlannedModule
 from mesh.ports import Port
 from mesh.reconcile import WorkerChanges, worker_changes
@@ -47,6 +55,7 @@ class Stack:
         self.worker = NativeWorker(self._config())
         self._filters: list[Filters] = []
         self._rings: dict[str, Any] = {}
+        self._domains: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
         for port in self.ports:
             self.worker.add_port(port)
@@ -112,6 +121,8 @@ class Stack:
     def _change(self, changes: WorkerChanges) -> None:
         for module in changes.modules:
             self._add_module(module)
+        for inbox in changes.inboxes:
+            self._add_inbox(inbox)
         for receiver in changes.rings:
             self._add_ring(receiver)
         for name in changes.unsubscribe:
@@ -126,6 +137,8 @@ class Stack:
         for name in changes.remove_rings:
             ring = self._rings.pop(name)
             check(native().lib.nfm_worker_remove_ring(self.worker.pointer, ring), name)
+        for name in changes.remove_inboxes:
+            self.worker.remove_domain(self._domains.pop(name))
 
     def _add_module(self, part: ModulePart) -> None:
         info = ModuleInfo(part.name, part.library, part.symbol)
@@ -151,10 +164,23 @@ class Stack:
             os.close(ring)
             os.close(answers)
 
+    def _add_inbox(self, part: InboxPart) -> None:
+        row = domain_config(part.config)
+        handles = self._client.fetch(part.objects)
+        try:
+            for i, name in enumerate(part.objects):
+                row.fds[i] = handles[name].fd
+            self._domains[part.domain] = self.worker.add_domain(part.domain, row)
+        finally:
+            for handle in handles.values():
+                os.close(handle.fd)
+
     def _add_ring(self, receiver: Receiver) -> None:
         handle = self._client.fetch([receiver.ring])[receiver.ring]
         try:
             ring = self.worker.add_shared_ring(receiver.ring, handle.fd, is_lossy=receiver.lossy)
+            if receiver.domain in self._domains:
+                self.worker.give_ring(ring, self._domains[receiver.domain])
             self.worker.allow_holds(ring, receiver.holds)
         finally:
             os.close(handle.fd)

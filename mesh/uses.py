@@ -9,7 +9,10 @@ from typing import Any
 
 from mesh.nf import NF
 
-__all__ = ["NFUse", "SubscriptionOverride", "UserEvent"]
+__all__ = ["OWN_DOMAIN", "NFUse", "SubscriptionOverride", "UserEvent"]
+
+OWN_DOMAIN = "default"
+"""The domain of NFs that map the worker's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class NFUse:
         mode: "inline" or "observe" for all subscriptions, or None.
         stage: of all inline subscriptions, or None.
         domain: NFs of one domain share memory.
+        share: other domains that may hear what it publishes.
         holds: entries that it may keep at once; None: what its class says.
         path: place in the spec for messages, such as `nfs[2]`.
     """
@@ -46,7 +50,8 @@ class NFUse:
     overrides: Mapping[str, SubscriptionOverride] = field(default_factory=dict)
     mode: str | None = None
     stage: int | None = None
-    domain: str = "default"
+    domain: str = OWN_DOMAIN
+    share: tuple[str, ...] = ()
     holds: int | None = None
     path: str = ""
 

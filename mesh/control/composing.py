@@ -17,7 +17,8 @@ from mesh.native_worker import worker_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.spec import NFSpec, PatienceSpec, Spec, user_events_of, uses_of
+from mesh.spec import NFSpec, PatienceSpec, Spec, inboxes_of, user_events_of, uses_of
+from mesh.uses import OWN_DOMAIN
 
 __all__ = ["FIRST", "Composed", "compose_desired", "named", "place_of"]
 FIRST = 1
@@ -64,20 +65,24 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     config = {**spec.worker, "verify_checksums": int(spec.checksums == "verify")}
     row = worker_config(config)
     sizes = {name: int(getattr(row, name)) for name in SIZES}
-    check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes)
+    placements = {entry.name or "": place_of(entry) for entry in spec.nfs}
+    leaving = {name: _leaving(gone) for name, gone in desired.leaving.items()}
+    inboxes = inboxes_of(spec, _domains(placements, leaving))
+    check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes, inboxes)
     layout = Layout(
         ports=tuple(PortPart("pcap", port.pcap) for port in spec.ports),
         mode="file",
         config=config,
         modules=modules,
         room=tuple(m for m in registry.modules() if m.phase in (Phase.TRACK, Phase.STREAM)),
-        placements={entry.name or "": place_of(entry) for entry in spec.nfs},
-        leaving={name: _leaving(gone) for name, gone in desired.leaving.items()},
+        placements=placements,
+        leaving=leaving,
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
         own_cores=_own_cores(spec, modules),
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
         max_packets=spec.max_packets,
         out=spec.out,
+        inboxes=inboxes,
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
     flow_bytes = {name: module.descriptor.flow_size for name, module in modules.items()}
@@ -109,7 +114,14 @@ def place_of(entry: NFSpec) -> Placement:
         restart=entry.restart,
         cores=None if entry.cores is None else tuple(entry.cores),
         ring_entries=entry.ring or RING_ENTRIES,
+        domain=entry.domain,
     )
+
+
+def _domains(placements: Mapping[str, Placement], leaving: Mapping[str, Leaving]) -> list[str]:
+    """Domains in use, without the mesh's own."""
+    places = [*placements.values(), *(gone.placement for gone in leaving.values())]
+    return sorted({place.domain for place in places} - {OWN_DOMAIN})
 
 
 def _leaving(gone: Mapping[str, Any]) -> Leaving:

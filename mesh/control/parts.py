@@ -17,6 +17,7 @@ from mesh.control.wire import (
     HeardWire,
     HostedPart,
     HostPart,
+    InboxPart,
     LogPart,
     ModuleHostPart,
     ModulePart,
@@ -35,6 +36,7 @@ from mesh.errors import SpecError
 from mesh.module import ModuleInfo
 from mesh.outputs import output_paths
 from mesh.plan import Plan, PlannedNF, PlannedSubscription
+from mesh.uses import OWN_DOMAIN
 
 __all__ = [
     "OBJECTS",
@@ -63,6 +65,7 @@ class Placement:
     Attributes:
         use: the class, files absolute; config: its options as written.
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
+        domain: whose memory it maps.
     """
 
     use: str
@@ -71,6 +74,7 @@ class Placement:
     restart: Literal["always", "on-failure", "never"] = "on-failure"
     cores: tuple[int, ...] | None = None
     ring_entries: int = RING_ENTRIES
+    domain: str = OWN_DOMAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class Layout:
         joined: NFs that were added while others ran.
         worker_cores: by worker, None leaves it to the supervisor.
         out: folder for files that NFs write.
+        inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
     """
 
     ports: tuple[PortPart, ...]
@@ -111,6 +116,7 @@ class Layout:
     own_cores: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     max_packets: int | None = None
     out: str = "."
+    inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,10 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
         types=types,
         max_packets=layout.max_packets,
         room=tuple(RoomPart(m.name, m.library, m.symbol) for m in layout.room),
+        inboxes=tuple(
+            InboxPart(name, _objects(0, name), dict(sizes))
+            for name, sizes in layout.inboxes.items()
+        ),
     )
 
 
@@ -205,7 +215,8 @@ def _receiver(
     holds: int = 0,
 ) -> Receiver:
     lossy = layout.mode == "live" if place.delivery is None else place.delivery == "lossy"
-    return Receiver(name, _ring(name), place.ring_entries, lossy, subscriptions, holds)
+    ring, entries = _ring(name), place.ring_entries
+    return Receiver(name, ring, entries, lossy, subscriptions, holds, place.domain)
 
 
 def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> NFPart:
@@ -221,7 +232,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         config=dict(place.config),
         handlers=tuple(_handler(sub) for sub in planned.subscriptions),
         publishes=planned.publishes,
-        rings=(RingPart(_ring(planned.name), "worker-0", _objects(0)),),
+        rings=(RingPart(_ring(planned.name), "worker-0", _objects(0, place.domain)),),
         log=_log(planned.name) if planned.publishes else None,
         reads=tuple(
             _log_part(publisher, reader, publisher, layout)
@@ -281,6 +292,8 @@ def _host(
     receivers = [r for worker in workers.values() for r in worker.receivers]
     names = [*nfs, *layout.leaving]
     objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
+    inboxes = [inbox for worker in workers.values() for inbox in worker.inboxes]
+    objects += [ObjectPart(name, "inbox") for inbox in inboxes for name in inbox.objects]
     objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
     hosts = [(m, m.host) for worker in workers.values() for m in worker.modules if m.host]
     objects += [ObjectPart(host.ring, "ring", RING_ENTRIES) for _, host in hosts]
@@ -299,6 +312,7 @@ def _host(
         children=tuple(children),
         objects=tuple(objects),
         worker_config={name: dict(layout.config) for name in workers},
+        inboxes={each.objects[0].rpartition("/")[0]: dict(each.config) for each in inboxes},
     )
 
 
@@ -310,6 +324,7 @@ def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
         restart="on-failure",
         writes=(
             *part.objects,
+            *(name for inbox in part.inboxes for name in inbox.objects),
             *(receiver.ring for receiver in part.receivers),
             *(name for m in part.modules if m.host for name in (m.host.ring, m.host.answers)),
         ),
@@ -357,6 +372,7 @@ def _nf_child(part: NFPart, place: Placement, files: tuple[str, ...]) -> ChildPa
             *(log.log for log in part.reads),
             *(log.cursor for log in part.readers),
         ),
+        domain=place.domain,
     )
 
 
@@ -369,12 +385,15 @@ def _leaving_child(name: str, gone: Leaving) -> ChildPart:
         cores=gone.placement.cores,
         restart="never",
         writes=(_ring(name), *log, _checkpoint(name)),
-        reads=_objects(0),
+        reads=_objects(0, gone.placement.domain),
+        domain=gone.placement.domain,
     )
 
 
-def _objects(worker: int) -> tuple[str, ...]:
-    return tuple(f"w{worker}/{name}" for name in OBJECTS)
+def _objects(worker: int, domain: str = OWN_DOMAIN) -> tuple[str, ...]:
+    """Names of what a worker's entries refer to: its own objects, or a domain's inbox."""
+    prefix = f"w{worker}" if domain == OWN_DOMAIN else f"w{worker}/domain/{domain}"
+    return tuple(f"{prefix}/{name}" for name in OBJECTS)
 
 
 def _ring(nf: str) -> str:

@@ -17,7 +17,7 @@ numbers them alike whatever is installed where they run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -28,6 +28,7 @@ from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
 from mesh.module import ModuleInfo, Phase
 from mesh.plan import HeardPart, Level, Part, PlannedModule, PlannedNF, PlannedSubscription
+from mesh.uses import OWN_DOMAIN
 
 if TYPE_CHECKING:
     from mesh.nf import NF
@@ -39,6 +40,7 @@ __all__ = [
     "HeardWire",
     "HostPart",
     "HostedPart",
+    "InboxPart",
     "LogPart",
     "ModuleHostPart",
     "ModulePart",
@@ -172,6 +174,7 @@ class Receiver:
         lossy: count what does not fit, instead of waiting.
         subscriptions: none while the NF is leaving: it finishes what is in its ring.
         holds: records that it may keep past its ring's tail.
+        domain: whose memory its entries name.
     """
 
     nf: Text
@@ -180,6 +183,22 @@ class Receiver:
     lossy: bool
     subscriptions: tuple[NativeSubscription, ...]
     holds: _U32 = 0
+    domain: Text = OWN_DOMAIN
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class InboxPart:
+    """The inbox of a domain at one worker.
+
+    Attributes:
+        domain: its name.
+        objects: names by enum nfm_object: `w0/domain/tenant/header`, ...
+        config: sizes by name in nfm_domain_config.
+    """
+
+    domain: Text
+    objects: tuple[Text, ...]
+    config: dict[Text, _U64]
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -202,6 +221,7 @@ class WorkerPart:
         max_packets: stop after so many; None all.
         types: all event types.
         room: modules that may join while packets flow; read at the start only.
+        inboxes: of the receivers' domains, all but the mesh's own.
     """
 
     worker: Text
@@ -215,6 +235,7 @@ class WorkerPart:
     types: tuple[TypeWire, ...]
     max_packets: _U64 | None = None
     room: tuple[RoomPart, ...] = ()
+    inboxes: tuple[InboxPart, ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -345,7 +366,7 @@ class ChildPart:
     restart: Literal["always", "on-failure", "never"]
     writes: tuple[Text, ...]
     reads: tuple[Text, ...]
-    domain: Text = "default"
+    domain: Text = OWN_DOMAIN
     module: ModuleHostPart | None = None
 
 
@@ -354,12 +375,12 @@ class ObjectPart:
     """One shared object.
 
     Attributes:
-        kind: "worker": size is asked of the library with the worker's `config`; "ring": `entries`
+        kind: "worker" and "inbox": size is asked of the library with a config; "ring": `entries`
             long; "answers", "log", "cursor" and "checkpoint": as the supervisor sees fit.
     """
 
     name: Text
-    kind: Literal["worker", "ring", "answers", "log", "cursor", "checkpoint"]
+    kind: Literal["worker", "inbox", "ring", "answers", "log", "cursor", "checkpoint"]
     entries: _U32 = 0
 
 
@@ -369,11 +390,13 @@ class HostPart:
 
     Attributes:
         worker_config: by worker's name, for the sizes of its objects.
+        inboxes: the same for domains, by what their objects' names begin with.
     """
 
     children: tuple[ChildPart, ...]
     objects: tuple[ObjectPart, ...]
     worker_config: dict[Text, dict[Text, _U64]]
+    inboxes: dict[Text, dict[Text, _U64]] = field(default_factory=dict)
 
 
 _Part = TypeVar("_Part", WorkerPart, NFPart, HostPart, ModuleHostPart)
@@ -449,7 +472,7 @@ def planned_nf(part: NFPart, cls: type[NF], options: Mapping[str, Any]) -> Plann
         instance=None,
         subscriptions=tuple(_planned(handler) for handler in part.handlers),
         publishes=part.publishes,
-        domain="default",
+        domain=OWN_DOMAIN,
     )
 
 

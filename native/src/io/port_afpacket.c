@@ -298,6 +298,8 @@ static void look_after(nfm_port_afpacket *self) {
     else if (strcmp(link->name, link->actual) != 0)
         nfm_io_say(warning, room, "%s is called %s now; the port stays with it", link->name,
                    link->actual);
+    else
+        warning[0] = '\0';
     if (!link->enabled)
         nfm_afp_abandon(self);
     else if (self->config.fanout_group != 0 && !self->joined)

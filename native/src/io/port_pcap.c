@@ -41,7 +41,9 @@ static int pcap_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n
         if (self->has_next)
             break;
         __builtin_prefetch(next->data + next->len + PREFETCH_AHEAD);
-        memcpy(nfm_pool_addr(pool, slot) + NFM_HEADROOM, next->data, next->len);
+        uint8_t *to = nfm_pool_addr(pool, slot);
+        memset(to, 0, sizeof(nfm_slot_meta)); /* a capture's frames are whole */
+        memcpy(to + NFM_HEADROOM, next->data, next->len);
         frames[done++] = (nfm_frame){.slot = slot,
                                      .len = next->len,
                                      .wire_len = next->wire_len,

@@ -10,6 +10,7 @@
       slow: {event: http.response, where: latency_us > 200000}
     modules:
       tcp_stream: {overlap: last}
+      http: {core: 3}
 
 Every error names the place: `nfs[2].where: unknown field 'prot'; did you mean 'proto'?`
 """

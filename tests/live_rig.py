@@ -48,6 +48,9 @@ IO = (
     "fail",
     "plugin",
     "port",
+    "port_impair",
+    "lane",
+    "wrap",
 )
 PLUGINS = ("libnfm_afxdp.so", "libnfm_dpdk.so")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real connections through AF_XDP and DPDK ports, alone and beside packet sockets."""
+"""Real connections through AF_XDP and DPDK ports and bad links, alone and beside packet sockets."""
 
 from __future__ import annotations
 
@@ -115,6 +115,13 @@ def test_a_device_beside_a_packet_socket(net: Wire, page: Path):
     finish_frames(net.right, "r0")
     m0, m1 = fetch_through(net, page, "m0", "dpdk:net_af_packet1,iface=m1")
     assert m1["tx_packets"] > m0["rx_packets"]
+
+
+def test_a_bad_link_slows_connections_and_breaks_none(net: Wire, page: Path):
+    finish_frames(net.left, "l0")
+    finish_frames(net.right, "r0")
+    m0, m1 = fetch_through(net, page, "m0", "impair:m1")
+    assert m1["tx_packets"] < 0.995 * m0["rx_packets"]  # 2 % lost, 0.5 % doubled
 
 
 ENGINE = """

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A bump in the wire without a stack: forwards between two ports until its input is closed, then
  * prints what both counted as JSON. Usage: live_bridge PORT PORT [BLOCK_MS]; a PORT is the name of
- * an interface, or tap:NAME, afxdp:NAME, dpdk:DEVICE. "ready" says that both are open. */
+ * an interface, or tap:NAME, afxdp:NAME, dpdk:DEVICE; impair:PORT is a bad link of PORT. "ready"
+ * says that both are open. */
 #include "io/port.h"
 
 #include <poll.h>
@@ -14,10 +15,26 @@
 #define EAL "--no-huge -m 256 --no-pci --no-shconf --no-telemetry --log-level=error"
 #define SPIN 200u /* idle turns before it sleeps */
 
+/* Loses, repeats, turns round and delays some of what passes. */
+static nfm_port *impair(nfm_port *port, nfm_error *err) {
+    const nfm_impair_config config = {.seed = 1,
+                                      .drop = 0.02,
+                                      .duplicate = 0.005,
+                                      .corrupt = 0.005,
+                                      .reorder = 0.02,
+                                      .reorder_gap = 3,
+                                      .delay = 0.1,
+                                      .delay_ns = 1000000,
+                                      .jitter_ns = 1000000};
+    return nfm_port_impair_new(port, &config, err);
+}
+
 static nfm_port *open_port(const char *name, uint32_t block_ms) {
     nfm_error err = {0};
     nfm_port *port;
-    if (strncmp(name, "afxdp:", 6) == 0) {
+    if (strncmp(name, "impair:", 7) == 0) {
+        port = impair(open_port(name + 7, block_ms), &err);
+    } else if (strncmp(name, "afxdp:", 6) == 0) {
         nfm_afxdp_config config = {.interface = name + 6, .rx_size = 512, .promiscuous = 1};
         port = nfm_port_afxdp_open(&config, &err);
     } else if (strncmp(name, "dpdk:", 5) == 0) {

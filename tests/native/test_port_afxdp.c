@@ -45,11 +45,12 @@ static int open_peer(void) {
     return fd;
 }
 
-static rig begin(const nfm_afxdp_config *config) {
+/* On a veth that is there. */
+static rig begin_on(const nfm_afxdp_config *config) {
     rig r = {.peer = -1};
     nfm_error err = {0};
     size_t size = (size_t)SMALL * NFM_SLOT_SMALL + (size_t)LARGE * NFM_SLOT_LARGE;
-    if (!make_veth() || nfm_region_init(&r.region, "packets", size, &err) != NFM_OK ||
+    if (nfm_region_init(&r.region, "packets", size, &err) != NFM_OK ||
         nfm_pool_init(&r.pool, r.region.base, SMALL, LARGE) != NFM_OK)
         abort();
     r.port = nfm_port_afxdp_open(config, &err);
@@ -57,6 +58,12 @@ static rig begin(const nfm_afxdp_config *config) {
         printf("# %s\n", err.text);
     r.peer = open_peer();
     return r;
+}
+
+static rig begin(const nfm_afxdp_config *config) {
+    if (!make_veth())
+        abort();
+    return begin_on(config);
 }
 
 static void end(rig *r) {
@@ -202,6 +209,42 @@ static void an_interface_that_comes_back_is_used_again(void) {
     end(&r);
 }
 
+/* Another worker's port on the same interface; its pool is its own. */
+static nfm_port *open_queue(const char *interface, uint32_t queue) {
+    nfm_error err = {0};
+    nfm_afxdp_config config = {.interface = interface, .queue = queue};
+    nfm_port *port = nfm_port_afxdp_open(&config, &err);
+    if (port == NULL)
+        printf("# %s\n", err.text);
+    return port;
+}
+
+static void queues_share_the_program_and_outlive_each_other(void) {
+    CHECK(run("ip link add nfm0 numrxqueues 2 numtxqueues 2 type veth peer name nfm1 "
+              "numrxqueues 1 numtxqueues 1 && ip link set nfm0 up && ip link set nfm1 up"));
+    nfm_port *first = open_queue("nfm0", 1);
+    CHECK(first != NULL);
+    nfm_afxdp_config config = {.interface = "nfm0"};
+    rig r = begin_on(&config); /* the other end sends all to queue 0 */
+    CHECK(r.port != NULL && wait_link(&r, 1));
+    send_from_peer(&r, 100, 1);
+    expect_at_port(&r, 100, 1);
+    nfm_port_free(first); /* made the program: it stays as long as anybody needs it */
+    send_from_peer(&r, 101, 2);
+    expect_at_port(&r, 101, 2);
+    end(&r);
+}
+
+static void the_last_port_takes_the_program_off(void) {
+    nfm_afxdp_config config = {.interface = "nfm0"};
+    rig r = begin(&config);
+    CHECK(wait_link(&r, 1));
+    CHECK(run("ip link show nfm0 | grep -q xdp"));
+    r.port->ops->detach(r.port, &r.pool);
+    CHECK(!run("ip link show nfm0 | grep -q xdp"));
+    end(&r);
+}
+
 static void a_received_slot_is_sent_from_where_it_lies(void) {
     nfm_afxdp_config config = {.interface = "nfm0"};
     rig r = begin(&config);
@@ -256,6 +299,8 @@ static const nfm_test tests[] = {
     T(frames_pass_in_the_drivers_mode),
     T(frames_pass_in_generic_mode),
     T(an_interface_that_comes_back_is_used_again),
+    T(queues_share_the_program_and_outlive_each_other),
+    T(the_last_port_takes_the_program_off),
     T(a_received_slot_is_sent_from_where_it_lies),
     T(what_cannot_be_sent_is_counted),
     T(errors_say_what_to_do),

@@ -5,6 +5,7 @@
 
 #include "io/whole.h"
 
+#include <pthread.h>
 #include <sched.h>
 
 #define EAL "--no-huge -m 128 --no-pci --no-shconf --no-telemetry --log-level=error"
@@ -281,16 +282,86 @@ static void queues_of_one_device_have_pools_of_their_own(void) {
     CHECK(nfm_port_dpdk_open(&config, &err) == NULL && strstr(err.text, "taken") != NULL);
     nfm_frame got[8];
     CHECK_EQ(one->ops->rx(one, &a.pool, got, 8), 0); /* the device waits for its other queue */
+    CHECK(a.pool.n_free_small < SMALL);              /* its slots lie ready for that one */
     CHECK_EQ(two->ops->rx(two, &b.pool, got, 8), 8);
     CHECK_EQ(b.pool.n_free_small, SMALL - 8);
-    CHECK_EQ(a.pool.n_free_small, SMALL);
     CHECK_EQ(one->ops->rx(one, &a.pool, got, 8), 8);
     CHECK_EQ(a.pool.n_free_small, SMALL - 8);
     close_port(one, &a);
-    CHECK_EQ(two->ops->rx(two, &b.pool, got, 8), 0);
+    teardown(&a); /* its worker is gone, the other one goes on */
+    CHECK_EQ(two->ops->rx(two, &b.pool, got, 8), 8);
     close_port(two, &b);
-    teardown(&a);
+    CHECK_EQ(b.pool.n_free_small, SMALL - 16); /* 16 are ours */
     teardown(&b);
+}
+
+typedef struct queue_worker {
+    nfm_port *port;
+    bench b;
+    uint64_t received;
+    uint32_t lost; /* slots */
+} queue_worker;
+
+static void *run_queue(void *worker) {
+    queue_worker *self = worker;
+    nfm_pool *pool = &self->b.pool;
+    nfm_frame got[32];
+    nfm_tx tx[32];
+    while (self->received < 100000) {
+        int n = self->port->ops->rx(self->port, pool, got, 32);
+        for (int i = 0; i < n; i++)
+            tx[i] = (nfm_tx){.slot = got[i].slot, .off = NFM_HEADROOM, .len = got[i].len};
+        int sent = n > 0 ? self->port->ops->tx(self->port, pool, tx, (uint32_t)n) : 0;
+        for (int i = sent < 0 ? 0 : sent; i < n; i++)
+            nfm_pool_put(pool, tx[i].slot);
+        self->port->ops->poll(self->port, pool);
+        self->received += (uint64_t)n;
+        /* Others use the pool while a device is started by another thread. */
+        uint32_t own = nfm_pool_get(pool, 0);
+        nfm_pool_put(pool, own);
+    }
+    self->lost = SMALL - pool->n_free_small;
+    self->port->ops->detach(self->port, pool);
+    return NULL;
+}
+
+static void workers_are_threads_with_a_queue_each(void) {
+    enum { N = 3 };
+    queue_worker workers[N] = {0};
+    pthread_t threads[N];
+    for (uint16_t i = 0; i < N; i++) {
+        nfm_dpdk_config config = {
+            .eal = EAL, .device = "net_null6", .queue = i, .n_queues = N, .rx_desc = 128};
+        workers[i].b = setup(SMALL, LARGE);
+        workers[i].port = nfm_port_dpdk_open(&config, NULL);
+        CHECK(workers[i].port != NULL);
+    }
+    for (int i = 0; i < N; i++)
+        CHECK_EQ(pthread_create(&threads[i], NULL, run_queue, &workers[i]), 0);
+    for (int i = 0; i < N; i++) {
+        pthread_join(threads[i], NULL);
+        CHECK(workers[i].received >= 100000);
+        CHECK_EQ(workers[i].lost, 0);
+        CHECK_EQ(workers[i].port->stats.rx_packets, workers[i].received);
+        nfm_port_free(workers[i].port);
+        teardown(&workers[i].b);
+    }
+}
+
+static void a_queue_that_ends_before_the_device_began(void) {
+    bench a = setup(SMALL, LARGE);
+    nfm_error err = {0};
+    nfm_dpdk_config config = {.eal = EAL, .device = "net_null4", .n_queues = 2};
+    nfm_port *one = nfm_port_dpdk_open(&config, &err);
+    nfm_frame got[8];
+    CHECK_EQ(one->ops->rx(one, &a.pool, got, 8), 0);
+    close_port(one, &a);
+    CHECK_EQ(a.pool.n_free_small, SMALL);
+    config.device = "net_null5"; /* and one that never saw its worker */
+    one = nfm_port_dpdk_open(&config, &err);
+    CHECK(one != NULL);
+    nfm_port_free(one);
+    teardown(&a);
 }
 
 static void nothing_is_lost_when_the_pool_is_empty(void) {
@@ -351,6 +422,8 @@ static const nfm_test tests[] = {
     T(memif_carries_frames_between_two_ports),
     T(pcap_device_reads_and_writes_files),
     T(queues_of_one_device_have_pools_of_their_own),
+    T(workers_are_threads_with_a_queue_each),
+    T(a_queue_that_ends_before_the_device_began),
     T(nothing_is_lost_when_the_pool_is_empty),
     T(frames_too_long_for_the_link_are_counted),
     T(errors_say_what_to_do),

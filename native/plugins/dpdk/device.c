@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DEFAULT_DESC = 1024, KEY_MAX = 64, PAGE = 4096 };
+enum { KEY_MAX = 64, PAGE = 4096 };
 
 /* The key that gives both directions of a flow the same Toeplitz hash: every 16 bits alike (Woo,
  * Park: "Scalable TCP Session Monitoring with Symmetric Receive-side Scaling", 2012). */
@@ -154,8 +154,7 @@ static int map_slots(const device *self, const device_memory *memory, nfm_error 
 }
 
 static int set_up_queue(device *self, const nfm_dpdk_config *config, struct rte_mempool *mempool) {
-    uint16_t rx = config->rx_desc > 0 ? config->rx_desc : DEFAULT_DESC;
-    uint16_t tx = config->tx_desc > 0 ? config->tx_desc : DEFAULT_DESC;
+    uint16_t rx = config->rx_desc, tx = config->tx_desc;
     unsigned socket = (unsigned)SOCKET_ID_ANY;
     int node = rte_eth_dev_socket_id(self->id);
     if (node >= 0)
@@ -170,7 +169,7 @@ static int set_up_queue(device *self, const nfm_dpdk_config *config, struct rte_
 
 int device_attach(device *self, const nfm_dpdk_config *config, struct rte_mempool *mempool,
                   const device_memory *memory, nfm_error *err) {
-    if (memory != NULL && map_slots(self, memory, err) != NFM_OK)
+    if (memory->base != NULL && map_slots(self, memory, err) != NFM_OK)
         return NFM_E_IO;
     rte_spinlock_lock(&self->lock);
     int rc = set_up_queue(self, config, mempool);
@@ -179,6 +178,7 @@ int device_attach(device *self, const nfm_dpdk_config *config, struct rte_mempoo
         if (rc == 0 && config->promiscuous)
             (void)rte_eth_promiscuous_enable(self->id); /* virtual devices may not know it */
         self->started = rc == 0;
+        self->n_attached -= rc != 0;
     }
     rte_spinlock_unlock(&self->lock);
     if (rc != 0)
@@ -187,31 +187,47 @@ int device_attach(device *self, const nfm_dpdk_config *config, struct rte_mempoo
     return NFM_OK;
 }
 
-void device_stop(device *self) {
+void device_detach(device *self) {
     rte_spinlock_lock(&self->lock);
-    if (self->started)
+    if (--self->n_attached == 0 && self->started) {
         (void)rte_eth_dev_stop(self->id);
-    self->started = false;
+        self->started = false;
+    }
     rte_spinlock_unlock(&self->lock);
 }
 
-void device_close(device *self, const device_memory *memory) {
+static void forget_memory(struct rte_device *of, const device_memory *memory) {
+    if (memory->base == NULL)
+        return;
+    (void)rte_dev_dma_unmap(of, memory->base, (uintptr_t)memory->base, memory->size);
+    (void)rte_extmem_unregister(memory->base, memory->size);
+}
+
+/* Ends the device itself: nobody uses it any more. */
+static void shut(device *self) {
     struct rte_eth_dev_info info = {0};
+    if (self->started)
+        (void)rte_eth_dev_stop(self->id);
+    self->started = self->configured = false;
+    self->n_attached = 0;
+    if (rte_eth_dev_info_get(self->id, &info) != 0)
+        return;
+    (void)rte_eth_dev_close(self->id);
+    for (const device_user *user = self->closed; user != NULL; user = user->next)
+        forget_memory(info.device, &user->memory);
+    (void)rte_dev_remove(info.device);
+}
+
+device_user *device_close(device *self, device_user *user) {
+    device_user *all = NULL;
     rte_spinlock_lock(&self->lock);
-    if (memory->base != NULL && rte_eth_dev_info_get(self->id, &info) == 0) {
-        (void)rte_dev_dma_unmap(info.device, memory->base, (uintptr_t)memory->base, memory->size);
-        (void)rte_extmem_unregister(memory->base, memory->size);
-    }
-    bool last = --self->n_open == 0;
-    if (last) {
-        if (self->started)
-            (void)rte_eth_dev_stop(self->id);
-        self->started = self->configured = false;
-        self->n_attached = 0;
-        (void)rte_eth_dev_info_get(self->id, &info);
-        (void)rte_eth_dev_close(self->id);
-        if (info.device != NULL)
-            (void)rte_dev_remove(info.device);
+    user->next = self->closed;
+    self->closed = user;
+    if (--self->n_open == 0) {
+        shut(self);
+        all = self->closed;
+        self->closed = NULL;
     }
     rte_spinlock_unlock(&self->lock);
+    return all;
 }

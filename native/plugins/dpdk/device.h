@@ -8,33 +8,42 @@
 #include <rte_mempool.h>
 #include <rte_spinlock.h>
 
+typedef struct device_memory { /* what a device reads and writes */
+    void *base;                /* NULL: its own, DPDK's */
+    size_t size;
+} device_memory;
+
+typedef struct device_user {  /* a port of the device: a queue */
+    struct device_user *next; /* of those that are closed */
+    device_memory memory;     /* made known to the device */
+} device_user;
+
 typedef struct device {  /* in a memzone that the process' ports find by the device's number */
     rte_spinlock_t lock; /* taken when ports open and close, never per packet */
     uint16_t id;
     uint16_t n_queues;
     uint16_t n_open;     /* ports */
-    uint16_t n_attached; /* queues that have their memory */
+    uint16_t n_attached; /* queues that have their mbufs, and have not stopped */
     bool hands_on;       /* its mbufs are freed by whoever reads the other end: copies only */
     bool configured;
     volatile bool started;
+    device_user *closed; /* ports that are closed while others are open */
 } device;
-
-typedef struct device_memory { /* what a device reads and writes */
-    void *base;
-    size_t size;
-} device_memory;
 
 /* Finds or probes the device of |config| and configures it, or joins those that did.
  * NULL with the reason in |err|. */
 device *device_open(const nfm_dpdk_config *config, nfm_error *err);
 device_memory device_memory_of(const nfm_pool *pool);
 /* Gives the queue of |config| its mbufs; the last queue starts the device. |memory| is what the
- * mbufs lie in when it is not DPDK's own (else NULL): it is made known to the device's DMA. */
+ * mbufs lie in when it is not DPDK's own (else base is NULL): it is made known to the device's DMA.
+ */
 int device_attach(device *self, const nfm_dpdk_config *config, struct rte_mempool *mempool,
                   const device_memory *memory, nfm_error *err);
-/* Stops the device: no queue of it moves frames afterwards. */
-void device_stop(device *self);
-/* Takes |memory| (base NULL: none) from a stopped device; the last port closes and removes it. */
-void device_close(device *self, const device_memory *memory);
+/* The queue's worker ends; with the last one the device stops. */
+void device_detach(device *self);
+/* Closes a port. As long as others are open the device may still write to this one's memory and
+ * free its mbufs: the result is NULL, and |user| the device's. The last port closes the device and
+ * gets all users that are to be freed, itself too. */
+device_user *device_close(device *self, device_user *user);
 
 #endif

@@ -35,18 +35,20 @@ enum {
     LINK_EVERY = 256, /* polls between two looks at the clock */
     LINKS_PER_SECOND = 10,
     L2_ROOM = 14 + 2 * 4, /* an Ethernet header with two tags, beyond the MTU */
-    COPY_MBUFS = 4096,    /* of a queue that copies, beyond what its rings hold */
+    DEFAULT_DESC = 1024,
+    STOCK = 64,        /* slots besides those of the ring that a device may take when it starts */
+    COPY_MBUFS = 4096, /* of a queue that copies, beyond what its rings hold */
     COPY_ROOM = 9216 + 256 + RTE_PKTMBUF_HEADROOM,
 };
 
 typedef struct dpdk_port {
     nfm_port port;
+    device_user user; /* of |dev| */
     device *dev;
     nfm_dpdk_config config; /* its texts are not kept */
     uint16_t id, queue;
-    bool copies, attached, failed, detached;
+    bool copies, attached, failed, runs;
     slot_pool slots;                  /* without copies */
-    device_memory memory;             /* made known to the device; base NULL: none */
     struct rte_mempool *mempool;      /* of slots, or of DPDK's own memory */
     struct rte_mbuf *kept[NFM_BURST]; /* received, no slot for them yet */
     uint32_t n_kept;
@@ -96,12 +98,19 @@ static int make_memory(dpdk_port *self, nfm_pool *pool, nfm_error *err) {
                        pool->n_slots, rte_strerror(rte_errno));
 }
 
-static int attach_queue(dpdk_port *self, nfm_pool *pool, const device_memory *memory,
-                        nfm_error *err) {
+static int attach_queue(dpdk_port *self, nfm_pool *pool, nfm_error *err) {
     int rc = make_memory(self, pool, err);
+    self->user.memory = self->copies ? (device_memory){0} : device_memory_of(pool);
+    /* Another worker's thread may start the device, and with it this queue. */
+    if (rc == NFM_OK && self->dev->n_queues > 1 && !self->copies &&
+        !slot_pool_stock(&self->slots, self->config.rx_desc + STOCK))
+        rc = nfm_io_fail(err, NFM_E_LIMIT,
+                         "dpdk: queue %u needs %u free slots to start; give the worker more",
+                         self->queue, self->config.rx_desc + STOCK);
     if (rc == NFM_OK)
-        rc = device_attach(self->dev, &self->config, self->mempool, self->copies ? NULL : memory,
-                           err);
+        rc = device_attach(self->dev, &self->config, self->mempool, &self->user.memory, err);
+    if (rc != NFM_OK && self->slots.stock != NULL)
+        slot_pool_unstock(&self->slots);
     return rc;
 }
 
@@ -109,29 +118,34 @@ static int attach_queue(dpdk_port *self, nfm_pool *pool, const device_memory *me
 static void attach(dpdk_port *self, nfm_pool *pool) {
     nfm_error err = {0};
     self->attached = true;
-    device_memory memory = device_memory_of(pool);
-    int rc = attach_queue(self, pool, &memory, &err);
+    int rc = attach_queue(self, pool, &err);
     if (rc != NFM_OK && !self->copies && self->config.copy == NFM_COPY_AUTO) {
         slot_pool_fini(&self->slots);
         self->copies = true; /* its buffers cannot be slots: too small for it, or out of reach */
-        rc = attach_queue(self, pool, &memory, &err);
+        rc = attach_queue(self, pool, &err);
     }
     self->failed = rc != NFM_OK;
     if (self->failed)
         snprintf(self->port.warning, sizeof(self->port.warning), "%.255s", err.text);
-    else if (!self->copies)
-        self->memory = memory;
     self->port.stats.link_up = 0;
+}
+
+/* The device runs: looks at it for the first time. */
+static bool begin(dpdk_port *self) {
+    if (self->slots.stock != NULL)
+        slot_pool_unstock(&self->slots);
+    look_at_link(self);
+    self->runs = true;
+    return true;
 }
 
 /* Whether frames can move now. */
 static inline bool is_ready(dpdk_port *self, nfm_pool *pool) {
-    if (likely(self->attached))
-        return !self->failed && self->dev->started;
-    attach(self, pool);
-    if (!self->failed && self->dev->started)
-        look_at_link(self);
-    return !self->failed && self->dev->started;
+    if (likely(self->runs))
+        return true;
+    if (!self->attached)
+        attach(self, pool);
+    return !self->failed && self->dev->started && begin(self);
 }
 
 /* ---- receiving ---------------------------------------------------------------------------- */
@@ -317,30 +331,39 @@ static int dpdk_wait_fd(nfm_port *port) {
     return -1;
 }
 
-/* Queues that stop give back what they hold; what the driver keeps until it is closed stays out of
- * the pool, which ends now. */
+/* The worker's pool ends now: what the driver keeps until the device is closed stays out of it. */
 static void dpdk_detach(nfm_port *port, nfm_pool *pool) {
     dpdk_port *self = (dpdk_port *)port;
     (void)pool;
-    if (!self->attached || self->detached)
-        return;
-    device_stop(self->dev);
+    if (self->attached && !self->failed)
+        device_detach(self->dev);
     for (uint32_t i = 0; i < self->n_kept; i++)
         rte_pktmbuf_free(self->kept[i]);
     self->n_kept = 0;
+    if (self->slots.stock != NULL)
+        slot_pool_unstock(&self->slots);
     self->slots.pool = NULL;
-    self->detached = self->failed = true;
+    self->attached = self->failed = true;
+    self->runs = false;
 }
 
-static void dpdk_free(nfm_port *port) {
-    dpdk_port *self = (dpdk_port *)port;
-    dpdk_detach(port, NULL);
-    device_close(self->dev, &self->memory);
+static void free_port(dpdk_port *self) {
     if (self->copies)
         rte_mempool_free(self->mempool);
     else
         slot_pool_fini(&self->slots);
     free(self);
+}
+
+static void dpdk_free(nfm_port *port) {
+    dpdk_port *self = (dpdk_port *)port;
+    dpdk_detach(port, NULL);
+    device_user *user = device_close(self->dev, &self->user);
+    while (user != NULL) {
+        device_user *next = user->next;
+        free_port((dpdk_port *)(void *)((uint8_t *)user - offsetof(dpdk_port, user)));
+        user = next;
+    }
 }
 
 static const nfm_port_ops dpdk_ops = {.name = "dpdk",
@@ -366,6 +389,10 @@ static nfm_port *open_port(const void *config, nfm_error *err) {
     self->port.ops = &dpdk_ops;
     self->config = *asked;
     self->config.eal = self->config.device = NULL;
+    if (asked->rx_desc == 0)
+        self->config.rx_desc = DEFAULT_DESC;
+    if (asked->tx_desc == 0)
+        self->config.tx_desc = DEFAULT_DESC;
     self->id = self->dev->id;
     self->queue = asked->queue;
     self->copies =

@@ -16,8 +16,10 @@
  * worker wants them.
  *
  * Rules: the mempool has no per-core cache, and only the worker's thread works with it: a device
- * that lets another thread free mbufs (a ring between two ports) must use copies. While an mbuf is
- * in a worker's hands nobody looks at it; only its slot counts.
+ * that lets another thread free mbufs (a ring between two ports) must use copies. The exception is
+ * the start of a device with several queues, which fills all of them from one thread: slots are
+ * laid out for that beforehand (stock). While an mbuf is in a worker's hands nobody looks at it;
+ * only its slot counts.
  */
 #include "slot_pool.h"
 
@@ -66,6 +68,13 @@ static int give_back(struct rte_mempool *mempool, void *const *objects, unsigned
 static int take(struct rte_mempool *mempool, void **objects, unsigned n) {
     slot_pool *self = mempool->pool_data;
     nfm_pool *pool = self->pool;
+    if (unlikely(self->stock != NULL)) {
+        if (self->n_stock < n)
+            return -ENOBUFS;
+        for (unsigned i = 0; i < n; i++)
+            objects[i] = self->mbufs[self->stock[--self->n_stock]];
+        return 0;
+    }
     if (pool == NULL || pool->n_free_small < n)
         return -ENOBUFS;
     for (unsigned i = 0; i < n; i++)
@@ -145,6 +154,23 @@ int slot_pool_init(slot_pool *self, nfm_pool *pool, const char *name) {
     for (uint32_t slot = 0; slot < pool->n_slots; slot++)
         bind(self, slot);
     return 0;
+}
+
+bool slot_pool_stock(slot_pool *self, uint32_t n) {
+    uint32_t *stock = self->pool->n_free_small >= n ? calloc(n, sizeof(uint32_t)) : NULL;
+    if (stock == NULL)
+        return false;
+    for (self->n_stock = 0; self->n_stock < n; self->n_stock++)
+        stock[self->n_stock] = nfm_pool_get(self->pool, 0);
+    self->stock = stock;
+    return true;
+}
+
+void slot_pool_unstock(slot_pool *self) {
+    while (self->n_stock > 0)
+        nfm_pool_put(self->pool, self->stock[--self->n_stock]);
+    free(self->stock);
+    self->stock = NULL;
 }
 
 void slot_pool_fini(slot_pool *self) {

@@ -13,11 +13,18 @@ typedef struct slot_pool {
     struct rte_mbuf **mbufs; /* by slot */
     uint8_t *sending;        /* by slot: its mbuf is in the device's hands to be sent */
     uint32_t n_filled;
+    uint32_t *stock; /* slots laid out for another thread that starts the device; NULL: none */
+    uint32_t n_stock;
 } slot_pool;
 
 /* Makes the mempool over |pool|, which is borrowed until slot_pool_fini. Returns 0, or -1 with
  * rte_errno set and nothing left. |name| is unique in the process. */
 int slot_pool_init(slot_pool *self, nfm_pool *pool, const char *name);
+/* Lays out |n| slots: until slot_pool_unstock mbufs are taken of these, by whichever thread starts
+ * the device, while the worker's own goes on with its pool. False: no memory, or too few slots. */
+bool slot_pool_stock(slot_pool *self, uint32_t n);
+/* Puts back what is left of them; mbufs are taken of the pool from now on. */
+void slot_pool_unstock(slot_pool *self);
 /* Frees the mbufs; no device may hold one. Slots are not touched. */
 void slot_pool_fini(slot_pool *self);
 

@@ -10,6 +10,7 @@
       slow: {event: http.response, where: latency_us > 200000}
     modules:
       tcp_stream: {overlap: last}
+      http: {core: 3}
 
 Every error names the place: `nfs[2].where: unknown field 'prot'; did you mean 'proto'?`
 """
@@ -28,7 +29,8 @@ from mesh.options import nf_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.uses import OWN_DOMAIN, NFUse, SubscriptionOverride, UserEvent
+from mesh.uses import NFUse, SubscriptionOverride, UserEvent
+from mesh.words import OWN_DOMAIN
 
 __all__ = [
     "DomainSpec",

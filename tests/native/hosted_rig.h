@@ -19,6 +19,7 @@ typedef struct rig_plan { /* who hears what */
 
 typedef struct rig_seen {
     uint64_t entries, all;
+    uint64_t stack; /* all but application events */
     uint64_t of_flow[RIG_FLOWS];
     uint64_t by_type[256];
 } rig_seen;
@@ -36,6 +37,8 @@ typedef struct rig {
     uint32_t n_hosts;
     nfm_worker *worker;
     nfm_port *port;
+    nfm_subscription sub;
+    uint32_t sub_number;
     rig_seen seen;
 } rig;
 
@@ -71,7 +74,9 @@ static inline int rig_consume(void *state, const nfm_batch *batch) {
         seen->all = rig_mix(seen->all, &print, sizeof(print));
         if (flow < RIG_FLOWS)
             seen->of_flow[flow] = rig_mix(seen->of_flow[flow], &print, sizeof(print));
-        if (batch->desc[i].what & NFM_DESC_APP)
+        if (!(batch->desc[i].what & NFM_DESC_APP))
+            seen->stack = rig_mix(seen->stack, &print, sizeof(print));
+        else
             seen->by_type[batch->desc[i].what & 255]++;
     }
     return NFM_OK;
@@ -152,7 +157,7 @@ static inline void rig_start_worker(rig *r, const rig_plan *plan, const char *pa
     CHECK(r->worker != NULL);
     r->port = nfm_port_pcap_open(path, &err);
     CHECK_EQ(nfm_worker_add_port(r->worker, r->port), NFM_OK);
-    nfm_subscription sub = {
+    r->sub = (nfm_subscription){
         .ring = nfm_worker_add_ring(r->worker, RIG_RING, &err),
         .level = plan->level,
         .events = plan->events,
@@ -160,8 +165,9 @@ static inline void rig_start_worker(rig *r, const rig_plan *plan, const char *pa
         .type_last = 255,
         .modules = rig_add_modules(r, plan),
     };
-    CHECK_EQ(nfm_worker_attach_native(r->worker, sub.ring, rig_consume, &r->seen), NFM_OK);
-    CHECK_EQ(nfm_worker_subscribe(r->worker, &sub), NFM_OK);
+    CHECK_EQ(nfm_worker_attach_native(r->worker, r->sub.ring, rig_consume, &r->seen), NFM_OK);
+    r->sub_number = (uint32_t)nfm_worker_subscribe(r->worker, &r->sub);
+    CHECK_EQ(r->sub_number, 0);
     CHECK_EQ(nfm_worker_start(r->worker, &err), NFM_OK);
 }
 

@@ -927,9 +927,6 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err);
 void nfm_worker_free(nfm_worker *worker);
 int nfm_worker_add_port(nfm_worker *worker, nfm_port *port); /* borrowed */
-/* Ends the worker's use of its ports, which give back what slots they hold: before a port is freed
- * that is not freed after the worker. nfm_worker_free does it otherwise. */
-void nfm_worker_detach_ports(nfm_worker *worker);
 /* Ends the use of all ports: each stops and gives back the slots that it holds; the worker receives
  * nothing more. nfm_worker_free does it, too: who frees ports before the worker does it himself. */
 void nfm_worker_release_ports(nfm_worker *worker);

@@ -104,19 +104,9 @@ nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err) {
     return w;
 }
 
-void nfm_worker_detach_ports(nfm_worker *w) {
-    if (w->way != NULL)
-        nfm__output_discard(w);
-    for (uint32_t i = 0; i < w->n_ports; i++)
-        if (w->ports[i]->ops->detach != NULL)
-            w->ports[i]->ops->detach(w->ports[i], &w->pool);
-    w->n_ports = 0;
-}
-
 void nfm_worker_free(nfm_worker *w) {
     if (w == NULL)
         return;
-    nfm_worker_detach_ports(w);
     nfm_worker_release_ports(w);
     nfm_graph_fini(&w->graph);
     nfm__domains_free(w);
@@ -134,6 +124,8 @@ void nfm_worker_free(nfm_worker *w) {
 }
 
 void nfm_worker_release_ports(nfm_worker *w) {
+    if (w->way != NULL)
+        nfm__output_discard(w);
     for (uint32_t i = 0; i < w->n_ports; i++)
         if (w->ports[i]->ops->detach != NULL)
             w->ports[i]->ops->detach(w->ports[i], &w->pool);

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from mesh.errors import CapacityError
 from mesh.module import ModuleDescriptor
 from mesh.plan import Level, Plan, PlannedNF
-from mesh.uses import OWN_DOMAIN
+from mesh.words import OWN_DOMAIN
 
 __all__ = ["SIZES", "check_capacity"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.events import Catalogue
 from mesh.module import Phase
+from mesh.words import OWN_DOMAIN
 
 if TYPE_CHECKING:
     from mesh.nf import NF
@@ -231,7 +232,7 @@ def _module_lines(plan: Plan) -> list[str]:
 
 
 def _nf_lines(nf: PlannedNF, edges: tuple[Edge, ...]) -> list[str]:
-    lines = [f"  {nf.name}"]
+    lines = [f"  {nf.name}" + ("" if nf.domain == OWN_DOMAIN else f"  (domain {nf.domain})")]
     for sub in nf.subscriptions:
         inline = f", inline stage {sub.stage}" if sub.mode == "inline" else ""
         level = sub.level.name.lower() if sub.parts else "published"
@@ -252,6 +253,7 @@ def _nf_json(nf: PlannedNF) -> dict[str, Any]:
     return {
         "name": nf.name,
         "class": f"{nf.cls.__module__}:{nf.cls.__qualname__}",
+        "domain": nf.domain,
         "options": {key: str(value) for key, value in nf.options.items()},
         "publishes": list(nf.publishes),
         "subscriptions": [

@@ -29,7 +29,8 @@ from mesh.options import nf_config
 from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.uses import OWN_DOMAIN, NFUse, SubscriptionOverride, UserEvent
+from mesh.uses import NFUse, SubscriptionOverride, UserEvent
+from mesh.words import OWN_DOMAIN
 
 __all__ = [
     "DomainSpec",

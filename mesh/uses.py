@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.nf import NF
+from mesh.words import OWN_DOMAIN
 
-__all__ = ["OWN_DOMAIN", "NFUse", "SubscriptionOverride", "UserEvent"]
-
-OWN_DOMAIN = "default"
-"""The domain of NFs that map the worker's memory."""
+__all__ = ["NFUse", "SubscriptionOverride", "UserEvent"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,10 @@ import functools
 
 from mesh._ffi import native
 
-__all__ = ["enumeration"]
+__all__ = ["OWN_DOMAIN", "enumeration"]
+
+OWN_DOMAIN = "default"
+"""The domain of NFs that map the worker's memory."""
 
 _ENUMERATIONS = {
     "conn_state": ("enum nfm_conn_state", "NFM_CS_"),

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from mesh_rig import Rig, rig, wait_for
 
+from mesh.control import messages as m
 from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired
+from mesh.control.tool import ask
 from mesh.errors import CapacityError, PlanError, SpecError
 from mesh.registry import Registry
 from mesh.runner import replay
@@ -180,6 +182,36 @@ def test_a_worker_begun_again_takes_over_the_inbox():
         os.kill(worker.process.pid, signal.SIGKILL)
         found = results(mesh)
     assert found == {"slow": {"n": 3000}, "away": {"n": 3000}}
+
+
+def test_a_domain_comes_and_goes_while_packets_flow():
+    body = """
+    class Count(NF):
+        def __init__(self, pause: float = 0.0):
+            self.n, self.pause = 0, pause
+        @on("packet")
+        def see(self, batch):
+            self.n += sum(1 for view in batch if len(view.frame) > 0)
+            time.sleep(self.pause)
+        def results(self):
+            return {"n": self.n}
+    """
+    with rig() as mesh:
+        use = mesh.nf("count", body)
+        mesh.start([{"use": use, "ring": 64, "config": {"pause": 0.01}}], mesh.capture(5000))
+        mesh.running("count")
+        worker, run = mesh.child("worker-0").process.pid, mesh.supervisor.folder.path
+        wait_for(lambda: ask(run, m.Status())["state"] == "running")
+        for name in ("first", "second"):
+            entry = {"use": use, "name": name, "domain": TENANT}
+            added = ask(run, m.NfAdd(entry=entry))
+            assert _maps(worker, f"w0/domain/{TENANT}/packets")
+            removed = ask(run, m.NfRemove(nf=name))
+            seen = removed["report"]["results"]["n"]
+            assert seen == removed["effective_from"] - added["effective_from"]
+            wait_for(lambda: not _maps(worker, f"w0/domain/{TENANT}/packets"))
+        mesh.supervisor.stop()
+        assert results(mesh)["count"]["n"] > 0
 
 
 def _maps(pid: int, name: str) -> bool:

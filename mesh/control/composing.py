@@ -18,7 +18,7 @@ from mesh.plan import Plan
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.spec import NFSpec, PatienceSpec, Spec, inboxes_of, user_events_of, uses_of
-from mesh.uses import OWN_DOMAIN
+from mesh.words import OWN_DOMAIN
 
 __all__ = ["FIRST", "Composed", "compose_desired", "named", "place_of"]
 FIRST = 1

@@ -36,7 +36,7 @@ from mesh.errors import SpecError
 from mesh.module import ModuleInfo
 from mesh.outputs import output_paths
 from mesh.plan import Plan, PlannedNF, PlannedSubscription
-from mesh.uses import OWN_DOMAIN
+from mesh.words import OWN_DOMAIN
 
 __all__ = [
     "OBJECTS",

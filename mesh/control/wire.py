@@ -27,8 +27,15 @@ from mesh.errors import SpecError
 from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
 from mesh.module import ModuleInfo, Phase
-from mesh.plan import HeardPart, Level, Part, PlannedModule, PlannedNF, PlannedSubscription
-from mesh.uses import OWN_DOMAIN
+from mesh.plan import (
+    HeardPart,
+    Level,
+    Part,
+    PlannedModule,
+    PlannedNF,
+    PlannedSubscription,
+)
+from mesh.words import OWN_DOMAIN
 
 if TYPE_CHECKING:
     from mesh.nf import NF

@@ -243,6 +243,52 @@ static void pcap_device_reads_and_writes_files(void) {
     teardown(&b);
 }
 
+static void write_numbered(const char *path, bench *b, uint32_t first, uint32_t n) {
+    nfm_pcap_writer *writer = nfm_pcap_writer_open(path, 0, 1, 0, NULL);
+    for (uint32_t i = first; i < first + n; i++) {
+        nfm_tx tx = make_tx(b, 100, i);
+        nfm_pcap_writer_write(writer, nfm_pool_addr(&b->pool, tx.slot) + NFM_HEADROOM, tx.len, 0,
+                              SECOND);
+        nfm_pool_put(&b->pool, tx.slot);
+    }
+    nfm_pcap_writer_close(writer, NULL);
+}
+
+static void a_device_that_spreads_nothing_is_told_of(void) {
+    bench b = setup(SMALL, LARGE);
+    char words[600], second[160];
+    nfm_port *ports[2];
+    nfm_frame got[32];
+    snprintf(second, sizeof(second), "%s/b.pcap", b.dir);
+    write_numbered(b.path, &b, 0, 20);
+    write_numbered(second, &b, 100, 20);
+    snprintf(words, sizeof(words), "net_pcap5,rx_pcap=%s,rx_pcap=%s,tx_pcap=%s/x,tx_pcap=%s/y",
+             b.path, second, b.dir, b.dir);
+    for (uint16_t i = 0; i < 2; i++) {
+        nfm_dpdk_config config = {
+            .eal = EAL, .device = words, .queue = i, .n_queues = 2, .rx_desc = 128};
+        ports[i] = nfm_port_dpdk_open(&config, NULL);
+        CHECK(ports[i] != NULL);
+    }
+    CHECK_EQ(ports[0]->ops->rx(ports[0], &b.pool, got, 32), 0);
+    for (uint32_t i = 2; i-- > 0;) { /* a file for each queue */
+        CHECK_EQ(receive(ports[i], &b, got, 32), 20);
+        for (uint32_t k = 0; k < 20; k++) {
+            CHECK(is_made(&b, &got[k], 100, i * 100 + k));
+            nfm_pool_put(&b.pool, got[k].slot);
+        }
+        CHECK(strstr(nfm_port_warning(ports[i]), "does not spread") != NULL);
+    }
+    close_port(ports[0], &b);
+    close_port(ports[1], &b);
+    CHECK_EQ(b.pool.n_free_small, SMALL);
+    for (const char *name = "bxy"; *name != '\0'; name++) {
+        snprintf(second, sizeof(second), "%s/%c%s", b.dir, *name, *name == 'b' ? ".pcap" : "");
+        unlink(second);
+    }
+    teardown(&b);
+}
+
 static void af_packet_device_on_veth(void) {
     if (system("ip link add nfm0 type veth peer name nfm1 2>/dev/null && ip link set nfm0 up && "
                "ip link set nfm1 up") != 0) {
@@ -423,6 +469,7 @@ static const nfm_test tests[] = {
     T(pcap_device_reads_and_writes_files),
     T(queues_of_one_device_have_pools_of_their_own),
     T(workers_are_threads_with_a_queue_each),
+    T(a_device_that_spreads_nothing_is_told_of),
     T(a_queue_that_ends_before_the_device_began),
     T(nothing_is_lost_when_the_pool_is_empty),
     T(frames_too_long_for_the_link_are_counted),

@@ -104,6 +104,7 @@ static int configure(device *self, const nfm_dpdk_config *config, nfm_error *err
         return nfm_io_fail(err, NFM_E_IO, "dpdk: device %u cannot be set up: %s; see what EAL said",
                            self->id, rte_strerror(-rc));
     self->n_queues = n;
+    self->spreads = conf.rx_adv_conf.rss_conf.rss_hf != 0;
     self->hands_on = strcmp(info.driver_name, "net_ring") == 0;
     self->configured = true;
     return NFM_OK;

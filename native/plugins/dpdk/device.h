@@ -25,6 +25,7 @@ typedef struct device {  /* in a memzone that the process' ports find by the dev
     uint16_t n_open;     /* ports */
     uint16_t n_attached; /* queues that have their mbufs, and have not stopped */
     bool hands_on;       /* its mbufs are freed by whoever reads the other end: copies only */
+    bool spreads; /* flows over its queues; else each queue gets what its far end sends there */
     bool configured;
     volatile bool started;
     device_user *closed; /* ports that are closed while others are open */

@@ -132,6 +132,10 @@ static void attach(dpdk_port *self, nfm_pool *pool) {
 
 /* The device runs: looks at it for the first time. */
 static bool begin(dpdk_port *self) {
+    if (self->dev->n_queues > 1 && !self->dev->spreads)
+        snprintf(self->port.warning, sizeof(self->port.warning),
+                 "dpdk: the device does not spread flows over its queues: a flow's packets may "
+                 "reach several workers, or all packets one");
     if (self->slots.stock != NULL)
         slot_pool_unstock(&self->slots);
     look_at_link(self);

@@ -525,7 +525,7 @@ int nfm_port_tee_stats(const nfm_port *port, nfm_tee_stats *out);
  * interface has no link header. GSO frames and frames without checksum pass whole. */
 typedef struct nfm_afpacket_config {
     const char *interface;
-    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two; 0: 8192 */
+    uint32_t rx_frames;    /* of 2 KiB in the receive ring, at least; 0: 4096 */
     uint32_t tx_frames;    /* in the transmit ring, likewise; 0: 512 */
     uint32_t block_ms;     /* 0: each frame is seen at once; else frames come in blocks, when full or
                               after so long: less work per frame, for observers; rx_frames >= 1024 */

@@ -1019,6 +1019,15 @@ int nfm_worker_start(nfm_worker *worker, nfm_error *err);
 /* Works until a budget of packets is done, a ring must be drained, or the end. Releases what the
  * receivers have passed. Returns enum nfm_run_reason or a negative status. */
 int nfm_worker_run(nfm_worker *worker, uint64_t max_packets);
+/* What a worker does while ports that do not end are quiet. */
+typedef struct nfm_live_config {
+    int64_t turn_ns; /* nfm_worker_run goes on for so long, at most 1 s; 0: it returns when quiet */
+    int64_t spin_ns; /* it polls for so long after the last packet or verdict, then sleeps */
+    uint32_t is_realtime; /* 1: event time is the realtime clock's, and goes on without packets */
+    uint32_t reserved;
+} nfm_live_config;
+/* By the thread that runs the worker, before its first run. */
+int nfm_worker_live(nfm_worker *worker, const nfm_live_config *config);
 /* Ends all flows now (reason eof), as at the end of the ports. Call run until NFM_RUN_EOF. */
 void nfm_worker_finish(nfm_worker *worker);
 const nfm_mem *nfm_worker_mem(const nfm_worker *worker);

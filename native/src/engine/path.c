@@ -51,20 +51,17 @@ void nfm_emit_record(nfm_ctx *ctx, nfm_flow *flow, uint32_t flow_index, const nf
     nfm__record_emit(ctx->worker, flow_index, record);
 }
 
-/* Event time never goes back: an older packet gets the time of the one before. */
-static void advance_time(nfm_worker *w, nfm_packet *p) {
-    if (!w->time_known) {
-        w->time_known = true;
-        w->now_ns = p->rec.ts_ns;
-        nfm_wheel_init(&w->wheel, w->table.blocks, w->table.stride, w->now_ns);
-        w->next_tick_ns = w->now_ns + NFM_TICK_NS;
-    }
-    if (p->rec.ts_ns < w->now_ns) {
-        w->core_counters[NFM_CC_TIME_BACK]++;
-        p->rec.ts_ns = w->now_ns;
-        return;
-    }
-    w->now_ns = p->rec.ts_ns;
+static void begin_time(nfm_worker *w, int64_t now_ns) {
+    w->time_known = true;
+    w->now_ns = now_ns;
+    nfm_wheel_init(&w->wheel, w->table.blocks, w->table.stride, w->now_ns);
+    w->next_tick_ns = w->now_ns + NFM_TICK_NS;
+}
+
+void nfm__advance_time(nfm_worker *w, int64_t now_ns) {
+    if (!w->time_known)
+        begin_time(w, now_ns);
+    w->now_ns = now_ns;
     if (__builtin_expect(w->now_ns < w->next_tick_ns, 1))
         return;
     w->next_tick_ns = w->now_ns + NFM_TICK_NS;
@@ -73,6 +70,16 @@ static void advance_time(nfm_worker *w, nfm_packet *p) {
     nfm_graph_tick(&w->graph, w->now_ns);
     if (w->hosts != NULL)
         nfm__hosts_tick(w, w->now_ns);
+}
+
+/* Event time never goes back: an older packet gets the time of the one before. */
+static void advance_time(nfm_worker *w, nfm_packet *p) {
+    if (!w->time_known || p->rec.ts_ns >= w->now_ns) {
+        nfm__advance_time(w, p->rec.ts_ns);
+        return;
+    }
+    w->core_counters[NFM_CC_TIME_BACK]++;
+    p->rec.ts_ns = w->now_ns;
 }
 
 /* The flow of a packet: most often the candidate that parsing the burst found and prefetched. */

@@ -116,9 +116,14 @@ static void serve_native(nfm_worker *w, uint64_t at_least) {
     }
 }
 
+/* An inline receiver that does not answer: packets take its policy, nobody waits for it. */
+static bool is_given_up(const nfm_ring *ring) {
+    return ring->in_line != NULL && ring->in_line->late_until != 0;
+}
+
 static bool anything_pending(const nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++)
-        if (w->rings[i] != NULL && nfm_ring_used(w->rings[i]) > 0)
+        if (w->rings[i] != NULL && !is_given_up(w->rings[i]) && nfm_ring_used(w->rings[i]) > 0)
             return true;
     return w->hosts != NULL && nfm__hosts_are_busy(w);
 }
@@ -127,7 +132,8 @@ static bool anything_pending(const nfm_worker *w) {
 static bool must_drain(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         const nfm_ring *ring = w->rings[i];
-        if (ring != NULL && !ring->lossy && nfm_ring_used(ring) > ring->mask - ring->mask / 4)
+        if (ring != NULL && !ring->lossy && !is_given_up(ring) &&
+            nfm_ring_used(ring) > ring->mask - ring->mask / 4)
             return true;
     }
     if (w->hosts != NULL && nfm__hosts_must_wait(w))
@@ -195,6 +201,8 @@ static void settle(nfm_worker *w, bool at_once) {
     nfm__domains_publish(w, w->full_bursts == 0);
     if (w->way != NULL)
         nfm__transit_settle(w);
+    else
+        nfm__live_poll(w);
     nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
     nfm__domains_retire(w);
@@ -244,6 +252,7 @@ static bool wait_for_receivers(nfm_worker *w) {
 int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
     if (!w->started)
         return NFM_E_STATE;
+    nfm__live_begin(w);
     settle(w, true);
     (void)wait_for_receivers(w);
     uint64_t left = max_packets;
@@ -261,6 +270,8 @@ int nfm_worker_run(nfm_worker *w, uint64_t max_packets) {
         }
         if (n == 0) { /* no slot, or a live port is quiet */
             settle(w, true);
+            if (nfm__live_wait(w))
+                continue;
             return anything_pending(w) ? NFM_RUN_DRAIN : NFM_RUN_BUDGET;
         }
         left -= (uint32_t)n;

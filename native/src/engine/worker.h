@@ -54,6 +54,13 @@ enum nfm_core_counter {
     NFM_CC_COUNT
 };
 
+typedef struct nfm_live_state { /* see live.c */
+    nfm_live_config config;
+    int64_t end_ns;    /* of this turn */
+    int64_t active_ns; /* when something happened last, as far as was seen */
+    uint64_t signs;    /* of things that happened, then */
+} nfm_live_state;
+
 struct nfm_worker {
     nfm_worker_config config;
     nfm_wire_config wire;
@@ -72,6 +79,7 @@ struct nfm_worker {
     bool port_done[NFM_MAX_PORTS];
     uint32_t n_ports, next_port;
     uint32_t in_port;                    /* of the burst at hand */
+    nfm_live_state live;
     struct nfm_way *way;                 /* forwarding; NULL: frames only come */
     nfm_ring *rings[NFM_MAX_RINGS];      /* NULL: removed */
     nfm_ring *home_rings[NFM_MAX_RINGS]; /* those of no other domain */
@@ -196,6 +204,17 @@ void nfm__flow_set_level(nfm_worker *w, uint32_t index);
  */
 void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *packet,
                                nfm_work before);
+
+/* ---- live.c: ports that do not end ---- */
+
+/* A turn begins. */
+void nfm__live_begin(nfm_worker *w);
+/* Nothing came: spins or sleeps a little. False: the turn is over, or there are none. */
+bool nfm__live_wait(nfm_worker *w);
+/* Housekeeping of ports that nothing is sent to. */
+void nfm__live_poll(nfm_worker *w);
+/* Event time goes on to |now_ns|, which is not before; timers that are due fire. */
+void nfm__advance_time(nfm_worker *w, int64_t now_ns);
 
 /* ---- commands.c: what receivers ask for ---- */
 

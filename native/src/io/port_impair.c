@@ -141,11 +141,18 @@ static void impair_free(nfm_port *port) {
     nfm_wrap_free(port);
 }
 
+/* No descriptor tells when a frame that is kept is due. */
+static int impair_wait_fd(nfm_port *port) {
+    const impair_port *self = (const impair_port *)port;
+    uint32_t kept = self->rx.n_heap + self->rx.n_overtaken + self->tx.n_heap + self->tx.n_overtaken;
+    return kept > 0 ? -1 : nfm_wrap_wait_fd(port);
+}
+
 static const nfm_port_ops impair_ops = {.name = "impair",
                                         .rx = impair_rx,
                                         .tx = impair_tx,
                                         .poll = impair_poll,
-                                        .wait_fd = nfm_wrap_wait_fd,
+                                        .wait_fd = impair_wait_fd,
                                         .detach = impair_detach,
                                         .free = impair_free};
 

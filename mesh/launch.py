@@ -14,10 +14,11 @@ from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired, save_desired, with_files
 from mesh.control.wire import to_wire
 from mesh.errors import CapacityError, system_text
+from mesh.port_spec import PortSpec
 from mesh.ports import Port
 from mesh.registry import Registry
 from mesh.rundir import RunFolder, base_folder
-from mesh.spec import PortSpec, Spec
+from mesh.spec import Spec
 from mesh.supervisor import Outcome, Supervisor, SupervisorSettings, mesh_gid
 
 __all__ = ["Launch", "launch"]
@@ -60,7 +61,8 @@ def launch(spec: Spec, how: Launch) -> Outcome:
     )
     spec = with_files(spec, how.files)
     for port in spec.ports:
-        Port.pcap(port.pcap).close()
+        if port.pcap is not None:
+            Port.pcap(port.pcap.path).close()
     spec, links = _speakable(spec, base_folder() / how.name)
     plain = spec.model_dump(mode="json", exclude_unset=True)
     composed = compose_desired(Desired(1, plain), how.registry)
@@ -85,12 +87,12 @@ def _speakable(spec: Spec, folder: Path) -> tuple[Spec, dict[Path, str]]:
     links: dict[Path, str] = {}
     ports: list[PortSpec] = []
     for i, port in enumerate(spec.ports):
-        if port.pcap.isprintable():
+        if port.path is None or port.path.isprintable():
             ports.append(port)
             continue
         link = folder / f"capture-{i}"
-        links[link] = os.path.abspath(port.pcap)
-        ports.append(PortSpec(pcap=str(link)))
+        links[link] = os.path.abspath(port.path)
+        ports.append(port.with_path(str(link)))
     return spec.model_copy(update={"ports": ports}), links
 
 

@@ -29,6 +29,10 @@ __all__ = [
     "worker_config",
 ]
 
+TURN_NS = 10_000_000
+"""A worker with live ports looks at the controller's messages at least so often."""
+SPIN_NS = 200_000
+"""It polls so long after the last packet or verdict: an NF that sleeps is woken, and answers."""
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
 
@@ -122,6 +126,34 @@ class NativeWorker:
         """Takes packets from `port`, which must stay open until `release_ports`."""
         check(native().lib.nfm_worker_add_port(self.pointer, port.pointer), port.source)
 
+    def forward(self, number: int, out: int) -> None:
+        """Lets what enters by a port leave by another, both by their numbers. Before `start`."""
+        check(native().lib.nfm_worker_forward(self.pointer, number, out), f"port {number}")
+
+    def live(self, *, is_realtime: bool) -> None:
+        """Makes `run` stay while ports are quiet; the calling thread has to run the worker.
+
+        Args:
+            is_realtime: event time is the clock's, and goes on without packets.
+        """
+        ffi, lib = native()
+        row = ffi.new("nfm_live_config *")
+        row.turn_ns, row.spin_ns, row.is_realtime = TURN_NS, SPIN_NS, is_realtime
+        check(lib.nfm_worker_live(self.pointer, row), "live")
+
+    def make_inline(self, ring: Any, deadline_ns: int, *, is_open: bool) -> None:
+        """Lets a receiver have inline subscriptions.
+
+        Args:
+            ring: `nfm_ring *`, of the worker's own domain, not lossy.
+            deadline_ns: how long live packets wait for it.
+            is_open: packets pass that it does not decide on; else they are dropped.
+        """
+        ffi, lib = native()
+        row = ffi.new("nfm_inline_config *")
+        row.deadline_ns, row.fail_open = deadline_ns, is_open
+        check(lib.nfm_worker_make_inline(self.pointer, ring, row), "inline")
+
     def release_ports(self) -> None:
         """Ends the use of all ports, which give back what they hold. They may be closed then."""
         native().lib.nfm_worker_release_ports(self.pointer)
@@ -211,6 +243,7 @@ class NativeWorker:
         filters: Filters,
         group: tuple[int, bool] = (0, False),
         where: str = "",
+        stage: int | None = None,
     ) -> int:
         """Subscribes a ring to part of a subscription; returns the native number.
 
@@ -221,6 +254,8 @@ class NativeWorker:
             filters: must live as long as the subscription.
             group: number of the NF's subscription, and whether it is per flow.
             where: the subscription's name for messages.
+            stage: packets wait for the receiver's verdict, after those of smaller stages; None:
+                it only observes.
         """
         ffi, lib = native()
         row = ffi.new("nfm_subscription *")
@@ -230,6 +265,7 @@ class NativeWorker:
         row.modules = sum(1 << self.modules[name] for name in part.modules)
         row.as_type = part.as_type
         row.group, row.per_flow = group
+        row.in_line, row.stage = stage is not None, stage or 0
         row.filter = filters.pointer(part.where, part.where_on)
         return check(lib.nfm_worker_subscribe(self.pointer, row), f"subscription {where}")
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spec files: what a user writes (YAML or JSON), checked here and nowhere else.
 
+    ports:
+      - {afpacket: eth0, out: eth1}
+      - {afpacket: eth1, out: eth0}
     nfs:
       - use: syn_scan
         config: {limit: 50}
@@ -27,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
 from mesh.options import nf_config
 from mesh.plan import Plan
+from mesh.port_spec import KINDS, ImpairSpec, PortSpec, ReplaySpec, check_ports
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.uses import NFUse, SubscriptionOverride, UserEvent
@@ -85,7 +89,17 @@ class NFSpec(_Model):
     mode: Annotated[
         Literal["observe", "inline"] | None, Field(description="beside or in the way of packets")
     ] = None
-    stage: Annotated[int | None, Field(ge=0, description="place in line of an inline NF")] = None
+    stage: Annotated[
+        int | None, Field(ge=0, le=255, description="place in line of an inline NF")
+    ] = None
+    fail: Annotated[
+        Literal["open", "closed"],
+        Field(description="packets that an inline NF does not decide on pass, or are dropped"),
+    ] = "closed"
+    deadline_ms: Annotated[
+        int | None,
+        Field(ge=1, le=60_000, description="how long live packets wait for an inline NF"),
+    ] = None
     domain: Annotated[
         _Name, Field(description="NFs of one domain share memory; of another, see nothing of it")
     ] = OWN_DOMAIN
@@ -113,12 +127,6 @@ class EventSpec(_Model):
 
     event: Annotated[str, Field(description="base event")]
     where: Annotated[str, Field(min_length=1, description="filter")]
-
-
-class PortSpec(_Model):
-    """Where packets come from."""
-
-    pcap: Annotated[str, Field(description="capture file")]
 
 
 class InboxSpec(_Model):
@@ -178,12 +186,12 @@ class ModuleSpec(_Model):
 class Spec(_Model):
     """A whole spec."""
 
-    nfs: Annotated[list[NFSpec], Field(min_length=1, description="network functions")]
+    nfs: Annotated[list[NFSpec], Field(description="network functions")] = []
     events: Annotated[
         dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")], EventSpec],
         Field(description="named user events"),
     ] = {}
-    ports: Annotated[list[PortSpec], Field(description="where packets come from")] = []
+    ports: Annotated[list[PortSpec], Field(description="where packets enter and leave")] = []
     modules: Annotated[
         dict[str, ModuleSpec], Field(description="limits by stack module, and where it runs")
     ] = {}
@@ -253,15 +261,20 @@ def parse(data: object) -> Spec:
     if not isinstance(data, Mapping):
         raise SpecError("", "a spec is a mapping with the key 'nfs'")
     try:
-        return Spec.model_validate(data)
+        spec = Spec.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        text = first["msg"]
+        text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             known = _keys_at(first["loc"][:-1])
             text = f"unknown key {first['loc'][-1]!r}{did_you_mean(str(first['loc'][-1]), known)}"
             raise SpecError(_path(first["loc"][:-1]), text) from error
         raise SpecError(_path(first["loc"]), text[:1].lower() + text[1:]) from error
+    check_ports(spec.ports)
+    if not spec.nfs and all(port.out is None for port in spec.ports):
+        text = "name at least one NF, or ports that frames leave by (`out`)"
+        raise SpecError("nfs", text)
+    return spec
 
 
 def json_schema() -> dict[str, Any]:
@@ -369,11 +382,14 @@ def _path(location: Iterable[int | str]) -> str:
     return text
 
 
-_CHILDREN: Mapping[str, type[_Model]] = {
+_CHILDREN: Mapping[str, type[BaseModel]] = {
     "nfs": NFSpec,
     "events": EventSpec,
     "modules": ModuleSpec,
     "ports": PortSpec,
+    **{kind: PortSpec.kind_model(kind) for kind in KINDS},
+    "replay": ReplaySpec,
+    "impair": ImpairSpec,
     "domains": DomainSpec,
     "memory": InboxSpec,
     "patience": PatienceSpec,
@@ -383,7 +399,7 @@ _CHILDREN: Mapping[str, type[_Model]] = {
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     """Keys that the model at this place knows."""
-    model: type[_Model] = Spec
+    model: type[BaseModel] = Spec
     for part in location:
         model = _CHILDREN.get(str(part), model)
     return list(model.model_fields)

@@ -30,7 +30,7 @@ from mesh.native_worker import (
     worker_config,
 )
 from mesh.plan import Level, Part, PlannedModule
-from mesh.ports import Port
+from mesh.port_opening import open_ports
 from mesh.reconcile import WorkerChanges, worker_changes
 
 __all__ = ["Stack"]
@@ -51,7 +51,7 @@ class Stack:
     def __init__(self, part: WorkerPart, client: DescriptorClient, *, is_again: bool) -> None:
         self.part, self.revision, self._client = part, 0, client
         self.left = part.max_packets
-        self.ports = [Port.pcap(port.source) for port in part.ports]
+        self.ports = open_ports(part.ports)
         self.worker = NativeWorker(self._config())
         self._filters: list[Filters] = []
         self._rings: dict[str, Any] = {}
@@ -59,6 +59,11 @@ class Stack:
         self._numbers: dict[str, int] = {}
         for port in self.ports:
             self.worker.add_port(port)
+        for number, way in enumerate(part.ports):
+            if way.out is not None:
+                self.worker.forward(number, way.out)
+        if part.mode == "live":
+            self.worker.live(is_realtime=all(each.is_realtime for each in part.ports))
         for room in part.room:
             self.worker.reserve_module(ModuleInfo(room.name, room.library, room.symbol))
         self._change(worker_changes(part, None))
@@ -132,7 +137,13 @@ class Stack:
         for ring, row in changes.subscribe:
             group = (row.group, row.per_flow)
             self._numbers[row.id] = self.worker.subscribe(
-                self._rings[ring], row.handler, _part(row), self._filters[-1], group, row.id
+                self._rings[ring],
+                row.handler,
+                _part(row),
+                self._filters[-1],
+                group,
+                row.id,
+                stage=row.stage if row.in_line else None,
             )
         for name in changes.remove_rings:
             ring = self._rings.pop(name)
@@ -181,6 +192,9 @@ class Stack:
             ring = self.worker.add_shared_ring(receiver.ring, handle.fd, is_lossy=receiver.lossy)
             if receiver.domain in self._domains:
                 self.worker.give_ring(ring, self._domains[receiver.domain])
+            if receiver.in_line is not None:
+                deadline_ns = receiver.in_line.deadline_ms * 1_000_000
+                self.worker.make_inline(ring, deadline_ns, is_open=receiver.in_line.is_open)
             self.worker.allow_holds(ring, receiver.holds)
         finally:
             os.close(handle.fd)

@@ -115,7 +115,7 @@ class WorkerHost:
             self._take_snapshot(stack)
             if reason == lib.NFM_RUN_EOF:
                 return True
-            if reason == lib.NFM_RUN_DRAIN:
+            if reason == lib.NFM_RUN_DRAIN and stack.part.mode == "file":
                 time.sleep(NAP_S)
         return False
 

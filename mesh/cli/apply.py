@@ -55,7 +55,8 @@ def _checked(file: Path) -> Spec:
     spec = named(with_files(load(file), file.parent), registry)
     plan_of(spec, registry)
     ports = [
-        port.model_copy(update={"pcap": str(Path(port.pcap).absolute())}) for port in spec.ports
+        port if port.path is None else port.with_path(str(Path(port.path).absolute()))
+        for port in spec.ports
     ]
     return spec.model_copy(update={"ports": ports}) if ports else spec
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -26,15 +26,17 @@ from mesh.cli.output import (
     stdout,
     warn,
 )
+from mesh.cli.ports import ports_from
 from mesh.compose import NFUse
 from mesh.control.desired import with_files
 from mesh.errors import SpecError, did_you_mean
 from mesh.launch import Launch
 from mesh.options import nf_config
+from mesh.port_spec import PcapSpec, PortSpec
 from mesh.registry import Registry
 from mesh.report import NFReport, Progress, Report
 from mesh.runner import make_plan, replay
-from mesh.spec import PortSpec, Spec, load, parse, user_events_of, uses_of
+from mesh.spec import Spec, load, parse, user_events_of, uses_of
 
 __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from", "with_own_cores"]
 
@@ -42,6 +44,8 @@ Checksums = Literal["ignore", "verify"]
 SHOWN = 50
 """Rows of a table of results that are printed; --json has all."""
 INTERRUPTED = 130
+_ANY = [{"use": "any"}]
+"""An NF that stands for those of the spec file, where only ports are checked."""
 
 
 def run(
@@ -50,6 +54,16 @@ def run(
     ] = None,
     pcap: Annotated[
         Path | None, typer.Option("--pcap", help="Capture: pcap or pcapng, also gzipped.")
+    ] = None,
+    enter: Annotated[
+        str | None,
+        typer.Option("--in", help="Where packets enter: an interface, KIND:WHAT, or a capture."),
+    ] = None,
+    leave: Annotated[
+        str | None,
+        typer.Option(
+            "--out", help="Where they leave; a capture is written. Interfaces: both ways."
+        ),
     ] = None,
     nf: Annotated[
         list[str] | None,
@@ -69,7 +83,7 @@ def run(
         typer.Option("--own-core", help="Run this stack module beside the worker: MODULE[=CORE]."),
     ] = None,
     checksums: Annotated[Checksums, typer.Option(help="Whether bad checksums count.")] = "ignore",
-    out: Annotated[Path, typer.Option(help="Folder for files that NFs write.")] = Path(),
+    folder: Annotated[Path, typer.Option(help="For files that NFs write.")] = Path(),
     max_packets: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Everything in this process; the same results.")
@@ -86,7 +100,12 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs NFs over a capture, each in a process of its own, and prints what they found.
+    """Runs NFs over a capture or between interfaces, and prints what they found.
+
+    Each NF is a process of its own. Between two interfaces the mesh is a bump in the wire: what
+    enters by one leaves by the other, past the NFs, until Ctrl-C or nfmesh stop. A port is an
+    interface (eth0), a capture (x.pcap), or KIND:WHAT: afpacket:eth0, tap:NAME, afxdp:eth0,
+    dpdk:0000:3b:02.1. Interfaces need root, or CAP_NET_RAW and CAP_NET_ADMIN: nfmesh doctor.
 
     The sockets of a mesh are in a folder of its name below NFMESH_RUN (an environment variable;
     default /run/nfmesh for root, $XDG_RUNTIME_DIR/nfmesh or /tmp/nfmesh-UID for others).
@@ -98,19 +117,30 @@ def run(
       nfmesh run --pcap day.pcap --nf flow_log --set flow_log.path=day.jsonl
       nfmesh run --pcap day.pcap --nf ./mine.py:Mine --json | jq .nfs
       nfmesh run mesh.yaml --pcap day.pcap --name office
+
+    [bold]On live packets[/bold]
+      sudo nfmesh run --in eth0 --nf http_log
+      sudo nfmesh run --in eth0 --out eth1 --nf http_log --nf syn_scan
+      nfmesh run --in day.pcap --out passed.pcapng --nf ./mine.py:Firewall
     """
     modules = with_own_cores(limits_from(limit or ()), own_core or ())
-    given = Given(nf or (), settings or (), where, modules, checksums)
+    if pcap is not None and enter is not None:
+        raise SpecError("--pcap", "and --in say where packets enter: leave one of them out")
+    given = Given(nf or (), settings or (), where, modules, checksums, ports_from(enter, leave))
     registry = Registry.installed()
     files = spec.parent if spec is not None else Path()
     made = with_pcap(with_files(spec_from(spec, given, registry, pcap), files), pcap)
+    if given.ports and spec is not None:
+        made = made.model_copy(
+            update={"ports": parse({"ports": [*given.ports], "nfs": _ANY}).ports}
+        )
     made = made.model_copy(
         update={
-            "out": made.out if out == Path() else os.fsdecode(out),
+            "out": made.out if folder == Path() else os.fsdecode(folder),
             "max_packets": max_packets or made.max_packets,
         }
     )
-    source = ", ".join(port.pcap for port in made.ports)
+    source = ", ".join(port.source for port in made.ports)
     with progress_bar(Path(source).name) as progress, prints_to_stderr(as_json):
         if in_process:
             report = replay_spec(made, registry, progress)
@@ -144,6 +174,7 @@ class Given:
     where: str | None
     modules: Mapping[str, Mapping[str, int | str | bool]]
     checksums: Checksums
+    ports: Sequence[Mapping[str, Any]] = ()
 
 
 def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | None) -> Spec:
@@ -158,9 +189,11 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
         if options or given.checksums != "ignore":
             raise SpecError(str(path), "a spec file says this itself: leave out --nf, --set, ...")
         return load(path)
-    if not given.nfs or pcap is None:
-        missing = "--nf" if pcap is not None else "--pcap"
-        raise SpecError(missing, "name a spec file, or a capture with --pcap and NFs with --nf")
+    passes = len(given.ports) > 1
+    if not (given.nfs or passes) or (pcap is None and not given.ports):
+        is_said = pcap is not None or given.ports
+        text = "name a spec file, or a capture with --pcap (packets with --in) and NFs with --nf"
+        raise SpecError("--nf" if is_said else "--pcap", text)
     uses = uses_from(registry, given.nfs, given.settings, given.where)
     make_plan(uses, limits=_limits_of(given.modules), registry=registry)
     references = {registry.nf(reference).name: reference for reference in given.nfs}
@@ -175,6 +208,7 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
                 }
                 for use in uses
             ],
+            "ports": [dict(port) for port in given.ports],
             "modules": {name: dict(values) for name, values in given.modules.items()},
             "checksums": given.checksums,
         }
@@ -185,7 +219,8 @@ def with_pcap(spec: Spec, pcap: Path | None) -> Spec:
     """Returns the spec with this capture instead of its own."""
     if pcap is None:
         return spec
-    ports = [PortSpec.model_construct(_fields_set={"pcap"}, pcap=str(pcap))]
+    said = PcapSpec.model_construct(_fields_set={"path"}, path=str(pcap))
+    ports = [PortSpec.model_construct(_fields_set={"pcap"}, pcap=said)]
     return spec.model_copy(update={"ports": ports})
 
 
@@ -199,10 +234,11 @@ def replay_spec(
     Raises:
         SpecError: it names no capture, or several.
     """
-    if len(spec.ports) != 1:
-        raise SpecError("ports", "name one capture: ports: [{pcap: FILE}], or --pcap FILE")
+    if len(spec.ports) != 1 or spec.ports[0].pcap is None:
+        text = "name one capture: ports: [{pcap: FILE}], or --pcap FILE"
+        raise SpecError("ports", f"{text}; --in-process does nothing else")
     return replay(
-        spec.ports[0].pcap,
+        spec.ports[0].pcap.path,
         uses_of(spec, registry),
         events=user_events_of(spec),
         limits=spec.limits,

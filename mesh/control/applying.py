@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mesh.control.desired import Desired
+from mesh.control.parts import is_inline
 from mesh.errors import SpecError
 from mesh.plan import Plan
-from mesh.spec import NFSpec, PortSpec, Spec
+from mesh.port_spec import PortSpec
+from mesh.spec import NFSpec, Spec
 
 __all__ = ["Difference", "applied", "difference", "leaving_entry"]
 
@@ -96,10 +98,11 @@ def applied(wanted: Spec, desired: Desired, plan: Plan) -> Desired:
 
 def leaving_entry(entry: NFSpec, plan: Plan) -> dict[str, Any]:
     """Returns what has to be known of an NF that leaves."""
-    publishes = next((nf.publishes for nf in plan.nfs if nf.name == entry.name), ())
+    planned = next((nf for nf in plan.nfs if nf.name == entry.name), None)
     return {
         "entry": entry.model_dump(mode="json", exclude_unset=True),
-        "has_log": bool(publishes),
+        "has_log": planned is not None and bool(planned.publishes),
+        "is_inline": planned is not None and is_inline(planned),
     }
 
 
@@ -143,8 +146,12 @@ def _with_the_rest(wanted: Spec, running: Spec) -> Spec:
 
 def _is_same(value: Any, old: Any) -> bool:
     if isinstance(value, list) and all(isinstance(each, PortSpec) for each in value):
-        return [os.path.abspath(p.pcap) for p in value] == [os.path.abspath(p.pcap) for p in old]
+        return [_absolute(port) for port in value] == [_absolute(port) for port in old]
     return bool(value == old)
+
+
+def _absolute(port: PortSpec) -> PortSpec:
+    return port if port.path is None else port.with_path(os.path.abspath(port.path))
 
 
 def _with_cores(entry: NFSpec, running: Iterable[NFSpec]) -> NFSpec:

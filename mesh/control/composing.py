@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mesh.capacity import MAX_RINGS, SIZES, check_capacity
 from mesh.control.desired import RESERVED, Desired
-from mesh.control.parts import RING_ENTRIES, Layout, Leaving, Parts, Placement, make_parts
-from mesh.control.wire import PortPart
+from mesh.control.parts import (
+    RING_ENTRIES,
+    VERDICT_MS,
+    Layout,
+    Leaving,
+    Parts,
+    Placement,
+    make_parts,
+)
+from mesh.control.wire import PortPart, ReplayPart
 from mesh.errors import CapacityError, PlanError, SpecError
 from mesh.module import ModuleInfo, Phase
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
+from mesh.port_spec import PortSpec, check_ports, is_live, outs_of
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.spec import NFSpec, PatienceSpec, Spec, inboxes_of, user_events_of, uses_of
@@ -50,7 +59,8 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     """
     spec = named(desired.parsed, registry)
     if not spec.ports:
-        raise SpecError("ports", "name a capture: ports: [{pcap: FILE}]")
+        text = "name a capture or an interface: ports: [{pcap: FILE}] or [{afpacket: eth0}]"
+        raise SpecError("ports", text)
     plan = make_plan(
         uses_of(spec, registry),
         events=user_events_of(spec),
@@ -70,8 +80,8 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     inboxes = inboxes_of(spec, _domains(placements, leaving))
     check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes, inboxes)
     layout = Layout(
-        ports=tuple(PortPart("pcap", port.pcap) for port in spec.ports),
-        mode="file",
+        ports=_ports(spec.ports),
+        mode="live" if is_live(spec.ports) else "file",
         config=config,
         modules=modules,
         room=tuple(m for m in registry.modules() if m.phase in (Phase.TRACK, Phase.STREAM)),
@@ -89,6 +99,21 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     numbers = plan.catalogue.numbers
     known = replace(desired, spec=plain, numbers=numbers, joined=joined, modules=tuple(modules))
     return Composed(known, plan, make_parts(plan, layout), spec.patience, flow_bytes)
+
+
+def _ports(ports: Sequence[PortSpec]) -> tuple[PortPart, ...]:
+    check_ports(ports)
+    return tuple(
+        PortPart(
+            kind=port.kind,  # type: ignore[arg-type]
+            source=port.source,
+            options=port.options,
+            out=out,
+            replay=ReplayPart(port.replay.speed, port.replay.live) if port.replay else None,
+            impair=port.impair.model_dump(exclude_unset=True) if port.impair else None,
+        )
+        for port, out in zip(ports, outs_of(ports), strict=True)
+    )
 
 
 def _own_cores(spec: Spec, modules: Mapping[str, ModuleInfo]) -> dict[str, tuple[int, ...] | None]:
@@ -115,6 +140,8 @@ def place_of(entry: NFSpec) -> Placement:
         cores=None if entry.cores is None else tuple(entry.cores),
         ring_entries=entry.ring or RING_ENTRIES,
         domain=entry.domain,
+        is_open=entry.fail == "open",
+        deadline_ms=VERDICT_MS if entry.deadline_ms is None else entry.deadline_ms,
     )
 
 
@@ -126,7 +153,7 @@ def _domains(placements: Mapping[str, Placement], leaving: Mapping[str, Leaving]
 
 def _leaving(gone: Mapping[str, Any]) -> Leaving:
     entry = NFSpec.model_validate(gone["entry"])
-    return Leaving(place_of(entry), bool(gone["has_log"]))
+    return Leaving(place_of(entry), bool(gone["has_log"]), bool(gone.get("is_inline")))
 
 
 def named(spec: Spec, registry: Registry) -> Spec:

@@ -118,7 +118,8 @@ def with_files(spec: Spec, folder: Path) -> Spec:
     ports = spec.ports
     if folder != Path():
         ports = [
-            port.model_copy(update={"pcap": os.path.join(folder, port.pcap)}) for port in ports
+            port if port.path is None else port.with_path(os.path.join(folder, port.path))
+            for port in ports
         ]
     return spec.model_copy(update={"nfs": nfs, "ports": ports})
 

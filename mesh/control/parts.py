@@ -8,7 +8,7 @@ it subscribes to later needs no new memory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mesh.control.wire import (
@@ -18,6 +18,7 @@ from mesh.control.wire import (
     HostedPart,
     HostPart,
     InboxPart,
+    InLinePart,
     LogPart,
     ModuleHostPart,
     ModulePart,
@@ -41,10 +42,12 @@ from mesh.words import OWN_DOMAIN
 __all__ = [
     "OBJECTS",
     "RING_ENTRIES",
+    "VERDICT_MS",
     "Layout",
     "Leaving",
     "Parts",
     "Placement",
+    "is_inline",
     "make_parts",
     "native_subscriptions",
 ]
@@ -54,6 +57,8 @@ OBJECTS = ("header", "packets", "records", "fields", "flows")
 RING_ENTRIES = 8192
 """Room for about a quarter millisecond of descriptors at a core's speed; a power of two."""
 MAX_FAILURES = 10
+VERDICT_MS = 100
+"""How long live packets wait for an inline NF that says nothing else."""
 DEADLINE_MS: Mapping[Literal["file", "live"], int] = {"file": 20_000, "live": 1_000}
 """How long a silent module host is waited for: packets of a capture wait, live ones do not."""
 
@@ -66,6 +71,7 @@ class Placement:
         use: the class, files absolute; config: its options as written.
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
+        is_open: packets that it does not decide on within `deadline_ms` pass; else they drop.
     """
 
     use: str
@@ -75,6 +81,8 @@ class Placement:
     cores: tuple[int, ...] | None = None
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
+    is_open: bool = False
+    deadline_ms: int = VERDICT_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,7 @@ class Leaving:
 
     placement: Placement
     has_log: bool
+    is_inline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,7 @@ def make_parts(plan: Plan, layout: Layout) -> Parts:
     """Cuts a plan into parts.
 
     Raises:
-        SpecError: an NF wants to decide over packets of a capture.
+        SpecError: an NF wants to decide where nothing passes.
     """
     types = types_of(plan.catalogue)
     workers = {"worker-0": _worker(plan, layout, types)}
@@ -161,18 +170,18 @@ def native_subscriptions(planned: PlannedNF) -> tuple[NativeSubscription, ...]:
                     as_type=part.as_type,
                     group=sub.group,
                     per_flow=sub.per_flow,
+                    in_line=sub.mode == "inline",
+                    stage=sub.stage if sub.mode == "inline" else 0,
                 )
             )
     return tuple(found)
 
 
 def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPart:
-    receivers = [
-        _receiver(nf.name, layout.placements[nf.name], layout, native_subscriptions(nf), nf.holds)
-        for nf in plan.nfs
-    ]
+    receivers = [_receiver_of(nf, layout) for nf in plan.nfs]
     receivers += [
-        _receiver(name, gone.placement, layout, ()) for name, gone in layout.leaving.items()
+        _receiver(name, gone.placement, layout, (), is_inline=gone.is_inline)
+        for name, gone in layout.leaving.items()
     ]
     return WorkerPart(
         worker="worker-0",
@@ -207,24 +216,64 @@ def _hosted(module: str, layout: Layout) -> HostedPart:
     return HostedPart(f"ask/{module}/w0", f"answers/{module}/w0", DEADLINE_MS[layout.mode])
 
 
+def is_inline(planned: PlannedNF) -> bool:
+    """True for an NF that decides over packets."""
+    return any(sub.mode == "inline" for sub in planned.subscriptions)
+
+
+def _receiver_of(planned: PlannedNF, layout: Layout) -> Receiver:
+    place = layout.placements[planned.name]
+    rows, inline = native_subscriptions(planned), is_inline(planned)
+    made = _receiver(planned.name, place, layout, rows, is_inline=inline)
+    return replace(made, holds=planned.holds)
+
+
 def _receiver(
     name: str,
     place: Placement,
     layout: Layout,
     subscriptions: tuple[NativeSubscription, ...],
-    holds: int = 0,
+    *,
+    is_inline: bool,
 ) -> Receiver:
     lossy = layout.mode == "live" if place.delivery is None else place.delivery == "lossy"
-    ring, entries = _ring(name), place.ring_entries
-    return Receiver(name, ring, entries, lossy, subscriptions, holds, place.domain)
+    return Receiver(
+        nf=name,
+        ring=_ring(name),
+        entries=place.ring_entries,
+        lossy=lossy and not is_inline,
+        subscriptions=subscriptions,
+        domain=place.domain,
+        in_line=InLinePart(place.is_open, place.deadline_ms) if is_inline else None,
+    )
+
+
+def _check_inline(planned: PlannedNF, layout: Layout) -> None:
+    """Refuses to let an NF decide where it cannot.
+
+    Raises:
+        SpecError: nothing passes, it may miss packets, or sees none of them.
+    """
+    sub = next((sub for sub in planned.subscriptions if sub.mode == "inline"), None)
+    if sub is None:
+        return
+    place, where = layout.placements[planned.name], f"{planned.name}.{sub.name}.mode"
+    if all(port.out is None for port in layout.ports):
+        text = (
+            "inline NFs decide over packets that pass, and none do: say where they leave, "
+            "`out` of a port, or --in and --out"
+        )
+        raise SpecError(where, text)
+    if place.delivery == "lossy":
+        raise SpecError(where, "an inline NF has to see every packet: leave out `delivery: lossy`")
+    if place.domain != OWN_DOMAIN:
+        text = f"an NF of another domain ({place.domain}) can only observe: leave out its domain"
+        raise SpecError(where, text)
 
 
 def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> NFPart:
     place = layout.placements[planned.name]
-    for sub in planned.subscriptions:
-        if sub.mode == "inline" and layout.mode == "file":
-            text = "inline NFs decide over live packets; a capture has passed already"
-            raise SpecError(f"{planned.name}.{sub.name}.mode", text)
+    _check_inline(planned, layout)
     pairs = _pairs(plan)
     return NFPart(
         nf=planned.name,

@@ -47,6 +47,7 @@ __all__ = [
     "HeardWire",
     "HostPart",
     "HostedPart",
+    "InLinePart",
     "InboxPart",
     "LogPart",
     "ModuleHostPart",
@@ -56,6 +57,7 @@ __all__ = [
     "ObjectPart",
     "PortPart",
     "Receiver",
+    "ReplayPart",
     "RingPart",
     "RoomPart",
     "TypeWire",
@@ -155,6 +157,7 @@ class NativeSubscription:
         where: the filter, or None; where_on: event types whose shared fields it may name.
         as_type: id of the user event that this is delivered as; 0 as is.
         group: of the NF's subscription; per_flow: on no flow until the NF says so.
+        in_line: packets wait for the NF's verdict; stage: smaller ones are asked before.
     """
 
     id: Text
@@ -168,6 +171,21 @@ class NativeSubscription:
     as_type: _U32 = 0
     group: Annotated[int, Field(ge=0, lt=256)] = 0
     per_flow: bool = False
+    in_line: bool = False
+    stage: Annotated[int, Field(ge=0, lt=256)] = 0
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class InLinePart:
+    """What packets do that an NF has not decided on by its deadline.
+
+    Attributes:
+        is_open: they pass; else they are dropped.
+        deadline_ms: of live packets; those of captures wait.
+    """
+
+    is_open: bool
+    deadline_ms: _U32
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -179,6 +197,7 @@ class Receiver:
         ring: name of the shared object: `ring/http_log/w0`.
         entries: of the ring, a power of two.
         lossy: count what does not fit, instead of waiting.
+        in_line: what it is as one who decides; None: it only observes.
         subscriptions: none while the NF is leaving: it finishes what is in its ring.
         holds: records that it may keep past its ring's tail.
         domain: whose memory its entries name.
@@ -191,6 +210,7 @@ class Receiver:
     subscriptions: tuple[NativeSubscription, ...]
     holds: _U32 = 0
     domain: Text = OWN_DOMAIN
+    in_line: InLinePart | None = None
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -209,11 +229,35 @@ class InboxPart:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
-class PortPart:
-    """Where a worker's packets come from; `source` is a path for kind "pcap"."""
+class ReplayPart:
+    """The pace of a capture, as `mesh.port_wrappers.Replay` takes it."""
 
-    kind: Literal["pcap"]
+    speed: float
+    live: bool
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class PortPart:
+    """One port of a worker.
+
+    Attributes:
+        source: what reports call it.
+        options: of its kind, as in a spec; those left out have their defaults.
+        out: number of the port by which frames leave that enter here; None: they do not.
+        replay, impair: what is around it; the latter by name in `mesh.port_wrappers.Impairment`.
+    """
+
+    kind: Literal["pcap", "afpacket", "tap", "afxdp", "dpdk", "record"]
     source: Text
+    options: dict[Text, bool | int | float | Text | None] = field(default_factory=dict)
+    out: Annotated[int, Field(ge=0, lt=16)] | None = None
+    replay: ReplayPart | None = None
+    impair: dict[Text, int | float | Text] | None = None
+
+    @property
+    def is_realtime(self) -> bool:
+        """True when frames have the time at which they come; sinks have none."""
+        return self.kind != "pcap" or (self.replay is not None and self.replay.live)
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens a worker's ports as its part of the plan says, with what is around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from mesh.control.wire import PortPart
+from mesh.port_wrappers import Impaired, Impairment, Replay
+from mesh.ports import Port
+
+__all__ = ["open_port", "open_ports"]
+
+_WORDS = {
+    "promiscuous": "is_promiscuous",
+    "past_queue": "is_past_queue",
+    "persist": "is_persistent",
+    "offload": "is_offload",
+    "generic": "is_generic",
+    "copies": "copy",
+}
+"""Options of a spec that a Port calls otherwise."""
+_OPEN: Mapping[str, Callable[..., Port]] = {
+    "pcap": Port.pcap,
+    "record": Port.record,
+    "afpacket": Port.afpacket,
+    "tap": Port.tap,
+    "afxdp": Port.afxdp,
+    "dpdk": Port.dpdk,
+}
+
+
+def open_ports(parts: Sequence[PortPart]) -> list[Port]:
+    """Opens all ports, or none.
+
+    Raises:
+        NativeError: says what is missing, and how to get it.
+    """
+    with ExitStack() as made:
+        ports = []
+        for part in parts:
+            ports.append(open_port(part))
+            made.callback(ports[-1].close)
+        made.pop_all()
+    return ports
+
+
+def open_port(part: PortPart) -> Port:
+    """Opens one port.
+
+    Raises:
+        NativeError: says what is missing, and how to get it.
+    """
+    options: dict[str, Any] = {_WORDS.get(k, k): v for k, v in part.options.items()}
+    if part.kind in ("afxdp", "dpdk"):
+        options.setdefault("is_promiscuous", True)
+    port = _OPEN[part.kind](**options)
+    try:
+        if part.replay is not None:
+            port = Replay(port, part.replay.speed, is_live=part.replay.live)
+        if part.impair is not None:
+            impairment: dict[str, Any] = dict(part.impair)
+            port = Impaired(port, Impairment(**impairment))
+    except BaseException:
+        port.close()
+        raise
+    return port

@@ -88,7 +88,7 @@ def test_events_of_an_nf_with_one_subscription():
     [
         ([], "a spec is a mapping with the key 'nfs'"),
         ({}, "nfs: field required"),
-        ({"nfs": []}, "nfs: list should have at least 1 item"),
+        ({"nfs": []}, "nfs: name at least one NF, or ports that frames leave by"),
         ({"nfs": [{"use": "a"}, {"uses": "a"}]}, "nfs[1].use: field required"),
         (
             {"nfs": [{"use": "a", "were": "x"}]},

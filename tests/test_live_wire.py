@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mesh between real kernels: `nfmesh run --in m0 --out m1` is a bump in the wire."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_mesh import LiveMesh
+from live_rig import (
+    PAGE_BYTES,
+    Server,
+    Wire,
+    digest,
+    fetch,
+    make_page,
+    needs_namespaces,
+    wait_until,
+    wire,
+)
+
+pytestmark = needs_namespaces
+Start = Callable[..., LiveMesh]
+
+
+@pytest.fixture
+def net() -> Iterator[Wire]:
+    """Three namespaces in a row."""
+    with wire(Path()) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to fetch."""
+    return make_page(tmp_path_factory.mktemp("www"))
+
+
+@pytest.fixture
+def start(net: Wire) -> Iterator[Start]:
+    """Starts the mesh in the middle, and waits until packets pass."""
+    with ExitStack() as stack:
+
+        def begin(*arguments: str) -> LiveMesh:
+            mesh = LiveMesh(net.middle, *arguments)
+            stack.callback(mesh.close)
+            mesh.wait_running()
+            return mesh
+
+        yield begin
+
+
+def results(report: dict[str, Any], nf: str) -> dict[str, Any]:
+    """Returns what an NF found."""
+    return next(dict(each["results"]) for each in report["nfs"] if each["name"] == nf)
+
+
+@pytest.mark.parametrize("offload", ["on", "off"])
+def test_a_page_passes_and_is_seen(net: Wire, page: Path, start: Start, offload: str) -> None:
+    for host, end in ((net.left, "l0"), (net.right, "r0")):
+        switches = [x for name in ("tso", "gso", "gro", "tx", "rx") for x in (name, offload)]
+        host.run("ethtool", "-K", end, *switches)
+    mesh = start("--in", "m0", "--out", "m1", "--nf", "http_log")
+    net.wait_for_ping("10.9.0.2")
+    server = Server(net.right, page)
+    try:
+        assert fetch(net.left, "10.9.0.2") == digest(page)
+    finally:
+        server.close()
+    report = mesh.stop()
+    [seen] = results(report, "http_log")["records"]
+    assert (seen["method"], seen["target"], seen["status"]) == ("GET", "/page", 200)
+    assert report["counters"]["forward.packets"] == report["statistics"]["packets"]
+    assert report["statistics"]["bytes"] > PAGE_BYTES
+
+
+def test_packets_pass_at_the_edge_of_the_mtu(net: Wire, start: Start) -> None:
+    start("--in", "m0", "--out", "m1")
+    net.wait_for_ping("10.9.0.2")
+    net.wait_for_ping("fd09::2")
+    for size in (0, 1, 18, 19, 1471, 1472):
+        assert net.ping("10.9.0.2", "-M", "do", "-s", str(size))
+    assert net.ping("10.9.0.2", "-s", "4000"), "fragments"
+    assert net.ping("fd09::2", "-s", "4000"), "fragments"
+
+
+def test_time_goes_on_on_a_quiet_link(net: Wire, start: Start) -> None:
+    mesh = start("--in", "m0", "--out", "m1", "--nf", "flow_counter")
+    assert net.ping("10.9.0.2")
+
+    def now() -> tuple[int, int]:
+        statistics = mesh.status()["workers"]["worker-0"].get("statistics", {})
+        return statistics.get("now_ns", 0), statistics.get("packets", 0)
+
+    wait_until(lambda: now()[1] > 0, "packets")
+    for host, end in ((net.left, "l0"), (net.right, "r0")):
+        host.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
+    time, packets = now()
+    wait_until(lambda: now()[0] > time + 2_000_000_000, "event time")
+    assert now()[1] <= packets + 4, "a link that is quiet"
+
+
+def test_the_link_of_a_port_is_told(net: Wire, start: Start) -> None:
+    mesh = start("--in", "m0", "--out", "m1")
+    net.wait_for_ping("10.9.0.2")
+    wait_until(lambda: all(p["counters"]["link_up"] == 1 for p in mesh.ports()), "links")
+    net.middle.ip("link set m1 down")
+    wait_until(lambda: mesh.ports()[1]["counters"]["link_up"] == 0, "a link that is down")
+    net.middle.ip("link set m1 up")
+    net.wait_for_ping("10.9.0.2")
+    wait_until(lambda: mesh.ports()[1]["counters"]["link_changes"] == 2, "a link that is back")
+    assert [p["source"] for p in mesh.ports()] == ["afpacket:m0", "afpacket:m1"]
+
+
+@pytest.mark.skipif(shutil.which("iperf3") is None, reason="no iperf3 (Debian: iperf3)")
+@pytest.mark.parametrize("options", [["-P", "4"], ["-R"], ["-u", "-b", "50M", "-l", "8000"]])
+def test_iperf3_runs_to_its_end(net: Wire, start: Start, options: list[str]) -> None:
+    start("--in", "m0", "--out", "m1", "--nf", "flow_counter")
+    net.wait_for_ping("10.9.0.2")
+    server = subprocess.Popen(net.right.command("iperf3", "-s", "-1"), stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: ":5201" in net.right.run("ss", "-ltn"), "iperf3")
+        net.left.run("iperf3", "-c", "10.9.0.2", "-t", "1", *options)
+        server.wait(timeout=60)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_missing_interface_is_named(net: Wire) -> None:
+    mesh = LiveMesh(net.middle, "--in", "m0", "--out", "nosuch0")
+    try:
+        wait_until(lambda: "nosuch0: no such interface" in mesh.said(), "an error")
+    finally:
+        mesh.close()

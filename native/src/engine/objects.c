@@ -6,6 +6,7 @@
 
 #include "base/attach.h"
 #include "engine/hosted.h"
+#include "engine/transit.h"
 
 int nfm__refuse(nfm_error *err, const char *what) {
     if (err != NULL) {
@@ -59,8 +60,10 @@ int nfm__objects_map(nfm_worker *w, nfm_error *err) {
 
 void nfm__objects_unmap(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
-        if (w->rings[i] != NULL)
+        if (w->rings[i] != NULL) {
+            nfm__inline_free(w->rings[i]);
             nfm_ring_fini(w->rings[i]);
+        }
         free(w->rings[i]);
     }
     for (int i = 0; i < NFM_OBJ_COUNT; i++)
@@ -147,10 +150,15 @@ int nfm_worker_remove_ring(nfm_worker *w, nfm_ring *ring) {
             return NFM_E_STATE;
         if (ring->is_shared)
             nfm_ring_end(ring);
+        if (ring->in_line != NULL) {
+            nfm__transit_give_up(w, ring);
+            nfm__transit_give_up_kept(w, ring);
+        }
         nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
         nfm_delivery_leave(nfm__delivery_of(w, ring), i);
         nfm_subs_forget(&w->subs, ring);
         w->rings[i] = NULL;
+        nfm__inline_free(ring);
         nfm_ring_fini(ring);
         free(ring);
         return NFM_OK;

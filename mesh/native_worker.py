@@ -24,6 +24,7 @@ __all__ = [
     "Filters",
     "Hosting",
     "NativeWorker",
+    "Terms",
     "counters_of",
     "domain_config",
     "worker_config",
@@ -104,6 +105,21 @@ class Filters:
         return found.pointer
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a subscription is served.
+
+    Attributes:
+        group: number of the NF's subscription; per_flow: on no flow until the NF says so.
+        inline: packets wait for the receiver; stage: in which order.
+    """
+
+    group: int = 0
+    per_flow: bool = False
+    inline: bool = False
+    stage: int = 0
+
+
 class NativeWorker:
     """One native worker: one core, one stack.
 
@@ -126,10 +142,6 @@ class NativeWorker:
         """Takes packets from `port`, which must stay open until `release_ports`."""
         check(native().lib.nfm_worker_add_port(self.pointer, port.pointer), port.source)
 
-    def forward(self, number: int, out: int) -> None:
-        """Lets what enters by a port leave by another, both by their numbers. Before `start`."""
-        check(native().lib.nfm_worker_forward(self.pointer, number, out), f"port {number}")
-
     def live(self, *, is_realtime: bool) -> None:
         """Makes `run` stay while ports are quiet; the calling thread has to run the worker.
 
@@ -140,19 +152,6 @@ class NativeWorker:
         row = ffi.new("nfm_live_config *")
         row.turn_ns, row.spin_ns, row.is_realtime = TURN_NS, SPIN_NS, is_realtime
         check(lib.nfm_worker_live(self.pointer, row), "live")
-
-    def make_inline(self, ring: Any, deadline_ns: int, *, is_open: bool) -> None:
-        """Lets a receiver have inline subscriptions.
-
-        Args:
-            ring: `nfm_ring *`, of the worker's own domain, not lossy.
-            deadline_ns: how long live packets wait for it.
-            is_open: packets pass that it does not decide on; else they are dropped.
-        """
-        ffi, lib = native()
-        row = ffi.new("nfm_inline_config *")
-        row.deadline_ns, row.fail_open = deadline_ns, is_open
-        check(lib.nfm_worker_make_inline(self.pointer, ring, row), "inline")
 
     def release_ports(self) -> None:
         """Ends the use of all ports, which give back what they hold. They may be closed then."""
@@ -204,6 +203,22 @@ class NativeWorker:
         ring = lib.nfm_worker_add_shared_ring(self.pointer, fd, int(is_lossy), error)
         return check_pointer(ring, name, error)
 
+    def forward(self, way_in: int, way_out: int) -> None:
+        """Sends what comes from one port by another: numbers in the order of `add_port`.
+
+        Raises:
+            SpecError: the port cannot send.
+        """
+        rc = native().lib.nfm_worker_forward(self.pointer, way_in, way_out)
+        check(rc, f"ports {way_in} → {way_out}")
+
+    def make_inline(self, ring: Any, *, fail_open: bool, deadline_ms: int) -> None:
+        """Lets packets wait for a receiver."""
+        ffi, lib = native()
+        config = ffi.new("nfm_inline_config *")
+        config.deadline_ns, config.fail_open = deadline_ms * 1_000_000, fail_open
+        check(lib.nfm_worker_make_inline(self.pointer, ring, config), "inline receiver")
+
     def allow_holds(self, ring: Any, holds: int) -> None:
         """Lets a receiver keep so many records past its ring's tail; 0 changes nothing.
 
@@ -241,9 +256,8 @@ class NativeWorker:
         handler: int,
         part: Part,
         filters: Filters,
-        group: tuple[int, bool] = (0, False),
+        terms: Terms | None = None,
         where: str = "",
-        stage: int | None = None,
     ) -> int:
         """Subscribes a ring to part of a subscription; returns the native number.
 
@@ -252,10 +266,8 @@ class NativeWorker:
             handler: number in descriptors.
             part: what it hears.
             filters: must live as long as the subscription.
-            group: number of the NF's subscription, and whether it is per flow.
+            terms: beside what it hears.
             where: the subscription's name for messages.
-            stage: packets wait for the receiver's verdict, after those of smaller stages; None:
-                it only observes.
         """
         ffi, lib = native()
         row = ffi.new("nfm_subscription *")
@@ -264,8 +276,9 @@ class NativeWorker:
         row.type_first, row.type_last = part.types or (1, 0)
         row.modules = sum(1 << self.modules[name] for name in part.modules)
         row.as_type = part.as_type
-        row.group, row.per_flow = group
-        row.in_line, row.stage = stage is not None, stage or 0
+        terms = terms or Terms()
+        row.group, row.per_flow = terms.group, terms.per_flow
+        row.in_line, row.stage = terms.inline, terms.stage
         row.filter = filters.pointer(part.where, part.where_on)
         return check(lib.nfm_worker_subscribe(self.pointer, row), f"subscription {where}")
 

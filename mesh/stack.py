@@ -25,6 +25,7 @@ from mesh.native_worker import (
     Filters,
     Hosting,
     NativeWorker,
+    Terms,
     counters_of,
     domain_config,
     worker_config,
@@ -135,15 +136,9 @@ class Stack:
         if changes.subscribe:
             self._filters.append(Filters(catalogue_of(self.part.types)))
         for ring, row in changes.subscribe:
-            group = (row.group, row.per_flow)
+            terms = Terms(row.group, row.per_flow, row.in_line, row.stage)
             self._numbers[row.id] = self.worker.subscribe(
-                self._rings[ring],
-                row.handler,
-                _part(row),
-                self._filters[-1],
-                group,
-                row.id,
-                stage=row.stage if row.in_line else None,
+                self._rings[ring], row.handler, _part(row), self._filters[-1], terms, row.id
             )
         for name in changes.remove_rings:
             ring = self._rings.pop(name)
@@ -193,8 +188,8 @@ class Stack:
             if receiver.domain in self._domains:
                 self.worker.give_ring(ring, self._domains[receiver.domain])
             if receiver.in_line is not None:
-                deadline_ns = receiver.in_line.deadline_ms * 1_000_000
-                self.worker.make_inline(ring, deadline_ns, is_open=receiver.in_line.is_open)
+                how = receiver.in_line
+                self.worker.make_inline(ring, fail_open=how.is_open, deadline_ms=how.deadline_ms)
             self.worker.allow_holds(ring, receiver.holds)
         finally:
             os.close(handle.fd)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mesh.control.desired import Desired
-from mesh.control.parts import is_inline
 from mesh.errors import SpecError
 from mesh.plan import Plan
 from mesh.port_spec import PortSpec
@@ -102,7 +101,7 @@ def leaving_entry(entry: NFSpec, plan: Plan) -> dict[str, Any]:
     return {
         "entry": entry.model_dump(mode="json", exclude_unset=True),
         "has_log": planned is not None and bool(planned.publishes),
-        "is_inline": planned is not None and is_inline(planned),
+        "is_inline": planned is not None and planned.is_inline,
     }
 
 

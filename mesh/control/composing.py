@@ -11,7 +11,6 @@ from mesh.capacity import MAX_RINGS, SIZES, check_capacity
 from mesh.control.desired import RESERVED, Desired
 from mesh.control.parts import (
     RING_ENTRIES,
-    VERDICT_MS,
     Layout,
     Leaving,
     Parts,
@@ -140,8 +139,6 @@ def place_of(entry: NFSpec) -> Placement:
         cores=None if entry.cores is None else tuple(entry.cores),
         ring_entries=entry.ring or RING_ENTRIES,
         domain=entry.domain,
-        is_open=entry.fail == "open",
-        deadline_ms=VERDICT_MS if entry.deadline_ms is None else entry.deadline_ms,
     )
 
 

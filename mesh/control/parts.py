@@ -42,12 +42,10 @@ from mesh.words import OWN_DOMAIN
 __all__ = [
     "OBJECTS",
     "RING_ENTRIES",
-    "VERDICT_MS",
     "Layout",
     "Leaving",
     "Parts",
     "Placement",
-    "is_inline",
     "make_parts",
     "native_subscriptions",
 ]
@@ -57,8 +55,6 @@ OBJECTS = ("header", "packets", "records", "fields", "flows")
 RING_ENTRIES = 8192
 """Room for about a quarter millisecond of descriptors at a core's speed; a power of two."""
 MAX_FAILURES = 10
-VERDICT_MS = 100
-"""How long live packets wait for an inline NF that says nothing else."""
 DEADLINE_MS: Mapping[Literal["file", "live"], int] = {"file": 20_000, "live": 1_000}
 """How long a silent module host is waited for: packets of a capture wait, live ones do not."""
 
@@ -71,7 +67,6 @@ class Placement:
         use: the class, files absolute; config: its options as written.
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
-        is_open: packets that it does not decide on within `deadline_ms` pass; else they drop.
     """
 
     use: str
@@ -81,8 +76,6 @@ class Placement:
     cores: tuple[int, ...] | None = None
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
-    is_open: bool = False
-    deadline_ms: int = VERDICT_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +173,7 @@ def native_subscriptions(planned: PlannedNF) -> tuple[NativeSubscription, ...]:
 def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPart:
     receivers = [_receiver_of(nf, layout) for nf in plan.nfs]
     receivers += [
-        _receiver(name, gone.placement, layout, (), is_inline=gone.is_inline)
+        _receiver(name, gone.placement, layout, (), _LEFT if gone.is_inline else None)
         for name, gone in layout.leaving.items()
     ]
     return WorkerPart(
@@ -216,15 +209,14 @@ def _hosted(module: str, layout: Layout) -> HostedPart:
     return HostedPart(f"ask/{module}/w0", f"answers/{module}/w0", DEADLINE_MS[layout.mode])
 
 
-def is_inline(planned: PlannedNF) -> bool:
-    """True for an NF that decides over packets."""
-    return any(sub.mode == "inline" for sub in planned.subscriptions)
+_LEFT = InLinePart(is_open=False, deadline_ms=0)
+"""Of an NF that leaves: it is asked no more."""
 
 
 def _receiver_of(planned: PlannedNF, layout: Layout) -> Receiver:
     place = layout.placements[planned.name]
-    rows, inline = native_subscriptions(planned), is_inline(planned)
-    made = _receiver(planned.name, place, layout, rows, is_inline=inline)
+    how = InLinePart(planned.fail_open, planned.deadline_ms) if planned.is_inline else None
+    made = _receiver(planned.name, place, layout, native_subscriptions(planned), how)
     return replace(made, holds=planned.holds)
 
 
@@ -233,18 +225,17 @@ def _receiver(
     place: Placement,
     layout: Layout,
     subscriptions: tuple[NativeSubscription, ...],
-    *,
-    is_inline: bool,
+    in_line: InLinePart | None,
 ) -> Receiver:
     lossy = layout.mode == "live" if place.delivery is None else place.delivery == "lossy"
     return Receiver(
         nf=name,
         ring=_ring(name),
         entries=place.ring_entries,
-        lossy=lossy and not is_inline,
+        lossy=lossy and in_line is None,
         subscriptions=subscriptions,
         domain=place.domain,
-        in_line=InLinePart(place.is_open, place.deadline_ms) if is_inline else None,
+        in_line=in_line,
     )
 
 
@@ -296,6 +287,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         source=", ".join(port.source for port in layout.ports),
         out=layout.out,
         max_failures=MAX_FAILURES,
+        fail_open=planned.fail_open,
         types=types,
     )
 

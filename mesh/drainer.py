@@ -2,7 +2,8 @@
 """Passes the rings of NFs that will not come back, so that they hold up nobody.
 
 A ring whose NF has failed for good would stop a blocking worker until the plan no longer has it.
-The supervisor, who owns the memory, takes the NF's side of the ring and lets everything go.
+The supervisor, who owns the memory, takes the NF's side of the ring and lets everything go. Packets
+that wait for the NF's verdict are told that it is absent, and take its policy.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ class Drainer:
         if name not in self._objects:
             return None
         ring = lib.nfm_ring_attach(self._objects[name].fd, ffi.new("nfm_error *"))
-        return None if ring == ffi.NULL else ffi.gc(ring, lib.nfm_ring_detach)
+        if ring == ffi.NULL:
+            return None
+        lib.nfm_ring_leave(ring)
+        return ffi.gc(ring, lib.nfm_ring_detach)
 
     def close(self) -> None:
         """Lets all rings go."""

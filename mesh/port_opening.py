@@ -54,6 +54,8 @@ def open_port(part: PortPart) -> Port:
         NativeError: says what is missing, and how to get it.
     """
     options: dict[str, Any] = {_WORDS.get(k, k): v for k, v in part.options.items()}
+    if part.kind == "record" and options.get("format") is None:
+        options["format"] = "pcap-ns" if str(options["path"]).endswith(".pcap") else "pcapng"
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
     port = _OPEN[part.kind](**options)

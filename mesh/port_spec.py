@@ -37,7 +37,7 @@ FILES = ("pcap", "record")
 """Kinds whose first option is a file."""
 MAX_PORTS = 16
 """Of a worker: NFM_MAX_PORTS in native/src/engine/worker.h."""
-_Interface = Annotated[str, Field(min_length=1, max_length=15, description="name of the interface")]
+_Interface = Annotated[str, Field(min_length=1, max_length=15, description="its name")]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Seconds = Annotated[float, Field(ge=0, le=3600)]
 _Copy = Literal["auto", "always", "never"]
@@ -77,7 +77,10 @@ class RecordSpec(_Kind):
     """A capture that is written: what leaves by this port."""
 
     path: Annotated[str, Field(min_length=1, description="file, made or emptied")]
-    format: Literal["pcap", "pcap-ns", "pcapng"] = "pcapng"
+    format: Annotated[
+        Literal["pcap", "pcap-ns", "pcapng"] | None,
+        Field(description="none: pcap-ns for a file.pcap, else pcapng"),
+    ] = None
 
 
 class AfpacketSpec(_Kind):
@@ -109,7 +112,7 @@ class AfxdpSpec(_Kind):
     """A queue of an interface, through AF_XDP."""
 
     interface: _Interface
-    queue: Annotated[int, Field(ge=0, lt=4096)] = 0
+    queue: Annotated[int, Field(ge=0, lt=4096, description="number of the queue")] = 0
     generic: Annotated[bool, Field(description="the kernel's generic XDP")] = False
     promiscuous: Annotated[bool, Field(description="frames for other MAC addresses, too")] = True
     copies: Annotated[_Copy, Field(description="never: fail where the driver has no zero-copy")] = (
@@ -141,7 +144,7 @@ class ReplaySpec(_Model):
 class ImpairSpec(_Model):
     """What is wrong with a link; shares are 0..1 of the frames, drawn by the seed."""
 
-    seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 64, description="draws the same again")] = 0
     drop: Annotated[_Share, Field(description="share that is lost")] = 0.0
     duplicate: Annotated[_Share, Field(description="share that comes twice")] = 0.0
     corrupt: Annotated[_Share, Field(description="share in which one bit is turned")] = 0.0
@@ -153,7 +156,9 @@ class ImpairSpec(_Model):
     reorder_s: Annotated[_Seconds, Field(description="or as many as come in")] = 0.01
     rate_bps: Annotated[int, Field(ge=0, description="bits per second; 0: no limit")] = 0
     queue: Annotated[int, Field(ge=1, le=65535, description="frames kept at most")] = 1024
-    direction: Literal["rx", "tx", "both"] = "both"
+    direction: Annotated[
+        Literal["rx", "tx", "both"], Field(description="frames that enter, leave, or either")
+    ] = "both"
 
 
 class PortSpec(_Model):
@@ -165,7 +170,12 @@ class PortSpec(_Model):
     afxdp: Annotated[AfxdpSpec | None, Field(description="interface, through AF_XDP")] = None
     dpdk: Annotated[DpdkSpec | None, Field(description="DPDK device")] = None
     record: Annotated[RecordSpec | None, Field(description="capture file to write")] = None
-    name: Annotated[str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64)] = None
+    name: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64, description="for `out` of others"
+        ),
+    ] = None
     out: Annotated[
         str | int | None, Field(description="port by which frames leave that enter here")
     ] = None

@@ -422,6 +422,7 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         if child.part is not None:
+            self._drainer.forget(child.name)
             child.key = make_token()
             uid = child.identity.effective_uid
             self.service.offer(child.name, child.key, uid, self._grants(child.part))
@@ -467,7 +468,7 @@ class Supervisor:
             name, where = child.name, "exit" if child.had_begun else "start"
             failed = m.Failed(where=where, text=child.last_exit, fatal=is_final, name=name)
             self._control.send(failed)
-            if is_final:
+            if is_final or not child.part.is_waited_for:
                 self._drainer.add(name, [w for w in child.part.writes if w.startswith("ring/")])
 
     def _reap_orphans(self) -> None:

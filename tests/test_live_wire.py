@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -115,6 +119,80 @@ def test_the_link_of_a_port_is_told(net: Wire, start: Start) -> None:
     net.wait_for_ping("10.9.0.2")
     wait_until(lambda: mesh.ports()[1]["counters"]["link_changes"] == 2, "a link that is back")
     assert [p["source"] for p in mesh.ports()] == ["afpacket:m0", "afpacket:m1"]
+
+
+JUDGE = """
+from mesh import NF, on
+
+class Judge(NF):
+    \"\"\"Lets all pass but what is sent to port 7.\"\"\"
+    name = "judge"
+
+    @on("packet", mode="inline")
+    def judge(self, batch):
+        batch.drop(batch.dst_port == 7)
+"""
+
+
+@pytest.fixture
+def judged(net: Wire) -> Iterator[Callable[[str], LiveMesh]]:
+    """Starts a mesh with an inline NF of that policy."""
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="nfmesh-"))
+        stack.callback(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        nf = folder / "judge.py"
+        nf.write_text(JUDGE)
+        nf.chmod(0o644)
+
+        def begin(fail: str) -> LiveMesh:
+            ports = [{"afpacket": "m0", "out": "m1"}, {"afpacket": "m1", "out": "m0"}]
+            nfs = [{"use": str(nf), "fail": fail}, {"use": "flow_counter"}]
+            spec = folder / "mesh.yaml"
+            spec.write_text(json.dumps({"nfs": nfs, "ports": ports}))
+            mesh = LiveMesh(net.middle, str(spec))
+            stack.callback(mesh.close)
+            mesh.wait_running()
+            net.wait_for_ping("10.9.0.2")
+            return mesh
+
+        yield begin
+
+
+def test_packets_pass_while_an_open_judge_is_killed(
+    net: Wire, judged: Callable[[str], LiveMesh]
+) -> None:
+    mesh = judged("open")
+    for times in (1, 2):
+        os.kill(mesh.process("judge")["pid"], signal.SIGKILL)
+        assert net.ping("10.9.0.2", "-c", "5", "-i", "0.01")
+        wait_until(
+            lambda n=times: (
+                mesh.process("judge").get("restarts") == n
+                and mesh.process("judge").get("state") == "running"
+                and mesh.process("judge").get("phase") == "attached"
+            ),
+            "a judge that is back",
+        )
+    assert net.ping("10.9.0.2", "-c", "5", "-i", "0.01")
+    assert mesh.ask("nf", "remove", "judge", "--mesh", "m") is not None
+    assert net.ping("10.9.0.2", "-c", "5", "-i", "0.01")
+    assert mesh.counters()["inline.failed_open"] > 0
+
+
+def test_packets_wait_for_a_closed_judge_in_vain(
+    net: Wire, judged: Callable[[str], LiveMesh]
+) -> None:
+    mesh = judged("closed")
+    pid = mesh.process("judge")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert not net.ping("10.9.0.2", "-W", "1")
+        wait_until(lambda: mesh.counters().get("inline.failed_closed", 0) > 0, "the policy")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    net.wait_for_ping("10.9.0.2")
+    assert mesh.counters()["inline.late"] > 0
 
 
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="no iperf3 (Debian: iperf3)")

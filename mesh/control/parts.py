@@ -345,9 +345,7 @@ def _host(
     objects += [ObjectPart(_checkpoint(name), "checkpoint") for name in names]
     children = [_worker_child(worker, layout) for worker in workers.values()]
     children += [_module_child(module, host, layout) for module, host in hosts]
-    children += [
-        _nf_child(nfs[nf.name], layout.placements[nf.name], _files(nf, layout)) for nf in plan.nfs
-    ]
+    children += [_nf_child(nfs[nf.name], nf, layout) for nf in plan.nfs]
     children += [_leaving_child(name, gone) for name, gone in layout.leaving.items()]
     return HostPart(
         children=tuple(children),
@@ -398,7 +396,8 @@ def _files(planned: PlannedNF, layout: Layout) -> tuple[str, ...]:
     return tuple(f"file/{path}" for path in output_paths(planned.cls, planned.options, layout.out))
 
 
-def _nf_child(part: NFPart, place: Placement, files: tuple[str, ...]) -> ChildPart:
+def _nf_child(part: NFPart, planned: PlannedNF, layout: Layout) -> ChildPart:
+    place = layout.placements[planned.name]
     rings = tuple(ring.ring for ring in part.rings)
     own_log = (part.log,) if part.log else ()
     cursors = tuple(log.cursor for log in part.reads)
@@ -407,13 +406,14 @@ def _nf_child(part: NFPart, place: Placement, files: tuple[str, ...]) -> ChildPa
         role="nf",
         cores=place.cores,
         restart=place.restart,
-        writes=(*rings, *own_log, *cursors, _checkpoint(part.nf), *files),
+        writes=(*rings, *own_log, *cursors, _checkpoint(part.nf), *_files(planned, layout)),
         reads=(
             *(name for ring in part.rings for name in ring.objects),
             *(log.log for log in part.reads),
             *(log.cursor for log in part.readers),
         ),
         domain=place.domain,
+        is_waited_for=layout.mode == "file" or not planned.is_inline,
     )
 
 

@@ -411,6 +411,8 @@ class ChildPart:
         restart: when it is started again.
         writes: objects that it may write; reads: objects that it gets read-only.
         module: what it runs, when it is the process of a stack module.
+        is_waited_for: what is in its rings stays there while it is started again; else packets
+            that wait for its verdicts take its policy, and are not read again.
     """
 
     name: Text
@@ -421,6 +423,7 @@ class ChildPart:
     reads: tuple[Text, ...]
     domain: Text = OWN_DOMAIN
     module: ModuleHostPart | None = None
+    is_waited_for: bool = True
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -526,6 +529,7 @@ def planned_nf(part: NFPart, cls: type[NF], options: Mapping[str, Any]) -> Plann
         subscriptions=tuple(_planned(handler) for handler in part.handlers),
         publishes=part.publishes,
         domain=OWN_DOMAIN,
+        fail_open=part.fail_open,
     )
 
 

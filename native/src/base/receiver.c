@@ -53,7 +53,12 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
         nfm_ring_detach(ring);
         return NULL;
     }
+    atomic_store_explicit(&ring->shared->absent, 0, memory_order_release);
     return ring;
+}
+
+void nfm_ring_leave(nfm_ring *ring) {
+    atomic_store_explicit(&ring->shared->absent, 1, memory_order_release);
 }
 
 void nfm_ring_detach(nfm_ring *ring) {

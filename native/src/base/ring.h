@@ -54,6 +54,7 @@ typedef struct nfm_ring_shared {
     _Atomic uint64_t gaps_seen;          /* NF: gap entries passed, ever */
     alignas(64) _Atomic uint32_t asleep; /* NF: wake_seq + 1 that it waits on, 0 awake; hardly
                                           * written: a line of its own */
+    _Atomic uint32_t absent;             /* supervisor, NF: 1 while there is no receiver */
     nfm_command command[NFM_COMMANDS];
     uint32_t held[NFM_MAX_HOLDS]; /* worker, for the next one: by hold, record + 1; 0 free */
     nfm_desc desc[];

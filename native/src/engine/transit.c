@@ -315,13 +315,14 @@ void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring) {
 static void look_after(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
     int64_t now = w->way->mono_ns;
-    if (in->judged < ring->tail_seen) {
+    bool absent = atomic_load_explicit(&ring->shared->absent, memory_order_acquire) != 0;
+    if (in->judged < ring->tail_seen && !absent) { /* who passes entries for the absent judges not */
         in->progress_ns = now;
         nfm__transit_judge(w, ring);
     }
-    if (in->late_until != 0 && ring->tail_seen >= in->late_until && !ring->quarantined)
+    if (in->late_until != 0 && ring->tail_seen >= in->late_until && !ring->quarantined && !absent)
         in->late_until = 0;
-    bool waits = in->judged < ring->head, late = ring->quarantined;
+    bool waits = in->judged < ring->head, late = ring->quarantined || absent;
     if (w->way->is_live && in->config.deadline_ns > 0)
         late |= now - in->progress_ns > in->config.deadline_ns;
     if (waits && late) {

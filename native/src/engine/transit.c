@@ -316,7 +316,8 @@ static void look_after(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
     int64_t now = w->way->mono_ns;
     bool absent = atomic_load_explicit(&ring->shared->absent, memory_order_acquire) != 0;
-    if (in->judged < ring->tail_seen && !absent) { /* who passes entries for the absent judges not */
+    if (in->judged < ring->tail_seen &&
+        !absent) { /* who passes entries for the absent judges not */
         in->progress_ns = now;
         nfm__transit_judge(w, ring);
     }

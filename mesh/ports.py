@@ -183,7 +183,7 @@ class Port:
             interface: its name; it may be down.
             block_ms: 0: frames are seen at once; else in blocks, when full or after so long, which
                 is less work per frame: for observers.
-            rx_frames: of 2 KiB in the receive ring, a power of two; 0: 8192.
+            rx_frames: of 2 KiB in the receive ring, at least so many; 0: 4096.
             fanout_group: 1..65535: packets are spread over all ports of the group, both directions
                 of a flow alike; 0: this port sees all.
             is_promiscuous: takes frames for other MAC addresses, too.

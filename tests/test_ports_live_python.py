@@ -62,7 +62,7 @@ def net(tmp_path: Path) -> Iterator[Wire]:
     ("opens", "says"),
     [
         (lambda: Port.afpacket("nosuch0"), "nosuch0: no such interface"),
-        (lambda: Port.afpacket("lo", rx_frames=1000), "rx_frames 1000"),
+        (lambda: Port.afpacket("lo", rx_frames=63), "rx_frames 63"),
         (lambda: Port.afpacket("lo", block_ms=1001), "block_ms 1001"),
         (lambda: Port.tap("a/b"), "no name of an interface"),
         (lambda: Port.tap("far-too-long-a-name"), "no name of an interface"),

@@ -15,6 +15,7 @@ typedef struct rig_plan { /* who hears what */
     const char *hosted[RIG_HOSTS + 1]; /* names of modules; none: all in-line */
     uint32_t ordered;
     int64_t deadline_ns;
+    const nfm_module *extra; /* beside the built-in ones, or NULL */
 } rig_plan;
 
 typedef struct rig_seen {
@@ -135,14 +136,15 @@ static inline uint64_t rig_add_modules(rig *r, const rig_plan *plan) {
     uint64_t apps = 0;
     nfm_error err = {0};
     const nfm_module *const *modules = nfm_builtin_modules(&n);
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n + (plan->extra != NULL); i++) {
+        const nfm_module *module = i < n ? modules[i] : plan->extra;
         uint32_t types[NFM_MAX_EMITS] = {0};
-        bool is_app = modules[i]->phase == NFM_PHASE_APP;
-        for (uint32_t e = 0; is_app && e < modules[i]->n_emits; e++)
+        bool is_app = module->phase == NFM_PHASE_APP;
+        for (uint32_t e = 0; is_app && e < module->n_emits; e++)
             types[e] = type++;
-        int index = rig_is_hosted(plan, modules[i]->name)
-                        ? rig_host_module(r, plan, modules[i], types)
-                        : nfm_worker_add_module(r->worker, modules[i], NULL, types, &err);
+        int index = rig_is_hosted(plan, module->name)
+                        ? rig_host_module(r, plan, module, types)
+                        : nfm_worker_add_module(r->worker, module, NULL, types, &err);
         CHECK_EQ(index, (int)i);
         apps |= is_app ? UINT64_C(1) << index : 0;
     }

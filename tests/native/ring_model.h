@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The model that test_ring_model.c holds rings and releases against: what each ring must hold, what
- * its receiver holds, and which records and slots are in use, in arrays that never wrap.
- */
-#ifndef RING_MODEL_H
-#define RING_MODEL_H
+/* The model that test_ring_model.c compares rings and releases with: what each ring must hold, and
+ * which records and slots are in use. */
+#ifndef NFM_TEST_RING_MODEL_H
+#define NFM_TEST_RING_MODEL_H
 
 #include "event/delivery.h"
 #include "nfm_test.h"
 
 enum {
+    SCHEDULES = 3000,
+    STEPS = 300,
     RINGS = 4,
     ENTRIES = 128, /* what an object of one page holds */
     RECORDS = 512,
@@ -66,6 +66,13 @@ typedef struct world {
     uint32_t epoch_begin, epoch_end;
     uint64_t no_record, deaths, lies, wakes;
 } world;
+
+static inline uint32_t draw(world *w, uint32_t below) {
+    w->seed ^= w->seed << 13;
+    w->seed ^= w->seed >> 7;
+    w->seed ^= w->seed << 17;
+    return (uint32_t)(w->seed >> 33) % below;
+}
 
 static inline void model_command(model_ring *r, uint32_t wanted) {
     CHECK(r->n_wanted < NFM_COMMANDS);
@@ -167,6 +174,37 @@ static inline uint32_t model_slots(const world *w, const uint32_t *kept, uint32_
         used[w->slot[kept[i]]] = true;
     }
     return n;
+}
+
+static inline void check_memory(const world *w) {
+    uint32_t kept[RECORDS + RINGS * HOLDS], n = model_kept(w, kept);
+    CHECK_EQ(w->delivery.n_free, RECORDS - n);
+    CHECK_EQ(w->pool.n_free_small, SLOTS - model_slots(w, kept, n));
+    CHECK_EQ(w->delivery.no_record, w->no_record);
+}
+
+/* Whether the model lets ring |i| have one more entry, and where that stands. */
+static inline void model_push(world *w, uint32_t i, uint32_t life) {
+    model_ring *r = &w->ring[i];
+    if (r->suppressed > 0) {
+        r->suppressed--;
+        return;
+    }
+    uint64_t room = r->seen + ENTRIES - r->pushed;
+    bool full = !r->lossy && r->pushed >= r->seen + ENTRIES;
+    if (r->quarantined || (r->lossy && room < (r->missing > 0 ? ENTRIES / 16 : 1))) {
+        r->dropped++;
+        r->missing += !r->quarantined;
+        return;
+    }
+    if (r->missing > 0) {
+        r->life[r->pushed++] = GAP | (uint32_t)r->missing;
+        r->missing = 0;
+        r->in_ring = r->pushed;
+    }
+    r->life[r->pushed++] = life;
+    if (r->in_ring + 1 == r->pushed && !full)
+        r->in_ring = r->pushed;
 }
 
 #endif

@@ -374,7 +374,7 @@ static void what_the_kernel_drops_is_counted(void) {
         port->ops->poll(port, &b.pool);
     }
     CHECK_EQ(port->stats.rx_packets + port->stats.rx_missed, N);
-    CHECK_EQ(port->stats.rx_packets, 1024);
+    CHECK(port->stats.rx_packets >= 1024 && port->stats.rx_packets < 1024 + 128);
     close(peer);
     nfm_port_free(port);
     teardown(&b);
@@ -482,9 +482,9 @@ static void opening_says_what_is_wrong(void) {
     config.interface = "a-name-that-is-too-long";
     CHECK(nfm_port_afpacket_open(&config, &err) == NULL && err.code == NFM_E_INVAL);
     config.interface = "vb";
-    config.rx_frames = 1000;
+    config.rx_frames = 63;
     CHECK(nfm_port_afpacket_open(&config, &err) == NULL && err.code == NFM_E_INVAL);
-    CHECK(strstr(err.text, "rx_frames 1000") != NULL);
+    CHECK(strstr(err.text, "rx_frames 63") != NULL);
     config.rx_frames = 512;
     config.block_ms = 1;
     CHECK(nfm_port_afpacket_open(&config, &err) == NULL && err.code == NFM_E_INVAL);

@@ -10,17 +10,7 @@
  * which say how much and where; what all have passed and nobody holds is free, nothing earlier;
  * nobody sleeps on an entry that was published.
  */
-#include "nfm_test.h"
 #include "ring_model.h"
-
-enum { SCHEDULES = 3000, STEPS = 300 };
-
-static uint32_t draw(world *w, uint32_t below) {
-    w->seed ^= w->seed << 13;
-    w->seed ^= w->seed >> 7;
-    w->seed ^= w->seed << 17;
-    return (uint32_t)(w->seed >> 33) % below;
-}
 
 /* ---- the worker's life ---------------------------------------------------------------------- */
 
@@ -89,38 +79,7 @@ static void open_delivery(world *w) {
     w->delivery.n_rings = RINGS;
 }
 
-static void check_memory(const world *w) {
-    uint32_t kept[RECORDS + RINGS * HOLDS], n = model_kept(w, kept);
-    CHECK_EQ(w->delivery.n_free, RECORDS - n);
-    CHECK_EQ(w->pool.n_free_small, SLOTS - model_slots(w, kept, n));
-    CHECK_EQ(w->delivery.no_record, w->no_record);
-}
-
 /* ---- steps of the worker -------------------------------------------------------------------- */
-
-/* Whether the model lets ring |i| have one more entry, and where that stands. */
-static void model_push(world *w, uint32_t i, uint32_t life) {
-    model_ring *r = &w->ring[i];
-    if (r->suppressed > 0) {
-        r->suppressed--;
-        return;
-    }
-    uint64_t room = r->seen + ENTRIES - r->pushed;
-    bool full = !r->lossy && r->pushed >= r->seen + ENTRIES;
-    if (r->quarantined || (r->lossy && room < (r->missing > 0 ? ENTRIES / 16 : 1))) {
-        r->dropped++;
-        r->missing += !r->quarantined;
-        return;
-    }
-    if (r->missing > 0) {
-        r->life[r->pushed++] = GAP | (uint32_t)r->missing;
-        r->missing = 0;
-        r->in_ring = r->pushed;
-    }
-    r->life[r->pushed++] = life;
-    if (r->in_ring + 1 == r->pushed && !full)
-        r->in_ring = r->pushed;
-}
 
 static void deliver_one(world *w, uint32_t slot) {
     uint32_t serial = w->next++, life = w->lives++;

@@ -21,6 +21,7 @@ extern "C" {
 #define NFM_NO_RECORD 0xffffffffu
 #define NFM_BIT(ev) (UINT64_C(1) << (ev))
 #define NFM_DESC_APP (UINT64_C(1) << 63)
+#define NFM_REST (UINT32_C(1) << NFM_REST_SHIFT)
 #define NFM_DESC_GAP (UINT64_C(1) << 62)
 
 static_assert(sizeof(nfm_record) == NFM_RECORD_SIZE, "record is two cache lines");
@@ -28,6 +29,7 @@ static_assert(offsetof(nfm_record, tcp) == 64, "line 2 starts at 64");
 static_assert(sizeof(nfm_flow_info) == NFM_FLOW_INFO_SIZE, "flow info is one cache line");
 static_assert(sizeof(nfm_desc) == NFM_DESC_SIZE, "descriptor layout");
 static_assert(sizeof(nfm_command) == 64, "a command is one cache line");
+static_assert(sizeof(nfm_edit) == 64, "an edit is one cache line");
 static_assert((int)NFM_EV_COUNT <= (int)NFM_EV_MAX, "event bits fit a descriptor");
 
 /* The record's bytes in its slot; NULL without a slot. */

@@ -311,6 +311,41 @@ typedef struct nfm_mem {
     uint64_t fields_size;
 } nfm_mem;
 
+/* What an inline NF says of an entry's packet: an action in the low byte, its argument in the 23
+ * bits above, and NFM_REST in the highest bit. Of several NFs' the greatest action holds; what is
+ * done beside it (mirror, rewrite, redirect) adds up. */
+enum nfm_action {
+    NFM_PASS = 0,
+    NFM_MIRROR = 1,   /* passes, and a copy goes to port |argument| */
+    NFM_REWRITE = 2,  /* passes with what the entry's nfm_edit says */
+    NFM_REDIRECT = 3, /* passes to port |argument| instead of its own */
+    NFM_KEEP = 4,     /* waits: argument is a hold (nfm_ring_hold), nfm_ring_judge says the rest */
+    NFM_DROP = 5,
+    NFM_REJECT = 6    /* dropped, and its sender is told: RST or ICMP administratively prohibited */
+};
+enum nfm_verdict_bits {
+    NFM_ARG_SHIFT = 8,
+    NFM_ARG_MASK = 0x7fffff,
+    NFM_REST_SHIFT = 31 /* also for all further packets of the flow, which are not asked for again;
+                           for NFM_PASS, _REWRITE, _REDIRECT and _DROP. A rewrite is undone the other way. */
+};
+
+enum nfm_edit_field { /* what of nfm_edit holds */
+    NFM_EDIT_SRC = 1, NFM_EDIT_DST = 2, NFM_EDIT_SRC_PORT = 4, NFM_EDIT_DST_PORT = 8,
+    NFM_EDIT_SRC_MAC = 16, NFM_EDIT_DST_MAC = 32, NFM_EDIT_TTL = 64, NFM_EDIT_TTL_DOWN = 128,
+    NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048
+};
+typedef struct nfm_edit { /* of the innermost headers; checksums are adapted */
+    uint32_t fields; /* enum nfm_edit_field */
+    uint32_t seq_add, ack_add; /* modulo 2^32 */
+    uint16_t src_port, dst_port; /* ICMP echo: both are the identifier */
+    uint8_t src[16], dst[16];
+    uint8_t src_mac[6], dst_mac[6];
+    uint16_t vlan; /* tag control information to push, ethertype 0x8100 */
+    uint8_t ttl;   /* to set; with TTL_DOWN what is taken away */
+    uint8_t reserved;
+} nfm_edit;
+
 /* A run of ring entries handed to an NF. Valid until the handler returns. */
 typedef struct nfm_ring nfm_ring;
 typedef struct nfm_batch {
@@ -319,6 +354,9 @@ typedef struct nfm_batch {
     uint32_t n;
     uint32_t handler; /* 0xffffffff: descriptors carry it */
     nfm_ring *ring;   /* that they came from, for nfm_ring_hold and the like; NULL: a log */
+    uint32_t *verdict; /* by entry, PASS at first; NULL: nobody asks. Ignored where an entry is not
+                          inline */
+    nfm_edit *edit;    /* by entry, for NFM_REWRITE */
 } nfm_batch;
 
 /* A native NF: state is what its init returned. Returns NFM_OK or a negative status. */
@@ -371,6 +409,9 @@ int nfm_port_mem_push(nfm_port *port, const uint8_t *frame, uint32_t len, uint32
 /* Serves the pushed frames |passes| times; each pass adds |span_ns| to time and shifts IPv4
  * addresses (both, checksum-neutral), so that a loop is new traffic. */
 int nfm_port_mem_loop(nfm_port *port, uint64_t passes, int64_t span_ns);
+/* What is sent through a mem port is counted; kept as well up to |bytes|, and read back in order. */
+int nfm_port_mem_keep(nfm_port *port, uint64_t bytes);
+nfm_view nfm_port_mem_sent(const nfm_port *port, uint64_t *at);
 
 /* A queue of a DPDK ethdev: a NIC's virtual function, or a virtual device. The library that does it
  * is loaded then. DPDK's environment (EAL) begins once per process, with the first port's words;
@@ -484,7 +525,7 @@ int nfm_port_tee_stats(const nfm_port *port, nfm_tee_stats *out);
  * interface has no link header. GSO frames and frames without checksum pass whole. */
 typedef struct nfm_afpacket_config {
     const char *interface;
-    uint32_t rx_frames;    /* of 2 KiB in the receive ring, a power of two; 0: 8192 */
+    uint32_t rx_frames;    /* of 2 KiB in the receive ring, at least; 0: 4096 */
     uint32_t tx_frames;    /* in the transmit ring, likewise; 0: 512 */
     uint32_t block_ms;     /* 0: each frame is seen at once; else frames come in blocks, when full or
                               after so long: less work per frame, for observers; rx_frames >= 1024 */
@@ -659,13 +700,15 @@ enum nfm_command_kind {
     NFM_CMD_RELEASE = 2,     /* number: hold */
     NFM_CMD_SUBSCRIBE = 3,   /* a: flow id, number: group of subscriptions that begin there */
     NFM_CMD_UNSUBSCRIBE = 4, /* a: flow id, number: group that ends there, NFM_ALL_GROUPS all */
-    NFM_CMD_BEGIN = 5        /* a receiver has attached: the holds of the one before are released */
+    NFM_CMD_BEGIN = 5,       /* a receiver has attached: the holds of the one before are released */
+    NFM_CMD_JUDGE = 6        /* number: hold of a kept packet, a: verdict; the hold is released */
 };
 
 enum nfm_receiver_limit {
     NFM_COMMANDS = 512,        /* of a ring at most, not yet taken */
     NFM_MAX_HOLDS = 4096,      /* of a ring at most */
-    NFM_ALL_GROUPS = 0xffffff
+    NFM_ALL_GROUPS = 0xffffff,
+    NFM_INLINE_GROUPS = 0xfffffe /* those whose packets wait */
 };
 
 typedef struct nfm_command {
@@ -684,6 +727,13 @@ int nfm_ring_release(nfm_ring *ring, uint32_t hold);
  * on that the worker sees. A flow that has ended is no error. NFM_OK or NFM_E_AGAIN. */
 int nfm_ring_subscribe(nfm_ring *ring, uint64_t flow, uint32_t group);
 int nfm_ring_unsubscribe(nfm_ring *ring, uint64_t flow, uint32_t group);
+
+/* The verdicts of the next |n| entries, all set to PASS, and their edits: for as many as
+ * nfm_ring_peek returned, until nfm_ring_advance. */
+uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n);
+nfm_edit *nfm_ring_edits(nfm_ring *ring);
+/* Says what becomes of a packet that was kept by |hold|. NFM_OK or NFM_E_AGAIN. */
+int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict);
 
 typedef struct nfm_ring_stats {
     uint64_t head, tail;  /* entries published and passed, ever */
@@ -854,8 +904,10 @@ typedef struct nfm_subscription {
     uint64_t modules;    /* bit per application module (order of nfm_worker_add_module) it needs */
     const nfm_filter *filter; /* NULL: all. Borrowed: must outlive the worker. */
     uint32_t as_type;    /* a named user event: deliver under this type id; 0: as is */
-    uint16_t group;      /* 0..255, the receiver's: what begins and ends on a flow together */
-    uint16_t per_flow;   /* 1: on no flow until the receiver subscribes it there */
+    uint8_t group;       /* the receiver's: what begins and ends on a flow together */
+    uint8_t per_flow;    /* 1: on no flow until the receiver subscribes it there */
+    uint8_t in_line;     /* 1: packets wait for the receiver's verdict */
+    uint8_t stage;       /* of an inline one: smaller ones are asked before */
 } nfm_subscription;
 
 enum nfm_level { /* what the stack does for a flow */
@@ -908,6 +960,20 @@ nfm_ring *nfm_worker_add_ring(nfm_worker *worker, uint32_t entries, nfm_error *e
  * what does not fit, 0 stops polling until there is room. An object with entries in it is adopted:
  * they stay valid until passed. NULL on failure. fd stays the caller's. */
 nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_error *err);
+/* What arrives at port number |in| leaves by |out| (in the order of nfm_worker_add_port), unless an
+ * inline NF says otherwise; NFM_NO_PORT: nowhere. Before start. */
+enum nfm_port_number { NFM_NO_PORT = 0xff };
+int nfm_worker_forward(nfm_worker *worker, uint32_t in, uint32_t out);
+
+/* What inline receivers that do not answer mean for their packets. */
+typedef struct nfm_inline_config {
+    int64_t deadline_ns; /* of monotonic time; 0: none, packets wait for ever */
+    uint32_t fail_open;  /* 1: packets of a late, dead or lying receiver pass; 0: they are dropped */
+    uint32_t reserved;
+} nfm_inline_config;
+/* Makes a blocking receiver one that may have inline subscriptions; before these. */
+int nfm_worker_make_inline(nfm_worker *worker, nfm_ring *ring, const nfm_inline_config *config);
+
 /* Lets a receiver hold up to |holds| records past its tail; before its first entry. All receivers'
  * holds must leave three quarters of the records and half of the slots of each size. */
 int nfm_worker_allow_holds(nfm_worker *worker, nfm_ring *ring, uint32_t holds, nfm_error *err);

@@ -113,6 +113,25 @@ int nfm_ring_release(nfm_ring *ring, uint32_t hold) {
     return rc;
 }
 
+int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict) {
+    if (hold >= ring->max_holds || ring->n_free_holds == ring->max_holds)
+        return NFM_E_INVAL;
+    int rc = command(ring, (nfm_command){.kind = NFM_CMD_JUDGE, .number = hold, .a = verdict});
+    if (rc == NFM_OK)
+        ring->free_holds[ring->n_free_holds++] = (uint16_t)hold;
+    return rc;
+}
+
+uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n) {
+    uint32_t *verdicts = nfm_ring_verdict_of(ring, ring->tail);
+    memset(verdicts, 0, n * sizeof(*verdicts));
+    return verdicts;
+}
+
+nfm_edit *nfm_ring_edits(nfm_ring *ring) {
+    return nfm_ring_edit_of(ring, ring->tail);
+}
+
 int nfm_ring_subscribe(nfm_ring *ring, uint64_t flow, uint32_t group) {
     return command(ring, (nfm_command){.kind = NFM_CMD_SUBSCRIBE, .number = group, .a = flow});
 }

@@ -16,6 +16,16 @@
  * costs the worker a fence, waking costs both sides microseconds: under load it looks once in many
  * bursts, or when half of the ring has come together since it looked last.
  *
+ * Commands go the other way, by a queue of the same kind (NF: cmd_head, worker: cmd_tail): what the
+ * NF keeps past its tail (holds), and on which flows it wants to hear what. A command written
+ * before a tail is taken before what that tail releases.
+ *
+ * Verdicts of inline receivers lie beside the entries, one for each, with what is to be edited. The
+ * NF writes them before it passes the entries; the worker reads those of entries that were passed.
+ *
+ * Gaps. A lossy ring that had no room pushes, before the next entry that fits, one entry that says
+ * how many are missing there.
+ *
  * Distrust. The receiver can write all of the shared part. The worker reads only tail, asleep,
  * cmd_head and commands from it; a tail outside (seen, published] quarantines the ring: it gets
  * nothing more and holds nothing back. A command is copied, then checked.
@@ -73,6 +83,11 @@ struct nfm_ring {
     uint64_t cmd_tail; /* commands taken */
     uint32_t *held;    /* by hold: record + 1, 0 free; NULL without a quota */
     uint32_t max_holds, n_held;
+    struct nfm_inline *in_line; /* the engine's; NULL: observes only */
+    uint32_t quota;             /* lossy: entries that may wait at most; the others: all that fit */
+    uint32_t
+        *parked; /* by position & mask: record + 1 that outlives its epoch; NULL until needed */
+    uint64_t parked_from, parked_to;
     bool quarantined;
     bool is_shared;  /* another process receives */
     bool adopted;    /* entries of an earlier worker were in it */
@@ -93,6 +108,14 @@ struct nfm_ring {
 };
 
 size_t nfm_ring_shared_size(uint32_t entries);
+/* By position & mask, behind the entries. */
+static inline uint32_t *nfm_ring_verdict_of(const nfm_ring *ring, uint64_t position) {
+    return (uint32_t *)(void *)(ring->desc + ring->mask + 1) + (position & ring->mask);
+}
+static inline nfm_edit *nfm_ring_edit_of(const nfm_ring *ring, uint64_t position) {
+    uint32_t *end = nfm_ring_verdict_of(ring, 0) + ring->mask + 1;
+    return (nfm_edit *)(void *)end + (position & ring->mask);
+}
 /* Lays a ring of |entries| (power of two) over |memory| (nfm_ring_shared_size bytes, zeroed,
  * aligned to 64, borrowed). Returns NFM_OK, NFM_E_INVAL or NFM_E_NOMEM. */
 int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy);
@@ -107,6 +130,10 @@ void nfm_ring_flush(nfm_ring *ring);
 int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err);
 /* The next |n| pushes are entries that an earlier worker pushed: they are counted only. */
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n);
+/* Worker's side: a lossy ring takes no more than |entries| that wait. */
+void nfm_ring_set_quota(nfm_ring *ring, uint32_t entries);
+/* Worker's side: takes back what was pushed and did not fit into the ring yet. */
+void nfm_ring_unspill(nfm_ring *ring);
 /* Worker's side: gives the receiver a quota of holds. NFM_OK or NFM_E_NOMEM. */
 int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds);
 /* Worker's side: the next command, copied out; false when there is none. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What receivers ask for by their queues of commands: holds, and subscriptions on single flows. */
-#include "engine/worker.h"
+#include "engine/transit.h"
 
 uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index) {
     if (!(nfm_table_flow(&w->table, index)->flags & NFM_FLOW_CHOSEN))
@@ -33,21 +33,14 @@ static uint32_t open_flow(const nfm_worker *w, uint64_t id) {
 }
 
 /* The flow finds its sets anew at its next packet, as after a change of all subscriptions. */
-static void choose(nfm_worker *w, const nfm_ring *ring, const nfm_command *command, bool on) {
-    uint32_t index = open_flow(w, command->a), choice;
-    if (index == NFM_NO_FLOW) {
-        w->core_counters[NFM_CC_COMMAND_LATE]++;
-        return;
-    }
+void nfm__flow_choose(nfm_worker *w, uint32_t index, const nfm_ring *ring, uint32_t group,
+                      bool on) {
     nfm_error err;
-    if (w->choices.base == NULL &&
-        nfm_region_init(&w->choices, "choices", w->table.max_flows * sizeof(uint32_t), &err) !=
-            NFM_OK) {
-        w->core_counters[NFM_CC_CHOICES_FULL]++;
-        return;
-    }
-    if (!nfm_subs_choose(&w->subs, nfm__flow_choice(w, index), ring, command->number, on,
-                         &choice)) {
+    uint32_t choice;
+    if ((w->choices.base == NULL &&
+         nfm_region_init(&w->choices, "choices", w->table.max_flows * sizeof(uint32_t), &err) !=
+             NFM_OK) ||
+        !nfm_subs_choose(&w->subs, nfm__flow_choice(w, index), ring, group, on, &choice)) {
         w->core_counters[NFM_CC_CHOICES_FULL]++;
         return;
     }
@@ -58,6 +51,26 @@ static void choose(nfm_worker *w, const nfm_ring *ring, const nfm_command *comma
         nfm_subs_release(&w->subs, flow->subs[side]);
         flow->subs[side] = w->subs.outdated;
     }
+}
+
+static void choose(nfm_worker *w, const nfm_ring *ring, const nfm_command *command, bool on) {
+    uint32_t index = open_flow(w, command->a);
+    if (index == NFM_NO_FLOW)
+        w->core_counters[NFM_CC_COMMAND_LATE]++;
+    else
+        nfm__flow_choose(w, index, ring, command->number, on);
+}
+
+static void end_holds(nfm_worker *w, nfm_ring *ring) {
+    if (ring->in_line != NULL)
+        nfm__transit_give_up_kept(w, ring);
+    nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
+}
+
+/* A kept packet is judged, and held no longer. */
+static bool judge(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
+    bool kept = nfm__transit_judge_kept(w, ring, command->number, (uint32_t)command->a);
+    return nfm_delivery_unhold(&w->delivery, ring, command->number) && kept;
 }
 
 static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
@@ -75,7 +88,10 @@ static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
         choose(w, ring, command, command->kind == NFM_CMD_SUBSCRIBE);
         break;
     case NFM_CMD_BEGIN:
-        nfm_delivery_unhold_all(d, ring);
+        end_holds(w, ring);
+        break;
+    case NFM_CMD_JUDGE:
+        good = judge(w, ring, command);
         break;
     default:
         good = false;
@@ -89,9 +105,13 @@ void nfm_worker_take_commands(nfm_worker *w) {
         nfm_command command;
         if (ring == NULL || (!nfm_ring_has_command(ring) && !ring->quarantined))
             continue;
+        if (ring->in_line != NULL) { /* what was judged before a command comes before it */
+            nfm_ring_collect(ring);
+            nfm__transit_judge(w, ring);
+        }
         for (int n = 0; n < NFM_COMMANDS && nfm_ring_take_command(ring, &command); n++)
             take(w, ring, &command);
         if (ring->quarantined)
-            nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
+            end_holds(w, ring);
     }
 }

@@ -25,6 +25,19 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_COMMAND_BAD] = "command.bad",
     [NFM_CC_COMMAND_LATE] = "command.flow_ended",
     [NFM_CC_CHOICES_FULL] = "command.too_many_choices",
+    [NFM_CC_FORWARDED] = "forward.packets",
+    [NFM_CC_FORWARD_FULL] = "forward.queue_full",
+    [NFM_CC_FORWARD_DOWN] = "forward.link_down",
+    [NFM_CC_INLINE_DROPPED] = "inline.dropped",
+    [NFM_CC_INLINE_REJECTED] = "inline.rejected",
+    [NFM_CC_INLINE_REWRITTEN] = "inline.rewritten",
+    [NFM_CC_INLINE_UNEDITED] = "inline.not_rewritten",
+    [NFM_CC_INLINE_MIRRORED] = "inline.mirrored",
+    [NFM_CC_INLINE_LATE] = "inline.late",
+    [NFM_CC_INLINE_FAILED_OPEN] = "inline.failed_open",
+    [NFM_CC_INLINE_FAILED_CLOSED] = "inline.failed_closed",
+    [NFM_CC_INLINE_BAD] = "inline.bad_verdict",
+    [NFM_CC_ALIAS_TAKEN] = "inline.address_taken",
 };
 
 static uint64_t add_domains(const nfm_worker *w, nfm_counter_list *list) {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/hosted.h"
+#include "engine/transit.h"
 
 enum {
     EVICTION_SAMPLES = 16,
@@ -314,6 +315,8 @@ void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
     nfm_subs_release(&w->subs, flow->subs[1]);
     flow->subs[0] = flow->subs[1] = NFM_NO_SET;
     nfm__flow_forget_choice(w, index);
+    if (flow->flags & NFM_FLOW_RULED)
+        nfm__transit_forget_flow(w, index);
     flow->flags = 0;
     w->flows_closed++;
     w->limbo[w->limbo_head++ & (w->table.max_flows - 1)] =
@@ -345,7 +348,8 @@ void nfm__flow_recycle(nfm_worker *w) {
     uint32_t mask = w->table.max_flows - 1;
     for (uint32_t n = limbo_excess(w); n > 0 && !nfm__flow_must_wait(w); n--) {
         nfm_limbo first = w->limbo[w->limbo_tail++ & mask];
-        if (nfm_delivery_flow_is_held(&w->delivery, first.flow))
+        if (nfm_delivery_flow_is_held(&w->delivery, first.flow) ||
+            nfm__transit_has_line(w, first.flow))
             w->limbo[w->limbo_head++ & mask] = first; /* a held record names it: later */
         else
             nfm_table_recycle(&w->table, first.flow);

@@ -11,6 +11,7 @@ enum {
     QUEUE_PER_RECORD = 4,
     LOOKS_PER_CLOCK = 64, /* fruitless looks at a host between two at the clock */
     DRAIN_NAP_NS = 20000,
+    DRAIN_NS = 1000000000, /* what a change of subscriptions may cost */
 };
 #define WANTED_KNOWN (UINT32_C(1) << 31)
 #define WANTED_EVENTS 31 /* own events of a hosted module at most */
@@ -150,7 +151,9 @@ static uint32_t wanted_of_set(nfm_worker *w, nfm_hosted *host, uint32_t set) {
     for (uint32_t i = 0; i < host->in->module->n_emits; i++)
         if (nfm_subset_wants(&w->subs.sets[set], host->in->types[i]))
             wanted |= UINT32_C(1) << i;
-    return host->wanted[set] = wanted;
+    if (!w->subs.sets[set].stale) /* its place may be another set's soon */
+        host->wanted[set] = wanted;
+    return wanted;
 }
 
 void nfm__hosts_subs_changed(nfm_worker *w) {
@@ -215,6 +218,9 @@ void nfm__hosts_rejoin(nfm_worker *w, uint32_t index, uint16_t modules, const nf
 }
 
 void nfm__hosts_tick(nfm_worker *w, int64_t now_ns) {
+    if (w->hosts->is_over)
+        return; /* a worker that is ending says so at each run */
+    w->hosts->is_over = now_ns == INT64_MAX;
     for (unsigned left = w->hosts->mask; left != 0; left &= left - 1) {
         nfm_hosted *host = w->hosts->of[__builtin_ctz(left)];
         uint64_t at = (uint64_t)now_ns;
@@ -240,6 +246,11 @@ void nfm__host_give_up(nfm_hosted *host) {
     host->given_up = host->ring.head;
     host->state = NFM_HOST_GIVEN_UP;
     host->waits_since_ns = 0;
+}
+
+static void give_up_all(nfm_hosts *h) {
+    for (unsigned left = h->mask; left != 0; left &= left - 1)
+        nfm__host_give_up(h->of[__builtin_ctz(left)]);
 }
 
 bool nfm__host_is_overdue(nfm_hosted *host) {
@@ -295,11 +306,20 @@ void nfm__hosts_settle(nfm_worker *w) {
 void nfm__hosts_drain(nfm_worker *w) {
     nfm_hosts *h = w->hosts;
     struct timespec nap = {.tv_nsec = DRAIN_NAP_NS};
-    while (h != NULL && h->head != h->tail) {
+    if (h == NULL || h->head == h->tail)
+        return;
+    int64_t until = monotonic_ns() + DRAIN_NS;
+    while (h->head != h->tail) {
+        if (monotonic_ns() > until)
+            give_up_all(h);
         nfm__hosts_settle(w);
         nfm__pending_deliver(w, true);
         nfm_delivery_publish(&w->delivery);
         nfm_delivery_collect(&w->delivery);
+        nfm__domains_publish(w, true);
+        nfm_worker_take_commands(w);
+        nfm_delivery_retire(&w->delivery);
+        nfm__domains_retire(w);
         if (h->head != h->tail)
             nanosleep(&nap, NULL);
     }

@@ -84,6 +84,7 @@ typedef struct nfm_hosts {
     nfm_hosted *of[NFM_MAX_MODULES]; /* by module index, NULL in-line */
     uint16_t mask;
     bool ordered;
+    bool is_over; /* hosts know that event time has ended */
     bool delivering;
     bool deferring; /* what in-line modules raise is pending, too */
     uint64_t needs; /* events of all hosted modules */

@@ -13,6 +13,8 @@ enum {
     ROOM_NAP_NS = 20000,
 };
 
+static_assert((int)NFM_ANSWER_COUNTERS >= (int)NFM_MAX_COUNTERS, "all counters are told");
+
 enum flow_state { FLOW_NONE = 0, FLOW_OPEN, FLOW_DETACHED };
 
 typedef struct host_flow {

@@ -6,6 +6,7 @@
 
 #include "base/attach.h"
 #include "engine/hosted.h"
+#include "engine/transit.h"
 
 int nfm__refuse(nfm_error *err, const char *what) {
     if (err != NULL) {
@@ -14,6 +15,10 @@ int nfm__refuse(nfm_error *err, const char *what) {
     }
     return NFM_E_INVAL;
 }
+
+/* Free lists hand out the first slots, records and flows first, again and again: these bytes of
+ * each shared object are there before the first packet. */
+#define POPULATED ((size_t)8 << 20)
 
 static nfm_mem counts_of(const nfm_worker_config *c) {
     return (nfm_mem){
@@ -36,8 +41,12 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 static int map_object(nfm_worker *w, int object, size_t size, nfm_error *err) {
     static const char *const names[] = {"header", "packets", "records", "fields", "flows"};
     int fd = w->config.fds[object];
-    return fd >= 0 ? nfm_region_adopt(&w->objects[object], fd, size, true, err)
-                   : nfm_region_init(&w->objects[object], names[object], size, err);
+    if (fd < 0)
+        return nfm_region_init(&w->objects[object], names[object], size, err);
+    int rc = nfm_region_adopt(&w->objects[object], fd, size, true, err);
+    if (rc == NFM_OK)
+        nfm_region_populate(&w->objects[object], POPULATED);
+    return rc;
 }
 
 int nfm__objects_map(nfm_worker *w, nfm_error *err) {
@@ -59,8 +68,10 @@ int nfm__objects_map(nfm_worker *w, nfm_error *err) {
 
 void nfm__objects_unmap(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
-        if (w->rings[i] != NULL)
+        if (w->rings[i] != NULL) {
+            nfm__inline_free(w->rings[i]);
             nfm_ring_fini(w->rings[i]);
+        }
         free(w->rings[i]);
     }
     for (int i = 0; i < NFM_OBJ_COUNT; i++)
@@ -92,9 +103,22 @@ static bool enlist(nfm_worker *w, nfm_ring *ring) {
     return true;
 }
 
+/* Lossy receivers together keep at most a quarter of slots and records. */
+static void share_quotas(nfm_worker *w) {
+    uint32_t n = 0, all = w->config.n_small < w->config.n_records ? w->config.n_small
+                                                                  : w->config.n_records;
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        n += w->home_rings[i] != NULL && w->home_rings[i]->lossy;
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        if (w->home_rings[i] != NULL && w->home_rings[i]->lossy)
+            nfm_ring_set_quota(w->home_rings[i], all / 4 / n);
+}
+
 static nfm_ring *enlist_or_free(nfm_worker *w, nfm_ring *ring, nfm_error *err) {
-    if (enlist(w, ring))
+    if (enlist(w, ring)) {
+        share_quotas(w);
         return ring;
+    }
     (void)nfm__refuse(err, "at most 64 rings");
     nfm_ring_fini(ring);
     free(ring);
@@ -147,12 +171,18 @@ int nfm_worker_remove_ring(nfm_worker *w, nfm_ring *ring) {
             return NFM_E_STATE;
         if (ring->is_shared)
             nfm_ring_end(ring);
+        if (ring->in_line != NULL) {
+            nfm__transit_give_up(w, ring);
+            nfm__transit_give_up_kept(w, ring);
+        }
         nfm_delivery_unhold_all(nfm__delivery_of(w, ring), ring);
         nfm_delivery_leave(nfm__delivery_of(w, ring), i);
         nfm_subs_forget(&w->subs, ring);
         w->rings[i] = NULL;
+        nfm__inline_free(ring);
         nfm_ring_fini(ring);
         free(ring);
+        share_quotas(w);
         return NFM_OK;
     }
     return NFM_E_INVAL;

@@ -23,8 +23,9 @@ bool nfm_snapshot_wanted(nfm_ctx *ctx, const nfm_packet *packet) {
     const nfm_subs *subs = &ctx->worker->subs;
     const nfm_flow *flow = packet->flow;
     /* A filter may choose another set once the tracker has found the client. */
-    return (subs->sets[flow->subs[packet->rec.side]].events & packet->rec.events) != 0 ||
-           flow->modules != 0 || subs->any_filter;
+    const nfm_subset *set = &subs->sets[flow->subs[packet->rec.side]];
+    return ((set->events | set->inline_events) & packet->rec.events) != 0 || flow->modules != 0 ||
+           subs->any_filter;
 }
 
 /* Bytes of the field record: 8-byte cells, then what BYTES, STR and ADDR cells point to. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/hosted.h"
+#include "engine/transit.h"
 
 static const uint32_t default_idle_s[8] = {
     [NFM_IDLE_TCP_SYN] = 240,   [NFM_IDLE_TCP_EST] = 7440, /* RFC 5382 REQ-5 */
@@ -110,6 +111,7 @@ void nfm_worker_free(nfm_worker *w) {
     nfm_graph_fini(&w->graph);
     nfm__domains_free(w);
     nfm__hosts_free(w);
+    nfm__way_free(w);
     nfm_delivery_fini(&w->delivery);
     nfm_subs_fini(&w->subs);
     nfm_pool_fini(&w->pool);
@@ -122,6 +124,8 @@ void nfm_worker_free(nfm_worker *w) {
 }
 
 void nfm_worker_release_ports(nfm_worker *w) {
+    if (w->way != NULL)
+        nfm__output_discard(w);
     for (uint32_t i = 0; i < w->n_ports; i++)
         if (w->ports[i]->ops->detach != NULL)
             w->ports[i]->ops->detach(w->ports[i], &w->pool);
@@ -139,7 +143,8 @@ int nfm_worker_add_port(nfm_worker *w, nfm_port *port) {
 
 /* What modules may rely on being asked for: what subscribers want, and what modules need. */
 void nfm__tell_wanted(nfm_worker *w) {
-    uint64_t wanted = nfm__set_of(w, NFM_NO_FLOW, 0)->events;
+    const nfm_subset *all = nfm__set_of(w, NFM_NO_FLOW, 0);
+    uint64_t wanted = all->events | all->inline_events;
     w->wants_update = (wanted & NFM_BIT(NFM_EV_FLOW_UPDATE)) != 0;
     nfm_graph_set_wanted(&w->graph, wanted);
 }
@@ -204,6 +209,8 @@ int nfm_worker_start(nfm_worker *w, nfm_error *err) {
         rc = nfm__domains_adopt(w);
     if (rc == NFM_OK)
         rc = nfm_table_start(&w->table, nfm_graph_block_size(&w->graph), err);
+    if (rc == NFM_OK && w->way != NULL)
+        rc = nfm__way_start(w, err);
     if (rc != NFM_OK)
         return rc;
     nfm__tell_wanted(w);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/hosted.h"
+#include "engine/transit.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -63,13 +64,27 @@ static void prefetch_flows(nfm_worker *w, uint32_t n, const uint64_t *hash) {
     }
 }
 
+/* A fragment, which is put together for who observes, passes as it is where nobody decides. */
+static void forward_fragment(nfm_worker *w, const nfm_packet *p, const nfm_frame *frame) {
+    nfm_packet alone = *p;
+    alone.rec.slot = frame->slot;
+    alone.rec.frame_len = frame->len;
+    alone.flow = NULL;
+    nfm__transit_begin(w, &alone);
+}
+
 static void process_burst(nfm_worker *w, uint32_t n) {
     uint64_t hash[NFM_BURST];
     parse_burst(w, n, hash);
     prefetch_flows(w, n, hash);
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
+        bool as_it_is = w->way != NULL && !w->way->has_inline && p->status == NFM_PARSE_FRAGMENT;
+        if (as_it_is)
+            forward_fragment(w, p, &w->frames[i]);
         nfm__packet_process(w, p, hash[i]);
+        if (w->way != NULL && !as_it_is)
+            nfm__transit_begin(w, p);
         if (p->rec.slot != NFM_NO_SLOT)
             nfm_pool_put(&w->pool, p->rec.slot);
     }
@@ -86,10 +101,16 @@ static void serve_native(nfm_worker *w, uint64_t at_least) {
             continue;
         nfm_batch batch = {.mem = &w->mem, .handler = NFM_NO_FLOW, .ring = ring};
         while ((batch.n = nfm_ring_peek(ring, &batch.desc, 4096)) > 0) {
+            if (ring->in_line != NULL) {
+                batch.verdict = nfm_ring_verdicts(ring, batch.n);
+                batch.edit = nfm_ring_edits(ring);
+            }
             if (ring->process(ring->process_state, &batch) != NFM_OK)
                 ring->process_errors++;
             nfm_ring_advance(ring, batch.n);
             nfm_ring_collect(ring);
+            if (ring->in_line != NULL)
+                nfm__transit_judge(w, ring);
             nfm_ring_flush(ring);
         }
     }
@@ -106,7 +127,8 @@ static bool anything_pending(const nfm_worker *w) {
 static bool must_drain(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         const nfm_ring *ring = w->rings[i];
-        if (ring != NULL && !ring->lossy && nfm_ring_used(ring) > ring->mask - ring->mask / 4)
+        if (ring != NULL && !ring->lossy && !nfm__is_late(ring) &&
+            nfm_ring_used(ring) > ring->mask - ring->mask / 4)
             return true;
     }
     if (w->hosts != NULL && nfm__hosts_must_wait(w))
@@ -133,6 +155,7 @@ static int receive(nfm_worker *w, uint32_t max) {
         int n = port->ops->rx(port, &w->pool, w->frames, max);
         if (n > 0) {
             w->next_port = (at + 1) % w->n_ports;
+            w->in_port = at;
             return n;
         }
         if (n < 0) {
@@ -159,6 +182,24 @@ static bool finish_some(nfm_worker *w) {
     return true;
 }
 
+/* When memory or flows run low: who may be behind keeps back nobody but himself. */
+static void park_slow(nfm_worker *w) {
+    nfm_delivery *d = &w->delivery;
+    if (d->n_free >= d->n_records / 2 && w->pool.n_free_small >= w->pool.n_small / 2 &&
+        !nfm__flow_must_wait(w))
+        return;
+    bool any = false;
+    for (uint32_t i = 0; i < d->n_rings; i++) {
+        const nfm_ring *ring = d->rings[i];
+        if (ring == NULL || !(ring->lossy || nfm__is_late(ring)) || !nfm_delivery_waits_for(d, i))
+            continue;
+        nfm_delivery_park(d, i);
+        any = true;
+    }
+    if (any)
+        nfm_delivery_retire(d);
+}
+
 /* Publishes what was delivered, and takes from receivers what they have passed. A wake-up costs
  * both sides some microseconds, so while bursts are full (the port has more) sleepers are woken now
  * and then, otherwise |at_once|. */
@@ -171,8 +212,11 @@ static void settle(nfm_worker *w, bool at_once) {
     serve_native(w, at_once ? 1 : NATIVE_BATCH);
     nfm_delivery_collect(&w->delivery);
     nfm__domains_publish(w, w->full_bursts == 0);
+    if (w->way != NULL)
+        nfm__transit_settle(w);
     nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
+    park_slow(w);
     nfm__domains_retire(w);
     nfm__flow_recycle(w);
 }
@@ -189,7 +233,7 @@ static int run_end(nfm_worker *w) {
         if (must_drain(w))
             return NFM_RUN_DRAIN;
     }
-    if (anything_pending(w))
+    if (anything_pending(w) || !nfm__output_is_idle(w))
         return NFM_RUN_DRAIN;
     return w->port_error != 0 ? w->port_error : NFM_RUN_EOF;
 }

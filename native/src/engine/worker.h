@@ -38,6 +38,19 @@ enum nfm_core_counter {
     NFM_CC_COMMAND_BAD,      /* command of a receiver that makes no sense */
     NFM_CC_COMMAND_LATE,     /* command about a flow that has ended */
     NFM_CC_CHOICES_FULL,     /* command about a flow: too many different choices */
+    NFM_CC_FORWARDED,        /* frames given to ports */
+    NFM_CC_FORWARD_FULL,     /* dropped: a port's queue was full */
+    NFM_CC_FORWARD_DOWN,     /* dropped: a port's link was down */
+    NFM_CC_INLINE_DROPPED,   /* by verdict or policy */
+    NFM_CC_INLINE_REJECTED,
+    NFM_CC_INLINE_REWRITTEN,
+    NFM_CC_INLINE_UNEDITED, /* dropped: could not be rewritten */
+    NFM_CC_INLINE_MIRRORED,
+    NFM_CC_INLINE_LATE,          /* times that a receiver did not answer by its deadline */
+    NFM_CC_INLINE_FAILED_OPEN,   /* packets that passed without a verdict */
+    NFM_CC_INLINE_FAILED_CLOSED, /* packets that were dropped without one */
+    NFM_CC_INLINE_BAD,           /* verdicts that make no sense */
+    NFM_CC_ALIAS_TAKEN,          /* rewritings that another flow's key forbids */
     NFM_CC_COUNT
 };
 
@@ -58,6 +71,8 @@ struct nfm_worker {
     nfm_port *ports[NFM_MAX_PORTS];
     bool port_done[NFM_MAX_PORTS];
     uint32_t n_ports, next_port;
+    uint32_t in_port;                    /* of the burst at hand */
+    struct nfm_way *way;                 /* forwarding; NULL: frames only come */
     nfm_ring *rings[NFM_MAX_RINGS];      /* NULL: removed */
     nfm_ring *home_rings[NFM_MAX_RINGS]; /* those of no other domain */
     uint32_t n_rings;
@@ -184,6 +199,8 @@ void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *
 
 /* ---- commands.c: what receivers ask for ---- */
 
+/* Begins or ends groups of a receiver's subscriptions on a flow, from its next packet on. */
+void nfm__flow_choose(nfm_worker *w, uint32_t index, const nfm_ring *ring, uint32_t group, bool on);
 uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index);
 void nfm__flow_forget_choice(nfm_worker *w, uint32_t index);
 

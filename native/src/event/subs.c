@@ -15,6 +15,7 @@ int nfm_subs_init(nfm_subs *subs) {
 static void free_set(nfm_subset *set) {
     free(set->receivers);
     free(set->app);
+    free(set->in_line);
     free(set->away);
     memset(set, 0, sizeof(*set));
 }
@@ -61,14 +62,13 @@ static uint32_t place_of_group(nfm_subs *subs, const nfm_subscription *sub) {
     for (uint32_t i = 0; i < NFM_MAX_SUBS && at == NFM_MAX_SUBS; i++)
         if (!group_in_use(subs, i))
             forget_group(subs, at = i);
-    subs->groups[at] = (nfm_group){sub->ring, sub->group, sub->per_flow != 0};
+    subs->groups[at] = (nfm_group){sub->ring, sub->group, sub->per_flow != 0, sub->in_line != 0};
     return at;
 }
 
 int nfm_subs_add(nfm_subs *subs, const nfm_subscription *sub) {
     uint32_t number = 0;
-    if (sub->ring == NULL || sub->handler > 255 || sub->events >> NFM_EV_MAX != 0 ||
-        sub->group > 255)
+    if (sub->ring == NULL || sub->handler > 255 || sub->events >> NFM_EV_MAX != 0)
         return NFM_E_INVAL;
     while (is_live(subs, number))
         number++;
@@ -96,6 +96,16 @@ bool nfm_subs_uses(const nfm_subs *subs, const nfm_ring *ring) {
     return false;
 }
 
+/* Enters an inline receiver behind those of its stage. */
+static void add_inline(nfm_subset *set, const nfm_receiver *r, const nfm_subscription *sub) {
+    uint32_t at = set->n_inline++;
+    for (; at > 0 && set->in_line[at - 1].stage > r->stage; at--)
+        set->in_line[at] = set->in_line[at - 1];
+    set->in_line[at] = *r;
+    set->inline_events |= sub->events;
+    set->level = set->level > sub->level ? set->level : (uint8_t)sub->level;
+}
+
 static void add_receiver(nfm_subset *set, const nfm_subs *subs, uint32_t i, bool whole_filter) {
     const nfm_subscription *sub = &subs->sub[i];
     nfm_receiver r = {
@@ -106,6 +116,7 @@ static void add_receiver(nfm_subset *set, const nfm_subs *subs, uint32_t i, bool
         .type_first = sub->type_first,
         .type_last = sub->type_last,
         .sub = i,
+        .stage = sub->stage,
         .domain = sub->ring->domain,
     };
     if (!whole_filter && r.filter != NULL && nfm_filter_is_key_only(r.filter))
@@ -113,6 +124,10 @@ static void add_receiver(nfm_subset *set, const nfm_subs *subs, uint32_t i, bool
     if (sub->as_type != 0)
         r.what |= NFM_DESC_APP | sub->as_type;
     set->modules |= sub->modules;
+    if (sub->in_line) {
+        add_inline(set, &r, sub);
+        return;
+    }
     if (sub->events != 0) {
         set->events |= sub->events;
         set->level = set->level > sub->level ? set->level : (uint8_t)sub->level;
@@ -143,8 +158,9 @@ static uint32_t build_set(nfm_subs *subs, const uint64_t *members, bool whole_fi
     nfm_subset *set = &subs->sets[at];
     set->receivers = calloc(subs->n + 1, sizeof(nfm_receiver));
     set->app = calloc(subs->n + 1, sizeof(nfm_receiver));
+    set->in_line = calloc(subs->n + 1, sizeof(nfm_receiver));
     set->away = calloc(subs->n + 1, sizeof(nfm_receiver));
-    if (set->receivers == NULL || set->app == NULL || set->away == NULL) {
+    if (set->receivers == NULL || set->app == NULL || set->in_line == NULL || set->away == NULL) {
         free_set(set);
         return NFM_MAX_SETS;
     }
@@ -270,10 +286,12 @@ static uint32_t intern(nfm_subs *subs, const nfm_choice *wanted) {
 bool nfm_subs_choose(nfm_subs *subs, uint32_t choice, const nfm_ring *ring, uint32_t number,
                      bool on, uint32_t *found) {
     nfm_choice wanted = subs->choices[choice];
-    for (uint32_t i = 0; i < NFM_MAX_SUBS; i++)
-        if (subs->groups[i].ring == ring &&
-            (number == NFM_ALL_GROUPS || subs->groups[i].number == number))
+    for (uint32_t i = 0; i < NFM_MAX_SUBS; i++) {
+        const nfm_group *group = &subs->groups[i];
+        if (group->ring == ring && (number == NFM_ALL_GROUPS || number == group->number ||
+                                    (number == NFM_INLINE_GROUPS && group->in_line)))
             apply(&wanted, subs, i, on);
+    }
     uint32_t at = intern(subs, &wanted);
     if (at == NFM_MAX_CHOICES)
         return false;
@@ -289,7 +307,16 @@ void nfm_subs_unchoose(nfm_subs *subs, uint32_t choice) {
         subs->choices[choice].refs--;
 }
 
+/* Packets on their way may refer to a set that still names the ring. */
+static void forget_ring(nfm_subset *set, const nfm_ring *ring) {
+    for (uint32_t i = 0; i < set->n_inline; i++)
+        if (set->in_line[i].ring == ring)
+            set->in_line[i].ring = NULL;
+}
+
 void nfm_subs_forget(nfm_subs *subs, const nfm_ring *ring) {
+    for (uint32_t i = 0; i < subs->n_sets; i++)
+        forget_ring(&subs->sets[i], ring);
     for (uint32_t i = 0; i < NFM_MAX_SUBS; i++)
         if (subs->groups[i].ring == ring)
             forget_group(subs, i);

@@ -29,7 +29,8 @@ typedef struct nfm_receiver {
     uint64_t what; /* handler bits, and type with NFM_DESC_APP for a named user event */
     uint32_t type_first, type_last;
     uint32_t sub;    /* which subscription of the worker */
-    uint32_t domain; /* of the ring */
+    uint16_t domain; /* of the ring */
+    uint8_t stage;
 } nfm_receiver;
 
 typedef struct nfm_subset {
@@ -40,9 +41,12 @@ typedef struct nfm_subset {
     bool in_use;
     uint16_t n, n_app; /* receivers with built-in events; with application types */
     uint16_t n_away;   /* with built-in events, in other domains */
+    uint16_t n_inline;
     nfm_receiver *receivers;
     nfm_receiver *app;
     nfm_receiver *away;
+    nfm_receiver *in_line;  /* by stage; not among the others */
+    uint64_t inline_events; /* that somebody decides on */
     uint64_t members[NFM_MAX_SUBS / 64];
     uint32_t refs; /* sides of flows, and 1 for being the catch-all */
 } nfm_subset;
@@ -69,7 +73,7 @@ typedef struct nfm_choice {
 typedef struct nfm_group {
     const nfm_ring *ring; /* NULL: free */
     uint16_t number;      /* the receiver's */
-    bool per_flow;
+    bool per_flow, in_line;
 } nfm_group;
 
 typedef struct nfm_subs {
@@ -99,7 +103,8 @@ int nfm_subs_changed(nfm_subs *subs);
 /* Index of the set for packets that |side| sends on a flow with this key and choice. */
 uint32_t nfm_subs_of_flow(nfm_subs *subs, const nfm_flow_info *info, uint8_t side,
                           uint8_t client_side, uint32_t choice);
-/* The choice |choice| with groups of |ring| begun or ended: group |number|, or NFM_ALL_GROUPS. The
+/* The choice |choice| with groups of |ring| begun or ended: group |number|, NFM_ALL_GROUPS, or
+ * NFM_INLINE_GROUPS. The
  * flow's reference moves from |choice| to *found. False, and nothing changes, when there are too
  * many choices. */
 bool nfm_subs_choose(nfm_subs *subs, uint32_t choice, const nfm_ring *ring, uint32_t number,

@@ -55,6 +55,7 @@ void nfm_table_fini(nfm_table *table) {
     nfm_region_fini(&table->block_region);
     nfm_region_fini(&table->bucket_region);
     nfm_region_fini(&table->free_region);
+    nfm_region_fini(&table->alias_region);
     memset(table, 0, sizeof(*table));
 }
 
@@ -147,7 +148,8 @@ static void split_one(nfm_table *table) {
     enum { CHAIN_MAX = 64 };
     uint32_t index[CHAIN_MAX], n = 0;
     uint16_t sig[CHAIN_MAX];
-    nfm_bucket *old = table->buckets + (table->n_buckets - table->base);
+    uint32_t at = table->n_buckets - table->base, before = table->base - 1;
+    nfm_bucket *old = table->buckets + at;
     for (nfm_bucket *b = old; b != NULL; b = overflow_of(table, b))
         n += (uint32_t)__builtin_popcount(used_ways(b));
     if (n > CHAIN_MAX) /* cannot happen with a keyed hash; growing later is harmless */
@@ -164,9 +166,12 @@ static void split_one(nfm_table *table) {
     memset(table->buckets + table->n_buckets, 0, sizeof(nfm_bucket));
     if (++table->n_buckets == 2 * table->base)
         table->base *= 2;
-    for (uint32_t i = 0; i < n; i++)
-        (void)bucket_add(table, nfm_table_bucket(table, (uint32_t)hash_of(table, index[i])), sig[i],
-                         index[i]); /* what one chain held fits into two */
+    for (uint32_t i = 0; i < n; i++) { /* what one chain held fits into two */
+        uint64_t hash = hash_of(table, index[i]);
+        if (((uint32_t)hash & before) != at || signature(hash) != sig[i]) /* it is the alias */
+            hash = nfm_hash_flow(&table->key, &table->alias[index[i]]);
+        (void)bucket_add(table, nfm_table_bucket(table, (uint32_t)hash), sig[i], index[i]);
+    }
 }
 
 static uint32_t take_index(nfm_table *table) {
@@ -207,8 +212,8 @@ static void unlink_empty(nfm_table *table, nfm_bucket *before, nfm_bucket *bucke
     table->free_overflow = id;
 }
 
-void nfm_table_remove(nfm_table *table, uint32_t index) {
-    uint64_t hash = hash_of(table, index);
+/* Takes the entry (signature of |hash|, index) out of its chain; false when there is none. */
+static bool remove_entry(nfm_table *table, uint64_t hash, uint32_t index) {
     nfm_bucket *bucket = nfm_table_bucket(table, (uint32_t)hash), *before = NULL;
     for (; bucket != NULL; before = bucket, bucket = overflow_of(table, bucket)) {
         for (uint32_t ways = match_ways(bucket, signature(hash)); ways != 0; ways &= ways - 1) {
@@ -216,12 +221,38 @@ void nfm_table_remove(nfm_table *table, uint32_t index) {
             if (bucket->index[way] != index)
                 continue;
             bucket->sig[way] = 0;
-            table->n_flows--;
             if (before != NULL && used_ways(bucket) == 0)
                 unlink_empty(table, before, bucket);
-            return;
+            return true;
         }
     }
+    return false;
+}
+
+void nfm_table_remove(nfm_table *table, uint32_t index) {
+    table->n_flows -= remove_entry(table, hash_of(table, index), index);
+}
+
+bool nfm_table_add_alias(nfm_table *table, uint32_t index, const nfm_key *key, uint8_t side) {
+    uint64_t hash = nfm_hash_flow(&table->key, key);
+    uint8_t found;
+    if (table->alias == NULL) {
+        size_t size = table->max_flows * sizeof(nfm_key);
+        if (nfm_region_init(&table->alias_region, "aliases", size, NULL) != NFM_OK)
+            return false;
+        table->alias = (nfm_key *)(void *)table->alias_region.base;
+    }
+    if (nfm_table_find(table, key, hash, &found) != NFM_NO_FLOW ||
+        !bucket_add(table, nfm_table_bucket(table, (uint32_t)hash), signature(hash), index))
+        return false;
+    table->alias[index] = *key;
+    if (side == 1)
+        nfm_key_turn(&table->alias[index]);
+    return true;
+}
+
+void nfm_table_remove_alias(nfm_table *table, uint32_t index) {
+    (void)remove_entry(table, nfm_hash_flow(&table->key, &table->alias[index]), index);
 }
 
 void nfm_table_recycle(nfm_table *table, uint32_t index) {

@@ -8,7 +8,8 @@
  * The key lies in the flow's block beside the state that the packet needs next (a random
  * access costs a page walk more than the lines it loads); both directions meet there because the
  * hash is symmetric. A closed flow leaves the table at once, but its index is reused only when the
- * caller says that no unreleased record names it (nfm_table_recycle).
+ * caller says that no unreleased record names it (nfm_table_recycle). A flow may have a second key,
+ * its alias: that of its packets once their addresses were rewritten.
  */
 #ifndef NFM_FLOW_TABLE_H
 #define NFM_FLOW_TABLE_H
@@ -37,7 +38,8 @@ typedef struct nfm_table {
     uint32_t n_fresh;            /* indices never used so far */
     uint32_t n_free;
     uint32_t *free; /* recycled indices */
-    nfm_region block_region, bucket_region, free_region;
+    nfm_key *alias; /* by flow index; mapped with the first */
+    nfm_region block_region, bucket_region, free_region, alias_region;
 } nfm_table;
 
 /* Borrows |info|, room for config->max_flows. */
@@ -79,9 +81,8 @@ static inline uint64_t nfm__swap_ports(uint64_t word) {
 }
 static_assert(offsetof(nfm_key, port) + 8 == offsetof(nfm_key, scope), "one word of ports");
 
-/* 0 or 1: the sender's side when |key| is that of flow |index|; -1 otherwise. */
-static inline int nfm_table_match(const nfm_table *table, const nfm_key *key, uint32_t index) {
-    const nfm_key *have = &nfm_table_flow(table, index)->key;
+/* 0 or 1: the sender's side when |key| is |have|, in one direction or the other; -1 otherwise. */
+static inline int nfm_key_match(const nfm_key *key, const nfm_key *have) {
     uint64_t want = nfm__port_word(key), word = nfm__port_word(have);
     if (key->scope != have->scope)
         return -1;
@@ -92,6 +93,24 @@ static inline int nfm_table_match(const nfm_table *table, const nfm_key *key, ui
         nfm__same16(key->addr[1], have->addr[0]))
         return 1;
     return -1;
+}
+
+/* The same for the keys of flow |index|. */
+static inline int nfm_table_match(const nfm_table *table, const nfm_key *key, uint32_t index) {
+    const nfm_flow *flow = nfm_table_flow(table, index);
+    int side = nfm_key_match(key, &flow->key);
+    if (__builtin_expect(side < 0 && flow->flags & NFM_FLOW_ALIASED, 0))
+        side = nfm_key_match(key, &table->alias[index]);
+    return side;
+}
+
+/* Turns a key round: from its receiver to its sender. */
+static inline void nfm_key_turn(nfm_key *key) {
+    nfm_key before = *key;
+    for (int i = 0; i < 2; i++) {
+        memcpy(key->addr[i], before.addr[!i], 16);
+        key->port[i] = before.port[!i];
+    }
 }
 
 /* The index that insertion number |n| from now will take, from 0; NFM_NO_FLOW none. */
@@ -108,6 +127,10 @@ uint32_t nfm_table_probe(const nfm_table *table, uint64_t hash);
 uint32_t nfm_table_find(const nfm_table *table, const nfm_key *key, uint64_t hash, uint8_t *side);
 /* Takes an index and enters |key| with its sender as |sender_side|. NFM_NO_FLOW when full. */
 uint32_t nfm_table_insert(nfm_table *table, const nfm_key *key, uint64_t hash, uint8_t sender_side);
+/* Makes flow |index| be found by |key|, too, as |side| sends it; the caller marks it as aliased.
+ * False: another flow is found by it, or there is no room. */
+bool nfm_table_add_alias(nfm_table *table, uint32_t index, const nfm_key *key, uint8_t side);
+void nfm_table_remove_alias(nfm_table *table, uint32_t index);
 /* Takes a flow out of the table. Its info stays readable until nfm_table_recycle. */
 void nfm_table_remove(nfm_table *table, uint32_t index);
 void nfm_table_recycle(nfm_table *table, uint32_t index);

@@ -8,18 +8,34 @@
 
 #include <linux/if_packet.h>
 
+/* A frame is a cache line more than 2 KiB, so that the heads of frames do not share a few sets of
+ * the caches: at 64 bytes the kernel's side of a veth pair takes a tenth less time. */
 enum {
-    NFM_AFP_FRAME = 2048,   /* bytes of a ring's frame, the kernel's header included */
-    NFM_AFP_BLOCK = 1 << 18 /* of a block: several GSO frames, or some 1500 short ones */
+    NFM_AFP_FRAME = 2112,    /* bytes of a ring's frame, the kernel's header included */
+    NFM_AFP_BLOCK = 1 << 18, /* of a block: several GSO frames, or some 1500 short ones */
+    NFM_AFP_PER_BLOCK = NFM_AFP_BLOCK / NFM_AFP_FRAME
 };
 
 /* A ring shared with the kernel. */
 typedef struct nfm_afp_ring {
     uint8_t *base; /* NULL: none */
     size_t size;   /* bytes mapped */
-    uint32_t n;    /* frames or blocks, a power of two */
-    uint32_t at;   /* the next one to look at */
+    uint32_t n;    /* frames or blocks */
+    uint32_t at;   /* the next one to look at: 0..n-1 */
 } nfm_afp_ring;
+
+static inline uint8_t *nfm_afp_frame(const nfm_afp_ring *ring, uint32_t at) {
+    return ring->base + (size_t)(at / NFM_AFP_PER_BLOCK) * NFM_AFP_BLOCK +
+           (size_t)(at % NFM_AFP_PER_BLOCK) * NFM_AFP_FRAME;
+}
+
+static inline uint32_t nfm_afp_after(const nfm_afp_ring *ring, uint32_t at) {
+    return at + 1 == ring->n ? 0 : at + 1;
+}
+
+static inline uint32_t nfm_afp_before(const nfm_afp_ring *ring, uint32_t at, uint32_t steps) {
+    return at >= steps ? at - steps : at + ring->n - steps;
+}
 
 typedef struct nfm_port_afpacket {
     nfm_port port;

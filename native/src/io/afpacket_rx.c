@@ -134,19 +134,16 @@ static inline int take(nfm_port_afpacket *self, nfm_pool *pool, const captured *
     return TAKEN;
 }
 
-static uint8_t *frame_of(const nfm_afp_ring *ring, uint32_t at) {
-    return ring->base + (size_t)(at & (ring->n - 1)) * NFM_AFP_FRAME;
-}
-
 static int rx_by_frames(nfm_port_afpacket *self, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
     nfm_afp_ring *ring = &self->rx;
     uint32_t done = 0;
     while (done < n) {
-        struct tpacket2_hdr *h = (void *)frame_of(ring, ring->at);
+        struct tpacket2_hdr *h = (void *)nfm_afp_frame(ring, ring->at);
         uint32_t status = __atomic_load_n(&h->tp_status, __ATOMIC_ACQUIRE);
         if (!(status & TP_STATUS_USER))
             break;
-        uint8_t *next = frame_of(ring, ring->at + 1);
+        uint32_t after = nfm_afp_after(ring, ring->at);
+        const uint8_t *next = nfm_afp_frame(ring, after);
         __builtin_prefetch(next);
         __builtin_prefetch(next + 64);
         captured c = {.data = (uint8_t *)h + h->tp_mac,
@@ -161,13 +158,13 @@ static int rx_by_frames(nfm_port_afpacket *self, nfm_pool *pool, nfm_frame *fram
             break;
         done += result == TAKEN;
         __atomic_store_n(&h->tp_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
-        ring->at++;
+        ring->at = after;
     }
     return (int)done;
 }
 
 static struct tpacket_hdr_v1 *block_of(const nfm_afp_ring *ring) {
-    uint8_t *block = ring->base + (size_t)(ring->at & (ring->n - 1)) * NFM_AFP_BLOCK;
+    uint8_t *block = ring->base + (size_t)ring->at * NFM_AFP_BLOCK;
     return &((struct tpacket_block_desc *)(void *)block)->hdr.bh1;
 }
 
@@ -184,7 +181,7 @@ static bool next_block(nfm_port_afpacket *self) {
 
 static void end_block(nfm_port_afpacket *self) {
     __atomic_store_n(&block_of(&self->rx)->block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
-    self->rx.at++;
+    self->rx.at = nfm_afp_after(&self->rx, self->rx.at);
 }
 
 static int rx_by_blocks(nfm_port_afpacket *self, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
@@ -231,6 +228,6 @@ int nfm_afp_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
 bool nfm_afp_rx_empty(const nfm_port_afpacket *self) {
     if (self->config.block_ms != 0)
         return self->packets_left == 0 && !(block_of(&self->rx)->block_status & TP_STATUS_USER);
-    const struct tpacket2_hdr *h = (const void *)frame_of(&self->rx, self->rx.at);
+    const struct tpacket2_hdr *h = (const void *)nfm_afp_frame(&self->rx, self->rx.at);
     return !(__atomic_load_n(&h->tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER);
 }

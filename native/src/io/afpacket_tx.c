@@ -68,7 +68,7 @@ static void sent(nfm_port_afpacket *self, nfm_pool *pool, const nfm_tx *tx) {
 }
 
 static struct tpacket2_hdr *ring_frame(const nfm_afp_ring *ring, uint32_t at) {
-    return (void *)(ring->base + (size_t)(at & (ring->n - 1)) * NFM_AFP_FRAME);
+    return (void *)nfm_afp_frame(ring, at);
 }
 
 static uint32_t status_of(const nfm_afp_ring *ring, uint32_t at) {
@@ -77,10 +77,11 @@ static uint32_t status_of(const nfm_afp_ring *ring, uint32_t at) {
 
 /* Passes over frames that the kernel has taken since. */
 static void settle(nfm_port_afpacket *self) {
-    if (status_of(&self->tx, self->tx.at - 1) != TP_STATUS_SEND_REQUEST)
+    nfm_afp_ring *ring = &self->tx;
+    if (status_of(ring, nfm_afp_before(ring, ring->at, 1)) != TP_STATUS_SEND_REQUEST)
         self->pending = 0;
     while (self->pending > 0 &&
-           status_of(&self->tx, self->tx.at - self->pending) != TP_STATUS_SEND_REQUEST)
+           status_of(ring, nfm_afp_before(ring, ring->at, self->pending)) != TP_STATUS_SEND_REQUEST)
         self->pending--;
 }
 
@@ -118,7 +119,8 @@ void nfm_afp_abandon(nfm_port_afpacket *self) {
     if (self->pending > 0)
         settle(self);
     for (; self->pending > 0; self->pending--) {
-        struct tpacket2_hdr *h = ring_frame(&self->tx, --self->tx.at);
+        self->tx.at = nfm_afp_before(&self->tx, self->tx.at, 1);
+        struct tpacket2_hdr *h = ring_frame(&self->tx, self->tx.at);
         __atomic_store_n(&h->tp_status, TP_STATUS_AVAILABLE, __ATOMIC_RELEASE);
         self->port.stats.tx_errors++;
         self->port.stats.tx_packets--;
@@ -146,7 +148,7 @@ static int queue_frame(nfm_port_afpacket *self, nfm_pool *pool, const nfm_tx *tx
     memcpy(to + VNET_LEN, bytes_of(pool, tx), tx->len);
     h->tp_len = (uint32_t)VNET_LEN + tx->len;
     __atomic_store_n(&h->tp_status, TP_STATUS_SEND_REQUEST, __ATOMIC_RELEASE);
-    self->tx.at++;
+    self->tx.at = nfm_afp_after(&self->tx, self->tx.at);
     sent(self, pool, tx);
     if (++self->pending >= KICK_AT)
         nfm_afp_kick(self);

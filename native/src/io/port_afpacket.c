@@ -36,11 +36,11 @@
 #define FANOUT_IGNORE_OUTGOING 0x4000 /* PACKET_FANOUT_FLAG_IGNORE_OUTGOING, Linux 5.12 */
 #define RX_QUEUE_BYTES (32 << 20)     /* for frames that do not fit the ring's */
 #define TX_QUEUE_BYTES (4 << 20)
-#define RX_FRAMES 8192u /* 5 ms of the most that a veth pair brings */
+#define RX_FRAMES 4096u /* 2 ms of the most that a veth pair brings; the caches hold them */
 #define TX_FRAMES 512u
 #define MIN_FRAMES 64u
 #define MAX_FRAMES 65536u
-#define MIN_BLOCK_FRAMES 1024u /* eight blocks */
+#define MIN_BLOCK_FRAMES 1024u /* nine blocks */
 #define MAX_BLOCK_MS 1000u
 
 /* Two sockets while they are being opened. */
@@ -103,13 +103,13 @@ static bool map_ring(int fd, int option, const struct tpacket_req3 *request, siz
     return true;
 }
 
+/* Whole blocks that hold at least |frames|. */
 static struct tpacket_req3 ring_request(uint32_t frames, uint32_t block_ms) {
-    uint32_t bytes = frames * NFM_AFP_FRAME;
-    uint32_t block = bytes < NFM_AFP_BLOCK ? bytes : NFM_AFP_BLOCK;
-    return (struct tpacket_req3){.tp_block_size = block,
-                                 .tp_block_nr = bytes / block,
+    uint32_t blocks = (frames + NFM_AFP_PER_BLOCK - 1) / NFM_AFP_PER_BLOCK;
+    return (struct tpacket_req3){.tp_block_size = NFM_AFP_BLOCK,
+                                 .tp_block_nr = blocks,
                                  .tp_frame_size = NFM_AFP_FRAME,
-                                 .tp_frame_nr = frames,
+                                 .tp_frame_nr = blocks * NFM_AFP_PER_BLOCK,
                                  .tp_retire_blk_tov = block_ms};
 }
 
@@ -122,8 +122,8 @@ static bool shut(int fd) {
 }
 
 static int open_receiver(const nfm_port_afpacket *self, sockets *s, nfm_error *err) {
-    uint32_t block_ms = self->config.block_ms, frames = self->config.rx_frames;
-    struct tpacket_req3 request = ring_request(frames, block_ms);
+    uint32_t block_ms = self->config.block_ms;
+    struct tpacket_req3 request = ring_request(self->config.rx_frames, block_ms);
     struct packet_mreq all = {.mr_ifindex = self->link.index, .mr_type = PACKET_MR_PROMISC};
     s->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->fd < 0)
@@ -137,7 +137,7 @@ static int open_receiver(const nfm_port_afpacket *self, sockets *s, nfm_error *e
     if (!map_ring(s->fd, PACKET_RX_RING, &request,
                   block_ms == 0 ? sizeof(struct tpacket_req) : sizeof(request), &s->rx))
         return open_fail(self, "make a receive ring", err);
-    s->rx.n = block_ms == 0 ? frames : request.tp_block_nr;
+    s->rx.n = block_ms == 0 ? request.tp_frame_nr : request.tp_block_nr;
     if ((self->config.fanout_group != 0 && !shut(s->fd)) ||
         !bind_to(s->fd, ETH_P_ALL, self->link.index))
         return open_fail(self, "receive from it", err);
@@ -159,7 +159,7 @@ static int open_sender(const nfm_port_afpacket *self, sockets *s, nfm_error *err
         return open_fail(self, "set up its packet socket", err);
     if (!map_ring(s->tx_fd, PACKET_TX_RING, &request, sizeof(struct tpacket_req), &s->tx))
         return open_fail(self, "make a transmit ring", err);
-    s->tx.n = self->config.tx_frames;
+    s->tx.n = request.tp_frame_nr;
     return bind_to(s->tx_fd, 0, self->link.index) ? NFM_OK : open_fail(self, "send on it", err);
 }
 
@@ -336,13 +336,13 @@ static const nfm_port_ops afp_ops = {.name = "afpacket",
                                      .free = afp_free};
 
 static bool is_size(uint32_t n) {
-    return n >= MIN_FRAMES && n <= MAX_FRAMES && (n & (n - 1)) == 0;
+    return n >= MIN_FRAMES && n <= MAX_FRAMES;
 }
 
 static int check_config(const nfm_afpacket_config *config, nfm_error *err) {
     if (!is_size(config->rx_frames) || !is_size(config->tx_frames))
         return nfm_io_fail(err, NFM_E_INVAL,
-                           "rx_frames %u, tx_frames %u: each must be a power of two from %u to %u",
+                           "rx_frames %u, tx_frames %u: each must be from %u to %u",
                            config->rx_frames, config->tx_frames, MIN_FRAMES, MAX_FRAMES);
     if (config->block_ms != 0 && config->rx_frames < MIN_BLOCK_FRAMES)
         return nfm_io_fail(err, NFM_E_INVAL, "rx_frames %u: blocks (block_ms) need at least %u",

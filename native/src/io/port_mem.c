@@ -59,6 +59,8 @@ typedef struct nfm_port_mem {
     uint64_t pass, passes;
     int64_t span_ns, shift_ns;
     uint64_t shift; /* d, ~d in the lanes of shift_addresses; 0: this pass shifts nothing */
+    uint8_t *kept;  /* what was sent: a u32 length before each frame; NULL: it is counted only */
+    size_t n_kept, max_kept; /* bytes */
 } nfm_port_mem;
 
 /* Adds the 16-bit lanes of two words that have their even lanes free, in one's complement. */
@@ -155,14 +157,32 @@ static int mem_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n)
     return (int)done;
 }
 
+static int mem_tx(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n) {
+    nfm_port_mem *self = (nfm_port_mem *)port;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t len = frames[i].len;
+        if (self->kept != NULL && self->n_kept + sizeof(len) + len <= self->max_kept) {
+            memcpy(self->kept + self->n_kept, &len, sizeof(len));
+            memcpy(self->kept + self->n_kept + sizeof(len),
+                   nfm_pool_addr(pool, frames[i].slot) + frames[i].off, len);
+            self->n_kept += sizeof(len) + len;
+        }
+        self->port.stats.tx_bytes += len;
+        nfm_pool_put(pool, frames[i].slot);
+    }
+    self->port.stats.tx_packets += n;
+    return (int)n;
+}
+
 static void mem_free(nfm_port *port) {
     nfm_port_mem *self = (nfm_port_mem *)port;
+    free(self->kept);
     free(self->arena);
     free(self->refs);
     free(self);
 }
 
-static const nfm_port_ops mem_ops = {.name = "mem", .rx = mem_rx, .free = mem_free};
+static const nfm_port_ops mem_ops = {.name = "mem", .rx = mem_rx, .tx = mem_tx, .free = mem_free};
 
 /*
  * nfm_port_mem_new makes an empty port whose frames are of |link_type| (a LINKTYPE_ number). The
@@ -265,4 +285,33 @@ int nfm_port_mem_loop(nfm_port *port, uint64_t passes, int64_t span_ns) {
     self->span_ns = span_ns;
     begin_pass(self, 0);
     return NFM_OK;
+}
+
+/*
+ * nfm_port_mem_keep makes the port keep what is sent through it, up to |bytes| with a length before
+ * each frame; frames beyond are counted only. Returns NFM_OK, NFM_E_NOMEM, or NFM_E_INVAL: no mem
+ * port.
+ */
+int nfm_port_mem_keep(nfm_port *port, uint64_t bytes) {
+    nfm_port_mem *self = (nfm_port_mem *)port;
+    if (port->ops != &mem_ops)
+        return NFM_E_INVAL;
+    self->kept = malloc(bytes);
+    self->max_kept = bytes;
+    return self->kept == NULL ? NFM_E_NOMEM : NFM_OK;
+}
+
+/*
+ * nfm_port_mem_sent returns the frame that stands at |*at| (0: the first) of those that were kept,
+ * and moves |*at| behind it; data is NULL at the end. Valid until the next frame is sent.
+ */
+nfm_view nfm_port_mem_sent(const nfm_port *port, uint64_t *at) {
+    const nfm_port_mem *self = (const nfm_port_mem *)port;
+    nfm_view frame = {NULL, 0};
+    if (port->ops != &mem_ops || *at + sizeof(frame.len) > self->n_kept)
+        return frame;
+    memcpy(&frame.len, self->kept + *at, sizeof(frame.len));
+    frame.data = self->kept + *at + sizeof(frame.len);
+    *at += sizeof(frame.len) + frame.len;
+    return frame;
 }

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Frames on their way through the worker: from the port where they came, past the inline NFs that
+ * decide on them, to the port where they leave.
+ *
+ * Theory of operation. A frame that may pass is a transit, kept by the number of its slot. What
+ * nobody decides on leaves with its burst. Otherwise its snapshot goes to the inline receivers of
+ * the first stage, all at once; when each has passed its entry, the most restrictive verdict holds,
+ * and a frame that passes goes on to the next stage. A flow is a line: a frame leaves only from its
+ * head, so order per flow is that of arrival whoever decided on what. Frames without a flow are one
+ * line.
+ *
+ * A verdict for the rest of a flow becomes the flow's rule: its frames are not asked for again. A
+ * rule that rewrites has the way back as well: the flow is found by the rewritten key, too (its
+ * alias in the table), and frames of the other side get the inverse.
+ *
+ * Nobody waits for ever. A receiver that passes nothing for its deadline is late: what waits for it
+ * takes its fail policy, and so does what comes until it has caught up. Captures have no deadlines.
+ *
+ * Other NFs may be reading a frame while it leaves: what is edited is edited in a copy.
+ */
+#ifndef NFM_ENGINE_TRANSIT_H
+#define NFM_ENGINE_TRANSIT_H
+
+#include "engine/worker.h"
+
+enum { NFM_OUT_QUEUE = 1024 };
+
+typedef struct nfm_transit {
+    uint32_t next;   /* slot + 1 of the frame behind it in its line; 0 last */
+    uint32_t line;   /* flow index, or max_flows: without a flow */
+    uint32_t record; /* its snapshot; NFM_NO_RECORD: nobody was asked */
+    uint32_t set;    /* subscriptions when it came; NFM_NO_SET: none held */
+    uint32_t len, wire_len;
+    int64_t ts_ns;
+    uint16_t asked;   /* verdicts that are outstanding */
+    uint16_t at;      /* of the set's inline receivers: the next to be asked */
+    uint8_t verdict;  /* NFM_PASS, _DROP or _REJECT */
+    uint8_t out;      /* port; NFM_NO_PORT */
+    uint8_t mirror;   /* port; NFM_NO_PORT */
+    uint8_t has_edit; /* edits[slot] holds */
+    uint8_t side;
+    uint8_t decided;
+    uint8_t in;           /* port */
+    uint8_t proto, flags; /* enum nfm_flag, the low byte */
+    uint16_t link_type;
+    uint16_t l3_off, l4_off;
+} nfm_transit;
+
+/* What a verdict said for the rest of a flow. */
+typedef struct nfm_rule {
+    uint8_t verdict; /* NFM_PASS or NFM_DROP */
+    uint8_t out;     /* by redirection; NFM_NO_PORT: its own */
+    uint8_t has_edit;
+    uint8_t reserved[5];
+    nfm_edit edit[2]; /* by side of the sender */
+} nfm_rule;
+
+/* An inline receiver beside its ring. */
+struct nfm_inline {
+    nfm_inline_config config;
+    uint64_t judged;        /* positions below have been taken into account */
+    uint64_t late_until;    /* it is late as long as its tail is below; 0: it is not */
+    int64_t progress_ns;    /* monotonic time when its tail moved, or its ring began to fill */
+    uint32_t mask;          /* of slot_of */
+    uint32_t *slot_of;      /* by position: slot + 1 of the frame that waits for it; 0 none */
+    uint32_t *slot_of_hold; /* by hold: slot + 1 of the frame that is kept; 0 none */
+};
+
+typedef struct nfm_out_queue { /* frames that a port has not accepted yet */
+    nfm_tx frame[NFM_OUT_QUEUE];
+    uint32_t head, tail;
+} nfm_out_queue;
+
+struct nfm_way {            /* allocated when a worker forwards */
+    nfm_transit *transits;  /* by slot */
+    nfm_edit *edits;        /* by slot */
+    nfm_rule *rules;        /* by flow index */
+    uint32_t *first, *last; /* by line: slot + 1; 0 empty */
+    nfm_region transit_region, edit_region, rule_region, line_region;
+    uint32_t n_transits;
+    uint8_t out_of[NFM_MAX_PORTS];
+    nfm_out_queue *queue; /* by port */
+    bool has_inline;
+    bool is_live;    /* some port does not end: there are deadlines */
+    int64_t mono_ns; /* monotonic time of the last settling, 0 when nobody needs it */
+};
+
+/* ---- way.c ---- */
+
+int nfm__way_start(nfm_worker *w, nfm_error *err);
+void nfm__way_free(nfm_worker *w);
+void nfm__inline_free(nfm_ring *ring);
+/* Makes |verdict| hold for the rest of the flow of |t|. False: it makes no sense, or another flow
+ * has the key that it would get. */
+bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, const nfm_transit *t, uint32_t verdict,
+                   const nfm_edit *how);
+bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const nfm_edit *how);
+/* The rule of a line; NULL: none. */
+static inline const nfm_rule *nfm__rule_of(const nfm_worker *w, uint32_t line) {
+    if (line >= w->table.max_flows || !(nfm_table_flow(&w->table, line)->flags & NFM_FLOW_RULED))
+        return NULL;
+    return &w->way->rules[line];
+}
+
+/* Whether an inline receiver did not answer in time, and has not caught up. */
+static inline bool nfm__is_late(const nfm_ring *ring) {
+    return ring->in_line != NULL && ring->in_line->late_until != 0;
+}
+
+/* ---- transit.c ---- */
+
+/* |p| has gone through the stack: it leaves, waits or is dropped. Takes slot references of its own.
+ */
+void nfm__transit_begin(nfm_worker *w, const nfm_packet *p);
+/* Takes the verdicts of the entries that |ring|'s receiver has passed. */
+void nfm__transit_judge(nfm_worker *w, nfm_ring *ring);
+/* All verdicts that are there, and who is late. Between bursts. */
+void nfm__transit_settle(nfm_worker *w);
+/* A kept packet's verdict; false: no such packet. */
+bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, uint32_t hold, uint32_t verdict);
+/* The receiver will not answer: what waits for it takes its policy. */
+void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring);
+void nfm__transit_give_up_kept(nfm_worker *w, nfm_ring *ring);
+/* A flow is ending: its rule goes. */
+void nfm__transit_forget_flow(nfm_worker *w, uint32_t index);
+static inline bool nfm__transit_has_line(const nfm_worker *w, uint32_t index) {
+    return w->way != NULL && w->way->first[index] != 0;
+}
+
+/* ---- output.c ---- */
+
+/* Queues a frame; the slot reference is the queue's. A full queue drops it and counts. */
+void nfm__output(nfm_worker *w, uint32_t port, const nfm_tx *frame);
+/* Gives the ports what is queued. */
+void nfm__output_flush(nfm_worker *w);
+bool nfm__output_is_idle(const nfm_worker *w);
+/* Drops what is queued: the ports go. */
+void nfm__output_discard(nfm_worker *w);
+
+/* ---- edit.c ---- */
+
+/* Edits the frame of |tx|, which lies at |base|, in place; |t| says where its headers are. False:
+ * it has not what is to be edited, or its TTL is used up. Sources: RFC 1624, RFC 768, RFC 2018. */
+bool nfm__edit_apply(uint8_t *base, const nfm_transit *t, const nfm_edit *edit, nfm_tx *tx);
+/* What undoes |edit| for the other direction; |key| as it was before, from the edited sender. */
+nfm_edit nfm__edit_inverse(const nfm_edit *edit, const nfm_key *key);
+/* The key that packets have after |edit|, from the same sender. */
+nfm_key nfm__edit_key(const nfm_edit *edit, const nfm_key *key);
+
+/* ---- reject.c ---- */
+
+/* Answers the sender of a frame that was rejected, by the port that it came from: RST (RFC 9293
+ * section 3.10.7.1) or ICMP administratively prohibited (RFC 1812 section 5.2.7.1, RFC 4443 section
+ * 3.1). What must not be answered is not. */
+void nfm__reject(nfm_worker *w, uint32_t slot, const nfm_transit *t);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making a worker one that forwards; its inline receivers; what verdicts say for whole flows. */
+#include <stdlib.h>
+
+#include "engine/transit.h"
+
+static int map(nfm_region *region, const char *name, size_t size, nfm_error *err) {
+    return region->base != NULL ? NFM_OK : nfm_region_init(region, name, size, err);
+}
+
+/* The state of forwarding, without the memory that its start maps. */
+static struct nfm_way *way_of(nfm_worker *w) {
+    if (w->way == NULL) {
+        w->way = calloc(1, sizeof(*w->way));
+        for (int i = 0; w->way != NULL && i < NFM_MAX_PORTS; i++)
+            w->way->out_of[i] = NFM_NO_PORT;
+    }
+    return w->way;
+}
+
+int nfm_worker_forward(nfm_worker *w, uint32_t in, uint32_t out) {
+    if (w->started)
+        return NFM_E_STATE;
+    if (in >= w->n_ports ||
+        (out != NFM_NO_PORT && (out >= w->n_ports || w->ports[out]->ops->tx == NULL)))
+        return NFM_E_INVAL;
+    if (way_of(w) == NULL)
+        return NFM_E_NOMEM;
+    w->way->out_of[in] = (uint8_t)out;
+    return NFM_OK;
+}
+
+int nfm__way_start(nfm_worker *w, nfm_error *err) {
+    struct nfm_way *way = w->way;
+    size_t lines = (size_t)w->table.max_flows + 1, slots = w->pool.n_slots;
+    int rc = map(&way->transit_region, "transits", slots * sizeof(nfm_transit), err);
+    if (rc == NFM_OK)
+        rc = map(&way->edit_region, "edits", slots * sizeof(nfm_edit), err);
+    if (rc == NFM_OK)
+        rc = map(&way->rule_region, "rules", lines * sizeof(nfm_rule), err);
+    if (rc == NFM_OK)
+        rc = map(&way->line_region, "lines", lines * 2 * sizeof(uint32_t), err);
+    if (rc != NFM_OK)
+        return rc;
+    way->transits = (nfm_transit *)(void *)way->transit_region.base;
+    way->edits = (nfm_edit *)(void *)way->edit_region.base;
+    way->rules = (nfm_rule *)(void *)way->rule_region.base;
+    way->first = (uint32_t *)(void *)way->line_region.base;
+    way->last = way->first + lines;
+    way->queue = calloc(NFM_MAX_PORTS, sizeof(*way->queue));
+    for (uint32_t i = 0; i < w->n_ports; i++)
+        way->is_live |= w->ports[i]->ops->wait_fd != NULL;
+    return way->queue == NULL ? NFM_E_NOMEM : NFM_OK;
+}
+
+void nfm__way_free(nfm_worker *w) {
+    struct nfm_way *way = w->way;
+    if (way == NULL)
+        return;
+    nfm_region_fini(&way->transit_region);
+    nfm_region_fini(&way->edit_region);
+    nfm_region_fini(&way->rule_region);
+    nfm_region_fini(&way->line_region);
+    free(way->queue);
+    free(way);
+    w->way = NULL;
+}
+
+void nfm__inline_free(nfm_ring *ring) {
+    if (ring->in_line == NULL)
+        return;
+    free(ring->in_line->slot_of);
+    free(ring->in_line->slot_of_hold);
+    free(ring->in_line);
+    ring->in_line = NULL;
+}
+
+int nfm_worker_make_inline(nfm_worker *w, nfm_ring *ring, const nfm_inline_config *config) {
+    if (ring->lossy || ring->in_line != NULL || ring->domain != 0)
+        return NFM_E_INVAL;
+    if (w->way == NULL)
+        return NFM_E_STATE;
+    uint64_t places = ring->mask + 1;
+    while (places < (uint64_t)ring->mask + 1 + ring->n_spill)
+        places *= 2;
+    struct nfm_inline *in = ring->in_line = calloc(1, sizeof(*in));
+    if (in == NULL)
+        return NFM_E_NOMEM;
+    in->config = *config;
+    in->judged = ring->head;
+    in->mask = (uint32_t)places - 1;
+    in->slot_of = calloc(places, sizeof(uint32_t));
+    in->slot_of_hold = calloc(NFM_MAX_HOLDS, sizeof(uint32_t));
+    if (in->slot_of == NULL || in->slot_of_hold == NULL) {
+        nfm__inline_free(ring);
+        return NFM_E_NOMEM;
+    }
+    w->way->has_inline = true;
+    return NFM_OK;
+}
+
+/* ---- rules ---------------------------------------------------------------------------------- */
+
+bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, const nfm_transit *t, uint32_t verdict,
+                   const nfm_edit *how) {
+    nfm_rule *rule = &w->way->rules[t->line];
+    nfm_flow *flow = nfm_table_flow(&w->table, t->line);
+    uint32_t action = verdict & 0xff;
+    if (action == NFM_MIRROR || action == NFM_REJECT || !(flow->flags & NFM_FLOW_OPEN))
+        return action != NFM_MIRROR && action != NFM_REJECT;
+    if (!(flow->flags & NFM_FLOW_RULED))
+        *rule = (nfm_rule){.out = NFM_NO_PORT};
+    if (action == NFM_REDIRECT)
+        rule->out = (uint8_t)(verdict >> NFM_ARG_SHIFT);
+    if (action == NFM_DROP)
+        rule->verdict = NFM_DROP;
+    if (action == NFM_REWRITE && !nfm__rule_edit(w, rule, t, how))
+        return false;
+    if (action != NFM_PASS)
+        flow->flags |= NFM_FLOW_RULED;
+    nfm__flow_choose(w, t->line, ring, NFM_INLINE_GROUPS, false);
+    return true;
+}
+
+void nfm__transit_forget_flow(nfm_worker *w, uint32_t index) {
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    if (flow->flags & NFM_FLOW_ALIASED)
+        nfm_table_remove_alias(&w->table, index);
+    flow->flags &= (uint8_t) ~(NFM_FLOW_RULED | NFM_FLOW_ALIASED);
+}
+
+bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const nfm_edit *how) {
+    nfm_flow *flow = nfm_table_flow(&w->table, t->line);
+    nfm_edit edit = *how; /* copied: its writer may change it any time */
+    nfm_key key = flow->key;
+    if (t->side == 1)
+        nfm_key_turn(&key);
+    nfm_key after = nfm__edit_key(&edit, &key);
+    if (flow->flags & NFM_FLOW_ALIASED)
+        return false; /* one rewriting of the key per flow */
+    if (memcmp(&after, &key, sizeof(key)) != 0) {
+        if (!nfm_table_add_alias(&w->table, t->line, &after, t->side)) {
+            w->core_counters[NFM_CC_ALIAS_TAKEN]++;
+            return false;
+        }
+        flow->flags |= NFM_FLOW_ALIASED;
+    }
+    rule->edit[t->side] = edit;
+    rule->edit[!t->side] = nfm__edit_inverse(&edit, &key);
+    rule->has_edit = 1;
+    return true;
+}

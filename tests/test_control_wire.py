@@ -131,11 +131,11 @@ def rows_of_the_engine(plan: Plan, monkeypatch) -> list[tuple]:
     rings: list[object] = []
     own = NativeWorker.subscribe
 
-    def spy(self, ring, handler, part, filters, where=""):
+    def spy(self, ring, handler, part, filters, terms=None, where=""):
         rings.extend([ring] if ring not in rings else [])
         fields = shared_fields(filters._catalogue, part.where_on) if part.where else {}
         rows.append(row(rings.index(ring), handler, part, self.modules, fields))
-        return own(self, ring, handler, part, filters, where)
+        return own(self, ring, handler, part, filters, terms, where)
 
     modules = {m.name: INSTALLED.module(m.name) for m in plan.modules}
     with monkeypatch.context() as patch:

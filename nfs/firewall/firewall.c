@@ -343,10 +343,12 @@ int firewall_process(void *state, const void *batch) {
         const nfm_desc *desc = &events->desc[i];
         if (desc->what & (NFM_DESC_APP | NFM_DESC_GAP) || desc->record >= events->mem->n_records)
             continue;
-        fw->stats.established += desc->what >> NFM_EV_TCP_ESTABLISHED & 1;
+        const nfm_record *record = &events->mem->records[desc->record];
+        if (desc->what & NFM_BIT(NFM_EV_TCP_ESTABLISHED))
+            fw->stats.established += is_accepted(fw, events->mem, record->flow);
         if (!(desc->what & packets))
             continue;
-        uint32_t verdict = judge(fw, events->mem, &events->mem->records[desc->record]);
+        uint32_t verdict = judge(fw, events->mem, record);
         if (events->verdict != NULL)
             events->verdict[i] = verdict;
     }

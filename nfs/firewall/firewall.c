@@ -26,6 +26,7 @@
 enum { MAX_WORKERS = 256, NONE = UINT32_MAX };
 enum { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_ICMPV6 = 58 };
 enum { PROTO_DCCP = 33, PROTO_SCTP = 132, PROTO_UDPLITE = 136 };
+enum { ICMP_ECHO = 8, ICMPV6_ECHO = 128 };
 enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 
 typedef struct known { /* a flow that was accepted, by its index */
@@ -272,10 +273,20 @@ static uint32_t verdict_of(firewall *fw, uint8_t action) {
     return NFM_DROP;
 }
 
-/* The verdict on the packet that may begin a flow. */
-static uint32_t settle(firewall *fw, const nfm_mem *mem, const nfm_record *record, uint8_t action) {
+/* Other messages than echo requests ask for nothing that comes back as the same flow. */
+static bool begins_flow(const packet *p) {
+    if (p->proto == PROTO_ICMP && !p->ipv6)
+        return p->l4 != NULL && p->l4[0] == ICMP_ECHO;
+    if (p->proto == PROTO_ICMPV6 && p->ipv6)
+        return p->l4 != NULL && p->l4[0] == ICMPV6_ECHO;
+    return true;
+}
+
+/* The verdict on a packet of a flow that is not accepted yet. */
+static uint32_t settle(firewall *fw, const nfm_mem *mem, const nfm_record *record, const packet *p,
+                       uint8_t action) {
     uint32_t verdict = verdict_of(fw, action);
-    if (record->flow == 0)
+    if (record->flow == 0 || !begins_flow(p))
         return verdict;
     if (verdict == NFM_PASS) {
         remember(fw, mem, record->flow);
@@ -317,7 +328,7 @@ static uint32_t judge(firewall *fw, const nfm_mem *mem, const nfm_record *record
     if (midstream && fw->options.midstream != FIREWALL_MID_JUDGE) {
         fw->stats.midstream++;
         if (fw->options.midstream == FIREWALL_MID_ACCEPT)
-            return settle(fw, mem, record, FIREWALL_ACCEPT);
+            return settle(fw, mem, record, &p, FIREWALL_ACCEPT);
         return verdict_of(fw, FIREWALL_DROP); /* a SYN may follow */
     }
     nfm_flow_info quoted;
@@ -326,7 +337,7 @@ static uint32_t judge(firewall *fw, const nfm_mem *mem, const nfm_record *record
         fw->stats.related++;
         return verdict_of(fw, FIREWALL_ACCEPT);
     }
-    return settle(fw, mem, record, action_of(fw, &p, midstream));
+    return settle(fw, mem, record, &p, action_of(fw, &p, midstream));
 }
 
 /*

@@ -23,7 +23,8 @@ else()
   message(STATUS "libhs (Vectorscan or Hyperscan) not found: without nfs/payload_scan")
 endif()
 
-set(FIREWALL_SOURCES "${NFM_ROOT}/nfs/firewall/firewall.c" "${NFM_ROOT}/nfs/firewall/classify.c")
+set(FIREWALL_SOURCES "${NFM_ROOT}/nfs/firewall/firewall.c" "${NFM_ROOT}/nfs/firewall/classify.c"
+    "${NFM_ROOT}/nfs/firewall/order.c")
 add_library(firewall MODULE ${FIREWALL_SOURCES})
 target_link_libraries(firewall PRIVATE nfm)
 set_target_properties(firewall PROPERTIES PREFIX "" INSTALL_RPATH "$ORIGIN/../../mesh")

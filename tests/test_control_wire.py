@@ -166,7 +166,7 @@ def test_a_worker_fed_by_the_wire_subscribes_as_the_engine_does(monkeypatch):
     rows = []
     for ring, sub in changes.subscribe:
         own = part_of(sub)
-        worker.subscribe(rings[ring], sub.handler, own, filters, sub.id)
+        worker.subscribe(rings[ring], sub.handler, own, filters, where=sub.id)
         fields = shared_fields(filters._catalogue, own.where_on) if own.where else {}
         without_text = {n: replace(f, doc="") for n, f in fields.items()}
         rows.append(row(names.index(ring), sub.handler, own, worker.modules, without_text))

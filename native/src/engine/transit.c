@@ -113,9 +113,9 @@ static void ask_one(nfm_worker *w, uint32_t slot, const nfm_record *record, cons
     if (t->record == NFM_NO_RECORD)
         t->record = nfm_record_keep(&w->delivery, record);
     uint32_t flow = record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow;
-    uint64_t at = ring->head;
-    if (t->record == NFM_NO_RECORD ||
-        !nfm_ring_push(ring, t->record, flow, r->what | (r->events & record->events))) {
+    uint64_t at = ring->head, bits = r->events & record->events;
+    uint64_t what = r->what & NFM_DESC_APP ? r->what : r->what | bits;
+    if (t->record == NFM_NO_RECORD || !nfm_ring_push(ring, t->record, flow, what)) {
         t->verdict = worse(t->verdict, policy(w, ring));
         return;
     }
@@ -302,10 +302,11 @@ void nfm__transit_give_up_kept(nfm_worker *w, nfm_ring *ring) {
 
 void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
-    uint64_t end = ring->head;
-    in->late_until = end; /* first: what is asked on from here goes by the policy */
-    for (; in->judged < end; in->judged++) {
-        uint32_t *place = &in->slot_of[in->judged & in->mask], slot = *place;
+    uint64_t end = ring->head, at = in->judged;
+    nfm_ring_unspill(ring);
+    in->judged = in->late_until = ring->head; /* first: from here on the policy is asked */
+    for (; at < end; at++) {
+        uint32_t *place = &in->slot_of[at & in->mask], slot = *place;
         *place = 0;
         if (slot != 0)
             fail_frame(w, ring, slot - 1);

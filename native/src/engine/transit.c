@@ -23,6 +23,11 @@ static uint32_t own_slot(nfm_worker *w, uint32_t slot, uint32_t len) {
     return copy;
 }
 
+/* The rule of the frame's flow, also when that has ended while the frame waited; NULL: none. */
+static const nfm_rule *rule_for(const nfm_worker *w, const nfm_transit *t) {
+    return t->ruled ? &w->way->rules[t->line] : nfm__rule_of(w, t->line);
+}
+
 static bool edit(nfm_worker *w, const nfm_transit *t, const nfm_edit *what, nfm_tx *tx) {
     uint32_t slot = tx->slot;
     tx->slot = own_slot(w, slot, t->len);
@@ -33,7 +38,7 @@ static bool edit(nfm_worker *w, const nfm_transit *t, const nfm_edit *what, nfm_
 
 /* The rule's and the verdict's edits, in that order: what was agreed for the flow comes first. */
 static bool edit_all(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx *tx) {
-    const nfm_rule *rule = nfm__rule_of(w, t->line);
+    const nfm_rule *rule = rule_for(w, t);
     bool fits = true;
     if (rule != NULL && rule->has_edit)
         fits = edit(w, t, &rule->edit[t->side], tx);
@@ -47,7 +52,7 @@ static bool edit_all(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx 
 
 static void pass(nfm_worker *w, uint32_t slot, nfm_transit *t) {
     nfm_tx tx = {slot, NFM_HEADROOM, t->len, t->wire_len, t->ts_ns};
-    const nfm_rule *rule = nfm__rule_of(w, t->line);
+    const nfm_rule *rule = rule_for(w, t);
     if (t->mirror != NFM_NO_PORT) {
         nfm_pool_hold(&w->pool, slot);
         nfm__output(w, t->mirror, &tx);
@@ -175,6 +180,7 @@ static void begin(nfm_worker *w, const nfm_packet *p, uint32_t set_index) {
     if (w->ports[w->in_port]->ops->wait_fd == NULL) /* a capture says nothing of offloading */
         memset(nfm_pool_addr(&w->pool, slot), 0, sizeof(nfm_slot_meta));
     if (rule != NULL) {
+        t->ruled = 1;
         t->verdict = rule->verdict;
         t->out = rule->out != NFM_NO_PORT ? rule->out : t->out;
     }
@@ -302,10 +308,11 @@ void nfm__transit_give_up_kept(nfm_worker *w, nfm_ring *ring) {
 
 void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
-    uint64_t end = ring->head;
-    in->late_until = end; /* first: what is asked on from here goes by the policy */
-    for (; in->judged < end; in->judged++) {
-        uint32_t *place = &in->slot_of[in->judged & in->mask], slot = *place;
+    uint64_t end = ring->head, at = in->judged;
+    nfm_ring_unspill(ring);
+    in->judged = in->late_until = ring->head; /* first: from here on the policy is asked */
+    for (; at < end; at++) {
+        uint32_t *place = &in->slot_of[at & in->mask], slot = *place;
         *place = 0;
         if (slot != 0)
             fail_frame(w, ring, slot - 1);
@@ -316,8 +323,7 @@ static void look_after(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
     int64_t now = w->way->mono_ns;
     bool absent = atomic_load_explicit(&ring->shared->absent, memory_order_acquire) != 0;
-    if (in->judged < ring->tail_seen &&
-        !absent) { /* who passes entries for the absent judges not */
+    if (!absent && in->judged < ring->tail_seen) { /* the supervisor passes entries unjudged */
         in->progress_ns = now;
         nfm__transit_judge(w, ring);
     }

@@ -83,7 +83,8 @@ static void process_burst(nfm_worker *w, uint32_t n) {
         if (as_it_is)
             forward_fragment(w, p, &w->frames[i]);
         nfm__packet_process(w, p, hash[i]);
-        if (w->way != NULL && !as_it_is)
+        bool is_held = p->status == NFM_PARSE_FRAGMENT && w->graph.defrag != NULL;
+        if (w->way != NULL && !as_it_is && !is_held)
             nfm__transit_begin(w, p);
         if (p->rec.slot != NFM_NO_SLOT)
             nfm_pool_put(&w->pool, p->rec.slot);
@@ -116,14 +117,9 @@ static void serve_native(nfm_worker *w, uint64_t at_least) {
     }
 }
 
-/* An inline receiver that does not answer: packets take its policy, nobody waits for it. */
-static bool is_given_up(const nfm_ring *ring) {
-    return ring->in_line != NULL && ring->in_line->late_until != 0;
-}
-
 static bool anything_pending(const nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++)
-        if (w->rings[i] != NULL && !is_given_up(w->rings[i]) && nfm_ring_used(w->rings[i]) > 0)
+        if (w->rings[i] != NULL && nfm_ring_used(w->rings[i]) > 0)
             return true;
     return w->hosts != NULL && nfm__hosts_are_busy(w);
 }
@@ -132,7 +128,7 @@ static bool anything_pending(const nfm_worker *w) {
 static bool must_drain(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         const nfm_ring *ring = w->rings[i];
-        if (ring != NULL && !ring->lossy && !is_given_up(ring) &&
+        if (ring != NULL && !ring->lossy && !nfm__is_late(ring) &&
             nfm_ring_used(ring) > ring->mask - ring->mask / 4)
             return true;
     }
@@ -187,6 +183,24 @@ static bool finish_some(nfm_worker *w) {
     return true;
 }
 
+/* When memory or flows run low: who may be behind keeps back nobody but himself. */
+static void park_slow(nfm_worker *w) {
+    nfm_delivery *d = &w->delivery;
+    if (d->n_free >= d->n_records / 2 && w->pool.n_free_small >= w->pool.n_small / 2 &&
+        !nfm__flow_must_wait(w))
+        return;
+    bool any = false;
+    for (uint32_t i = 0; i < d->n_rings; i++) {
+        const nfm_ring *ring = d->rings[i];
+        if (ring == NULL || !(ring->lossy || nfm__is_late(ring)) || !nfm_delivery_waits_for(d, i))
+            continue;
+        nfm_delivery_park(d, i);
+        any = true;
+    }
+    if (any)
+        nfm_delivery_retire(d);
+}
+
 /* Publishes what was delivered, and takes from receivers what they have passed. A wake-up costs
  * both sides some microseconds, so while bursts are full (the port has more) sleepers are woken now
  * and then, otherwise |at_once|. */
@@ -205,6 +219,7 @@ static void settle(nfm_worker *w, bool at_once) {
         nfm__live_poll(w);
     nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
+    park_slow(w);
     nfm__domains_retire(w);
     nfm__flow_recycle(w);
 }

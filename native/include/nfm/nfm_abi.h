@@ -333,7 +333,8 @@ enum nfm_verdict_bits {
 enum nfm_edit_field { /* what of nfm_edit holds */
     NFM_EDIT_SRC = 1, NFM_EDIT_DST = 2, NFM_EDIT_SRC_PORT = 4, NFM_EDIT_DST_PORT = 8,
     NFM_EDIT_SRC_MAC = 16, NFM_EDIT_DST_MAC = 32, NFM_EDIT_TTL = 64, NFM_EDIT_TTL_DOWN = 128,
-    NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048
+    NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048,
+    NFM_EDIT_BACK = 4096 /* leaves by the port where it came from */
 };
 typedef struct nfm_edit { /* of the innermost headers; checksums are adapted */
     uint32_t fields; /* enum nfm_edit_field */

@@ -26,8 +26,25 @@ from mesh.errors import StateError, did_you_mean
 from mesh.event_types import Kind, Source
 from mesh.events import Catalogue
 from mesh.memory import Memory
+from mesh.verdicts import (
+    ARG_SHIFT,
+    DROP,
+    EDIT,
+    KEEP,
+    MIRROR,
+    PASS,
+    REDIRECT,
+    REJECT,
+    REWRITE,
+    Verdicts,
+    fill_edit,
+    word,
+)
 
-__all__ = ["EventBatch", "EventView", "HeldBatch"]
+__all__ = ["EventBatch", "EventView", "HeldBatch", "KeptBatch"]
+
+Mask = npt.NDArray[np.bool_] | None
+"""Marks entries of a batch; None: all of them."""
 
 _BYTES_KINDS = (Kind.BYTES, Kind.STR)
 
@@ -52,7 +69,9 @@ class EventBatch:
         "_n",
         "_native",
         "_parts",
+        "_rows",
         "_schema",
+        "_verdicts",
     )
 
     def __init__(
@@ -66,6 +85,8 @@ class EventBatch:
     ) -> None:
         self._schema, self._memory, self._desc, self._n = schema, memory, desc, n
         self._keep, self._commands = keep, commands
+        self._verdicts: Verdicts | None = None
+        self._rows: npt.NDArray[np.intp] | None = None
         self._native: Any = None
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._lists: dict[str, list[Any]] = {}
@@ -195,6 +216,78 @@ class EventBatch:
         """Returns a field as text: addresses, states and reasons by their words, else str()."""
         return [value if isinstance(value, str) else str(value) for value in self._list(name)]
 
+    def decide(self, verdicts: Verdicts, rows: npt.NDArray[np.intp] | None) -> EventBatch:
+        """Makes the batch one that is decided on: the runtime's; `rows` in the run, None all."""
+        self._verdicts, self._rows = verdicts, rows
+        return self
+
+    def accept(self, mask: Mask = None, *, rest: bool = False) -> None:
+        """Lets packets pass, as they do when nothing is said.
+
+        Args:
+            mask: marks the entries; None all. So it is with all verdicts.
+            rest: and all that follow on their flows: the NF is not asked for these again.
+
+        Raises:
+            StateError: the handler is not inline. So it is with all verdicts.
+        """
+        self._judge(mask, word(PASS, rest=rest))
+
+    def drop(self, mask: Mask = None, *, rest: bool = False) -> None:
+        """Drops packets; with `rest`, all that follow on their flows, too."""
+        self._judge(mask, word(DROP, rest=rest))
+
+    def reject(self, mask: Mask = None) -> None:
+        """Drops packets and tells their senders: RST, or ICMP administratively prohibited."""
+        self._judge(mask, word(REJECT))
+
+    def redirect(self, mask: Mask, port: int, *, rest: bool = False) -> None:
+        """Sends packets to another port than their own: its number in the worker."""
+        self._judge(mask, word(REDIRECT, port, rest=rest))
+
+    def mirror(self, mask: Mask, port: int) -> None:
+        """Lets packets pass, and sends copies of them to a port."""
+        self._judge(mask, word(MIRROR, port))
+
+    def rewrite(self, mask: Mask = None, *, rest: bool = False, **what: Any) -> None:
+        """Changes packets; checksums follow.
+
+        Args:
+            mask: marks the entries; None all.
+            rest: the same for all that follow on their flows, and the inverse for what comes back.
+            what: src_ip, dst_ip, src_port, dst_port, src_mac, dst_mac, ttl, ttl_down, vlan_push,
+                vlan_pop, seq_add, ack_add: one value, or one for each entry that is marked.
+        """
+        rows = self._judge(mask, word(REWRITE, rest=rest))
+        if self._verdicts is not None and len(rows):
+            self._verdicts.edits[rows] = fill_edit(np.zeros(len(rows), EDIT), what)
+
+    def keep(self, mask: Mask = None) -> KeptBatch:
+        """Keeps packets back, and what follows on their flows, until they are judged.
+
+        Raises:
+            CapacityError: more than the NF may hold.
+        """
+        if self._commands is None or self._verdicts is None:
+            raise StateError("only an inline handler can keep packets")
+        kept = KeptBatch(self.where(self._mask(mask)), self._commands)
+        rows = self._judge(mask, KEEP)
+        self._verdicts.words[rows] |= np.array(kept.holds, np.uint32) << ARG_SHIFT
+        return kept
+
+    def _mask(self, mask: Mask) -> npt.NDArray[np.bool_]:
+        return np.ones(self._n, np.bool_) if mask is None else np.asarray(mask, np.bool_)
+
+    def _judge(self, mask: Mask, verdict: int) -> npt.NDArray[np.intp]:
+        """Enters a verdict; returns the rows of the run that it is for."""
+        self._pointer()
+        if self._verdicts is None:
+            raise StateError('only an inline handler decides: @on(…, mode="inline")')
+        rows = np.arange(self._n) if self._rows is None else self._rows
+        rows = rows if mask is None else rows[np.asarray(mask, np.bool_)]
+        self._verdicts.words[rows] = verdict
+        return rows
+
     def hold(self, mask: npt.NDArray[np.bool_] | None = None) -> HeldBatch:
         """Keeps the entries that `mask` marks (None: all) until they are released.
 
@@ -234,7 +327,11 @@ class EventBatch:
         rows = np.frombuffer(ffi.buffer(pointer, self._n * DESC.itemsize), DESC)
         chosen = np.ascontiguousarray(rows[mask])
         desc = ffi.from_buffer("nfm_desc[]", chosen)
-        return EventBatch(schema, self._memory, desc, len(chosen), (self, chosen), self._commands)
+        part = EventBatch(schema, self._memory, desc, len(chosen), (self, chosen), self._commands)
+        if self._verdicts is not None:
+            places = np.arange(self._n) if self._rows is None else self._rows
+            part.decide(self._verdicts, places[mask])
+        return part
 
     def _view(self) -> type[EventView]:
         schema = self._schema
@@ -313,6 +410,27 @@ class HeldBatch(EventBatch):
             self._commands.release(self._holds.pop())
 
 
+class KeptBatch(HeldBatch):
+    """Packets that wait for their verdict; dropped if they are released without one."""
+
+    __slots__ = ()
+
+    @property
+    def holds(self) -> tuple[int, ...]:
+        """The holds' numbers, by entry."""
+        return tuple(self._holds)
+
+    def judge(self, *, drop: bool = False) -> None:
+        """Lets the packets pass, or drops them; a second time does nothing."""
+        self.close()
+        while self._holds and self._commands is not None:
+            self._commands.judge(self._holds.pop(), DROP if drop else PASS)
+
+    def release(self) -> None:
+        """Drops the packets."""
+        self.judge(drop=True)
+
+
 class EventView:
     """One event of a batch: its fields are attributes, valid until the handler returns.
 
@@ -346,6 +464,29 @@ class EventView:
             number = what & 0xFFFFFFFF
             return any(first <= number <= last for first, last in catalogue.spans(event))
         return bool(what & BIT_MASK & catalogue.bits(event))
+
+    def accept(self, *, rest: bool = False) -> None:
+        """Lets the packet pass: as `EventBatch.accept`, and the others likewise."""
+        self._one(word(PASS, rest=rest))
+
+    def drop(self, *, rest: bool = False) -> None:
+        """Drops the packet."""
+        self._one(word(DROP, rest=rest))
+
+    def reject(self) -> None:
+        """Drops the packet and tells its sender."""
+        self._one(word(REJECT))
+
+    def rewrite(self, *, rest: bool = False, **what: Any) -> None:
+        """Changes the packet."""
+        mask = np.zeros(len(self._batch), np.bool_)
+        mask[self._index] = True
+        self._batch.rewrite(mask, rest=rest, **what)
+
+    def _one(self, verdict: int) -> None:
+        mask = np.zeros(len(self._batch), np.bool_)
+        mask[self._index] = True
+        self._batch._judge(mask, verdict)
 
     @property
     def frame(self) -> memoryview:

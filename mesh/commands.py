@@ -59,6 +59,11 @@ class Commands:
         """Lets a record go."""
         check(self._do(lambda: self._lib.nfm_ring_release(self.ring, hold)), "release")
 
+    def judge(self, hold: int, verdict: int) -> None:
+        """Says what becomes of a packet that was kept, and lets it go."""
+        call = self._lib.nfm_ring_judge
+        check(self._do(lambda: call(self.ring, hold, verdict)), "judge")
+
     def subscribe(self, flow: int, group: int) -> None:
         """Begins a group of subscriptions on a flow."""
         call = self._lib.nfm_ring_subscribe

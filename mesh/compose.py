@@ -15,7 +15,15 @@ from dataclasses import replace
 from mesh.errors import PlanError, SpecError, UnknownEvent, did_you_mean
 from mesh.events import Catalogue, EventType
 from mesh.module import LimitDef, ModuleDescriptor
-from mesh.needs import check_raised, check_shares, check_stages, edges_of, in_order, needed_modules
+from mesh.needs import (
+    check_inline,
+    check_raised,
+    check_shares,
+    check_stages,
+    edges_of,
+    in_order,
+    needed_modules,
+)
 from mesh.plan import Plan, PlannedModule
 from mesh.raisers import Raisers
 from mesh.subscribe import CheckFilter, Subscriber
@@ -63,6 +71,7 @@ def compose(
     check_raised(raisers, planned)
     ordered = in_order(planned, edges)
     check_stages(ordered)
+    check_inline(ordered)
     needed = {**dict.fromkeys(kept, ()), **needed_modules(raisers, ordered)}
     given = _check_limits(modules, limits or {})
     return Plan(

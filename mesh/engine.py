@@ -24,7 +24,7 @@ from mesh.commands import Commands
 from mesh.errors import NFError, SpecError, StateError
 from mesh.module import ModuleInfo
 from mesh.native_nf import load
-from mesh.native_worker import Filters, NativeWorker, counters_of, worker_config
+from mesh.native_worker import Filters, NativeWorker, Terms, counters_of, worker_config
 from mesh.nf import NF, Context
 from mesh.plan import HeardPart, Plan, PlannedNF, PlannedSubscription
 from mesh.ports import Port
@@ -36,6 +36,8 @@ __all__ = ["Engine"]
 
 RING_ENTRIES = 4096
 """A round's batch is at most this long: large enough for numpy, small enough for the cache."""
+BURST = 32
+"""Packets between two rounds where NFs decide on them: what follows may depend on it."""
 BUDGET = 65536
 """Packets between two looks at the clock and at Ctrl-C."""
 MAX_FAILURES = 10
@@ -52,6 +54,7 @@ class Engine:
         config: sizes and switches that override the defaults, by name in nfm_worker_config.
         out: folder for files that NFs write.
         max_failures: exceptions after which an NF hears nothing more.
+        sink: where packets go to; closed with the engine. None: they only come.
 
     Raises:
         SpecError: `config` names what a worker does not have.
@@ -69,8 +72,9 @@ class Engine:
         config: Mapping[str, int] | None = None,
         out: Path | None = None,
         max_failures: int = MAX_FAILURES,
+        sink: Port | None = None,
     ) -> None:
-        self.plan, self.port = plan, port
+        self.plan, self.port, self.sink = plan, port, sink
         self._out, self._max_failures = out or Path(), max_failures
         self._filters = Filters(plan.catalogue)
         self._cleanups: list[Callable[[], None]] = []
@@ -90,6 +94,9 @@ class Engine:
     def _set_up(self, modules: Mapping[str, ModuleInfo]) -> None:
         worker = self._live()
         worker.add_port(self.port)
+        if self.sink is not None:
+            worker.add_port(self.sink)
+            worker.forward(0, 1)
         for planned in self.plan.modules:
             worker.add_module(planned, modules[planned.name])
         self._seats = [self._seat(nf) for nf in self.plan.nfs]
@@ -171,12 +178,13 @@ class Engine:
         self, progress: Callable[[Progress], None] | None, max_packets: int | None, began: float
     ) -> None:
         worker, eof = self._live(), int(native().lib.NFM_RUN_EOF)
+        most = BURST if any(nf.is_inline for nf in self.plan.nfs) else BUDGET
         told, finishing, left = began, False, max_packets
         while True:
             if not finishing and (self._interrupted or left == 0):
                 worker.finish()
                 finishing = True
-            budget = BUDGET if left is None else min(BUDGET, left)
+            budget = most if left is None else min(most, left)
             before = self.statistics().packets if left is not None else 0
             reason = worker.run(budget, self.port.source)
             if left is not None:
@@ -256,16 +264,17 @@ class Engine:
         rings: dict[bool, Any] = {}
         heard: list[Heard] = []
         for sub in planned.subscriptions:
-            if sub.mode == "inline":
-                text = "inline NFs decide over live packets; a capture has passed already"
+            is_inline = sub.mode == "inline"
+            if is_inline and self.sink is None:
+                text = "inline NFs decide over packets that go on; say where these go (a sink)"
                 raise SpecError(f"{planned.name}.{sub.name}.mode", text)
             is_native = not sub.method
             if sub.parts and is_native not in rings:
-                rings[is_native] = self._live().add_ring(RING_ENTRIES)
-                self._live().allow_holds(rings[is_native], planned.holds)
+                rings[is_native] = self._ring_of(planned)
             for part in sub.parts:
-                ring, group = rings[is_native], (sub.group, sub.per_flow)
-                self._live().subscribe(ring, sub.handler, part, self._filters, group, sub.name)
+                terms = Terms(sub.group, sub.per_flow, is_inline, sub.stage)
+                ring = rings[is_native]
+                self._live().subscribe(ring, sub.handler, part, self._filters, terms, sub.name)
             heard += [self._heard(sub, part) for part in sub.heard]
         if True in rings:
             self._attach_native(instance, planned, rings[True])
@@ -275,6 +284,13 @@ class Engine:
         relieve = self._live().take_commands
         seat.connect({(0, is_native): Commands(rings[is_native], relieve) for is_native in rings})
         return seat
+
+    def _ring_of(self, planned: PlannedNF) -> Any:
+        ring = self._live().add_ring(RING_ENTRIES)
+        if planned.is_inline:
+            self._live().make_inline(ring, fail_open=planned.fail_open, deadline_ms=0)
+        self._live().allow_holds(ring, planned.holds)
+        return ring
 
     def _attach_native(self, instance: NF, planned: PlannedNF, ring: Any) -> None:
         ffi, lib = native()

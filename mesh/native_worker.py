@@ -24,6 +24,7 @@ __all__ = [
     "Filters",
     "Hosting",
     "NativeWorker",
+    "Terms",
     "counters_of",
     "domain_config",
     "worker_config",
@@ -100,6 +101,21 @@ class Filters:
         return found.pointer
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a subscription is served.
+
+    Attributes:
+        group: number of the NF's subscription; per_flow: on no flow until the NF says so.
+        inline: packets wait for the receiver; stage: in which order.
+    """
+
+    group: int = 0
+    per_flow: bool = False
+    inline: bool = False
+    stage: int = 0
+
+
 class NativeWorker:
     """One native worker: one core, one stack.
 
@@ -172,6 +188,22 @@ class NativeWorker:
         ring = lib.nfm_worker_add_shared_ring(self.pointer, fd, int(is_lossy), error)
         return check_pointer(ring, name, error)
 
+    def forward(self, way_in: int, way_out: int) -> None:
+        """Sends what comes from one port by another: numbers in the order of `add_port`.
+
+        Raises:
+            SpecError: the port cannot send.
+        """
+        rc = native().lib.nfm_worker_forward(self.pointer, way_in, way_out)
+        check(rc, f"ports {way_in} → {way_out}")
+
+    def make_inline(self, ring: Any, *, fail_open: bool, deadline_ms: int) -> None:
+        """Lets packets wait for a receiver."""
+        ffi, lib = native()
+        config = ffi.new("nfm_inline_config *")
+        config.deadline_ns, config.fail_open = deadline_ms * 1_000_000, fail_open
+        check(lib.nfm_worker_make_inline(self.pointer, ring, config), "inline receiver")
+
     def allow_holds(self, ring: Any, holds: int) -> None:
         """Lets a receiver keep so many records past its ring's tail; 0 changes nothing.
 
@@ -209,7 +241,7 @@ class NativeWorker:
         handler: int,
         part: Part,
         filters: Filters,
-        group: tuple[int, bool] = (0, False),
+        terms: Terms | None = None,
         where: str = "",
     ) -> int:
         """Subscribes a ring to part of a subscription; returns the native number.
@@ -219,7 +251,7 @@ class NativeWorker:
             handler: number in descriptors.
             part: what it hears.
             filters: must live as long as the subscription.
-            group: number of the NF's subscription, and whether it is per flow.
+            terms: beside what it hears.
             where: the subscription's name for messages.
         """
         ffi, lib = native()
@@ -229,7 +261,9 @@ class NativeWorker:
         row.type_first, row.type_last = part.types or (1, 0)
         row.modules = sum(1 << self.modules[name] for name in part.modules)
         row.as_type = part.as_type
-        row.group, row.per_flow = group
+        terms = terms or Terms()
+        row.group, row.per_flow = terms.group, terms.per_flow
+        row.in_line, row.stage = terms.inline, terms.stage
         row.filter = filters.pointer(part.where, part.where_on)
         return check(lib.nfm_worker_subscribe(self.pointer, row), f"subscription {where}")
 

@@ -11,9 +11,19 @@ from mesh.plan import Edge, Level, Part, PlannedNF
 from mesh.raisers import Raisers, needs_module
 from mesh.uses import NFUse
 
-__all__ = ["check_raised", "check_shares", "check_stages", "edges_of", "in_order", "needed_modules"]
+__all__ = [
+    "check_inline",
+    "check_raised",
+    "check_shares",
+    "check_stages",
+    "edges_of",
+    "in_order",
+    "needed_modules",
+]
 
 _TOTALS = frozenset({"flow.end", "flow.update"})
+_LATER = frozenset({*_TOTALS, "tcp.data", "tcp.anomaly.gap"})
+"""Events of bytes and flows, not of the packet that has just come."""
 
 
 def needed_modules(raisers: Raisers, planned: Sequence[PlannedNF]) -> dict[str, tuple[str, ...]]:
@@ -147,6 +157,25 @@ def _cycle(names: set[str], edges: Sequence[Edge]) -> str:
         )
     circle = walk[walk.index(walk[-1]) :]
     return " → ".join(reversed(circle))
+
+
+def check_inline(planned: Sequence[PlannedNF]) -> None:
+    """Refuses to decide on what is not a packet that has just come."""
+    for nf in planned:
+        for sub in nf.subscriptions:
+            if sub.mode != "inline":
+                continue
+            names = {name for part in sub.parts for name in part.names}
+            later = sorted(names & _LATER)
+            if any(part.types is not None for part in sub.parts) or sub.published:
+                later += list(sub.events)
+            if later:
+                text = (
+                    f"packets cannot wait for a verdict on {later[0]!r}: inline NFs decide on "
+                    "packets as they come; hear packet.tcp, tcp.handshake, tcp.state, ... inline, "
+                    "and this beside"
+                )
+                raise PlanError(text, nf=nf.name, subscription=sub.name)
 
 
 def check_stages(planned: Sequence[PlannedNF]) -> None:

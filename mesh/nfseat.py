@@ -31,6 +31,7 @@ from mesh.registry import Registry
 from mesh.report import NFReport
 from mesh.seat import Heard, NativeProcess, Seat
 from mesh.sources import LogSource, RingSource, Source
+from mesh.verdicts import Verdicts
 
 __all__ = ["Station"]
 
@@ -236,9 +237,12 @@ def _native_call(process: Any, state: int, name: str) -> NativeProcess:
     ffi = native().ffi
     pointer = ffi.cast("void *", state)
 
-    def call(memory: Memory, ring: Any, desc: Any, n: int) -> None:
+    def call(memory: Memory, ring: Any, desc: Any, n: int, verdicts: Verdicts | None) -> None:
         batch = ffi.new("nfm_batch *")
         batch.ring = ring
+        if verdicts is not None:
+            batch.verdict = ffi.cast("uint32_t *", verdicts.words.ctypes.data)
+            batch.edit = ffi.cast("nfm_edit *", verdicts.edits.ctypes.data)
         batch.mem, batch.desc, batch.n, batch.handler = memory.mem, desc, n, 0xFFFFFFFF
         check(process(pointer, batch), f"NF {name}")
 

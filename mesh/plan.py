@@ -130,6 +130,13 @@ class PlannedNF:
     publishes: tuple[str, ...]
     domain: str
     holds: int = 0
+    fail_open: bool = False
+    deadline_ms: int = 100
+
+    @property
+    def is_inline(self) -> bool:
+        """True when packets wait for it."""
+        return any(sub.mode == "inline" for sub in self.subscriptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ def replay(
     registry: Registry | None = None,
     progress: Callable[[Progress], None] | None = None,
     max_packets: int | None = None,
+    sink: Port | None = None,
 ) -> Report:
     """Runs NFs over a capture, all in this process and deterministic.
 
@@ -97,6 +98,7 @@ def replay(
         registry: what is installed; default `Registry.installed()`.
         progress: called about ten times a second.
         max_packets: stop after so many.
+        sink: where the packets go to, which is closed: then inline NFs decide what does.
 
     Returns:
         The report; Ctrl-C ends the run early and sets `interrupted`.
@@ -113,10 +115,12 @@ def replay(
     modules = {module.name: found.module(module.name) for module in plan.modules}
     port = source if isinstance(source, Port) else Port.pcap(source)
     try:
-        with Engine(plan, port, modules, config=config, out=Path(out)) as engine:
+        with Engine(plan, port, modules, config=config, out=Path(out), sink=sink) as engine:
             return engine.run(progress, max_packets)
     finally:
         port.close()
+        if sink is not None:
+            sink.close()
 
 
 def _use_of(nf: AnyNF, registry: Registry) -> NFUse:

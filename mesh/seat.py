@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mesh._ffi import native
 from mesh.batch import EventBatch
@@ -28,6 +29,7 @@ from mesh.nf import NF, Context
 from mesh.plan import PlannedNF
 from mesh.publish import Block, Published, Row, encode
 from mesh.report import NFReport
+from mesh.verdicts import Verdicts
 
 __all__ = ["Heard", "NativeProcess", "Seat", "SeatCounts"]
 
@@ -38,8 +40,19 @@ _RAISED = (Exception, SystemExit, GeneratorExit)
 """What an NF may raise without ending the run of the others: all but KeyboardInterrupt."""
 
 
-NativeProcess: TypeAlias = Callable[[Memory, Any, Any, int], None]
-"""Calls a native NF on `n` descriptors (`nfm_desc *`) of a ring (`nfm_ring *`)."""
+NativeProcess: TypeAlias = Callable[[Memory, Any, Any, int, "Verdicts | None"], None]
+"""Calls a native NF: memory, ring (`nfm_ring *`), `n` descriptors (`nfm_desc *`), verdicts."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run of ring entries: `n` from `desc` (`nfm_desc *`) on."""
+
+    memory: Memory
+    desc: Any
+    n: int
+    worker: int
+    verdicts: Verdicts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +118,7 @@ class Seat:
         self.planned, self.instance, self.ring = planned, instance, ring
         self._catalogue, self._heard, self._max_failures = catalogue, heard, max_failures
         self._handlers = _handlers(planned, instance, catalogue)
+        self._deciding = _deciding(planned)
         self._natives = dict(natives or {})
         self._commands: Mapping[tuple[int, bool], Commands] = {}
         self._failures = self._events = self._batches = self._lost = 0
@@ -178,17 +192,22 @@ class Seat:
         self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int], worker: int = 0
     ) -> None:
         """Hands out a run of a worker's ring entries; the caller passes them afterwards."""
+        run = _Run(memory, desc, n, worker)
+        if self.planned.is_inline:
+            run.verdicts = Verdicts.of_ring(self._commands[worker, False].ring, n)
         if not self.is_disabled:
-            self._run(memory, desc, n, now_ns, worker)
+            self._run(run, now_ns)
+        elif run.verdicts is not None:
+            run.verdicts.fail(slice(None), is_open=self.planned.fail_open)
 
     def hear(self, blocks: Iterable[Block], now_ns: Callable[[], int]) -> None:
         """Hands out what NFs before it published in this round."""
         for block in blocks:
             for heard in self._heard:
-                schema, method, label = self._handlers[heard.handler]
+                schema = self._handlers[heard.handler][0]
                 batch = block.batch(schema, heard.types, heard.filter, heard.as_type)
                 if batch is not None and not self.is_disabled:
-                    self._call(method, label, batch, now_ns)
+                    self._call(heard.handler, batch, None, None, now_ns)
 
     def poll(self, now_ns: Callable[[], int]) -> None:
         """Calls the NF's `poll`."""
@@ -210,6 +229,7 @@ class Seat:
         """Goes on with other subscriptions: what is delivered from now on was meant for them."""
         self.planned, self._catalogue, self._heard = planned, catalogue, heard
         self._handlers = _handlers(planned, self.instance, catalogue)
+        self._deciding = _deciding(planned)
         self.connect(self._commands)
 
     def resume(self, counts: SeatCounts) -> None:
@@ -230,52 +250,78 @@ class Seat:
         self._rows = []
         return block
 
-    def _run(
-        self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int], worker: int
-    ) -> None:
-        commands = self._commands.get((worker, False))
-        if len(self._handlers) == 1 and not self._natives:
-            [(number, (schema, method, label))] = self._handlers.items()
-            self._call(method, label, EventBatch(schema, memory, desc, n, None, commands), now_ns)
+    def _run(self, run: _Run, now_ns: Callable[[], int]) -> None:
+        commands = self._commands.get((run.worker, False))
+        if len(self._handlers) + len(self._natives) == 1:
+            self._run_all(run, commands, now_ns)
             return
         ffi = native().ffi
-        rows = np.frombuffer(ffi.buffer(desc, n * DESC.itemsize), DESC)
+        rows = np.frombuffer(ffi.buffer(run.desc, run.n * DESC.itemsize), DESC)
         numbers = (rows["what"] >> _HANDLER_SHIFT) & _HANDLER_MASK
-        for number, (schema, method, label) in self._handlers.items():
-            chosen = rows[numbers == number]
-            if len(chosen):
-                pointer = ffi.from_buffer("nfm_desc[]", chosen)
-                batch = EventBatch(schema, memory, pointer, len(chosen), chosen, commands)
-                self._call(method, label, batch, now_ns)
-        for number, process in self._natives.items():
-            chosen = rows[numbers == number]
-            if len(chosen):
-                pointer = ffi.from_buffer("nfm_desc[]", chosen)
-                ring = self._commands[worker, True].ring
-                call = functools.partial(process, memory, ring, pointer, len(chosen))
-                self._guarded(call, "native", now_ns)
+        for number in (*self._handlers, *self._natives):
+            places = np.flatnonzero(numbers == number)
+            if len(places) == 0:
+                continue
+            chosen = rows[places]
+            part = _Run(run.memory, ffi.from_buffer("nfm_desc[]", chosen), len(chosen), run.worker)
+            if number in self._natives:
+                part.verdicts = None if run.verdicts is None else Verdicts.empty(len(chosen))
+                self._call_native(self._natives[number], part, now_ns)
+                if run.verdicts is not None and part.verdicts is not None:
+                    run.verdicts.scatter(places, part.verdicts)
+            else:
+                schema = self._handlers[number][0]
+                batch = EventBatch(schema, run.memory, part.desc, part.n, chosen, commands)
+                self._call(number, batch, run.verdicts, places, now_ns)
+
+    def _run_all(self, run: _Run, commands: Commands | None, now_ns: Callable[[], int]) -> None:
+        """Hands a whole run to the only handler that there is."""
+        if self._natives:
+            [process] = self._natives.values()
+            self._call_native(process, run, now_ns)
+            return
+        [(number, (schema, _, _))] = self._handlers.items()
+        batch = EventBatch(schema, run.memory, run.desc, run.n, None, commands)
+        self._call(number, batch, run.verdicts, None, now_ns)
+
+    def _call_native(self, process: NativeProcess, run: _Run, now_ns: Callable[[], int]) -> None:
+        ring = self._commands[run.worker, True].ring
+        call = functools.partial(process, run.memory, ring, run.desc, run.n, run.verdicts)
+        if not self._guarded(call, "native", now_ns) and run.verdicts is not None:
+            run.verdicts.fail(slice(None), is_open=self.planned.fail_open)
 
     def _call(
         self,
-        method: Callable[[EventBatch], None],
-        label: str,
+        number: int,
         batch: EventBatch,
+        verdicts: Verdicts | None,
+        places: npt.NDArray[np.intp] | None,
         now_ns: Callable[[], int],
     ) -> None:
+        _, method, label = self._handlers[number]
+        decides = verdicts is not None and number in self._deciding
+        if decides and verdicts is not None:
+            batch.decide(verdicts, places)
         self._events += len(batch)
         self._batches += 1
         self._by_handler[label] += len(batch)
-        self._guarded(lambda: method(batch), label, now_ns)
+        if not self._guarded(lambda: method(batch), label, now_ns) and decides:
+            rows = slice(None) if places is None else places
+            if verdicts is not None:
+                verdicts.fail(rows, is_open=self.planned.fail_open)
         batch.close()
 
-    def _guarded(self, call: Callable[[], None], label: str, now_ns: Callable[[], int]) -> None:
+    def _guarded(self, call: Callable[[], None], label: str, now_ns: Callable[[], int]) -> bool:
+        """Calls the NF; returns whether it raised nothing."""
         published = self.instance._published
+        before = self._failures
         try:
             call()
         except _RAISED as error:
             self._failed(label, error)
         if published:
             self._take_down(label, now_ns())
+        return self._failures == before
 
     def _take_down(self, label: str, now_ns: int) -> None:
         """Encodes what was published while the batch that it is about is still valid."""
@@ -298,6 +344,11 @@ def _mapping(results: Any) -> Mapping[str, Any] | None:
     if results is not None and not isinstance(results, Mapping):
         raise TypeError(f"results() returns a mapping or None, not {type(results).__name__}")
     return results
+
+
+def _deciding(planned: PlannedNF) -> frozenset[int]:
+    """Numbers of the handlers whose packets wait."""
+    return frozenset(sub.handler for sub in planned.subscriptions if sub.mode == "inline")
 
 
 def _groups(planned: PlannedNF) -> list[Group]:

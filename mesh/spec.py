@@ -100,6 +100,13 @@ class NFSpec(_Model):
     restart: Annotated[
         Literal["always", "on-failure", "never"], Field(description="when its process ends")
     ] = "on-failure"
+    fail: Annotated[
+        Literal["open", "closed"],
+        Field(description="packets that it does not judge in time: pass, or are dropped"),
+    ] = "closed"
+    deadline_ms: Annotated[
+        int, Field(ge=0, le=60_000, description="for judging a packet; 0 as long as it takes")
+    ] = 100
     hold: Annotated[
         int | None, Field(ge=0, le=4096, description="entries that it may keep at once")
     ] = None
@@ -353,6 +360,8 @@ def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
         domain=entry.domain,
         share=tuple(entry.share),
         holds=entry.hold,
+        fail_open=entry.fail == "open",
+        deadline_ms=entry.deadline_ms,
         path=path,
     )
 

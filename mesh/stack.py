@@ -25,6 +25,7 @@ from mesh.native_worker import (
     Filters,
     Hosting,
     NativeWorker,
+    Terms,
     counters_of,
     domain_config,
     worker_config,
@@ -130,9 +131,9 @@ class Stack:
         if changes.subscribe:
             self._filters.append(Filters(catalogue_of(self.part.types)))
         for ring, row in changes.subscribe:
-            group = (row.group, row.per_flow)
+            terms = Terms(row.group, row.per_flow)
             self._numbers[row.id] = self.worker.subscribe(
-                self._rings[ring], row.handler, _part(row), self._filters[-1], group, row.id
+                self._rings[ring], row.handler, _part(row), self._filters[-1], terms, row.id
             )
         for name in changes.remove_rings:
             ring = self._rings.pop(name)

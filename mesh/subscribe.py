@@ -88,6 +88,8 @@ class Subscriber:
             publishes=tuple(event.event_name for event in use.cls.publishes),
             domain=use.domain,
             holds=use.cls.holds if use.holds is None else use.holds,
+            fail_open=use.fail_open,
+            deadline_ms=use.deadline_ms,
         )
 
     def _subscription(

@@ -37,6 +37,8 @@ class NFUse:
         domain: NFs of one domain share memory.
         share: other domains that may hear what it publishes.
         holds: entries that it may keep at once; None: what its class says.
+        fail_open: packets that an inline NF does not judge pass; else they are dropped.
+        deadline_ms: after which an inline NF did not judge; 0 never.
         path: place in the spec for messages, such as `nfs[2]`.
     """
 
@@ -51,6 +53,8 @@ class NFUse:
     domain: str = OWN_DOMAIN
     share: tuple[str, ...] = ()
     holds: int | None = None
+    fail_open: bool = False
+    deadline_ms: int = 100
     path: str = ""
 
 

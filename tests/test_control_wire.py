@@ -131,11 +131,11 @@ def rows_of_the_engine(plan: Plan, monkeypatch) -> list[tuple]:
     rings: list[object] = []
     own = NativeWorker.subscribe
 
-    def spy(self, ring, handler, part, filters, where=""):
+    def spy(self, ring, handler, part, filters, terms=None, where=""):
         rings.extend([ring] if ring not in rings else [])
         fields = shared_fields(filters._catalogue, part.where_on) if part.where else {}
         rows.append(row(rings.index(ring), handler, part, self.modules, fields))
-        return own(self, ring, handler, part, filters, where)
+        return own(self, ring, handler, part, filters, terms, where)
 
     modules = {m.name: INSTALLED.module(m.name) for m in plan.modules}
     with monkeypatch.context() as patch:
@@ -166,7 +166,7 @@ def test_a_worker_fed_by_the_wire_subscribes_as_the_engine_does(monkeypatch):
     rows = []
     for ring, sub in changes.subscribe:
         own = part_of(sub)
-        worker.subscribe(rings[ring], sub.handler, own, filters, sub.id)
+        worker.subscribe(rings[ring], sub.handler, own, filters, where=sub.id)
         fields = shared_fields(filters._catalogue, own.where_on) if own.where else {}
         without_text = {n: replace(f, doc="") for n, f in fields.items()}
         rows.append(row(names.index(ring), sub.handler, own, worker.modules, without_text))

@@ -445,7 +445,7 @@ def test_inline_is_refused_on_a_capture():
         @on("packet", mode="inline")
         def seen(self, batch: EventBatch) -> None: ...
 
-    with pytest.raises(SpecError, match=r"inline\.seen\.mode: inline NFs decide over live packets"):
+    with pytest.raises(SpecError, match=r"inline\.seen\.mode: inline NFs decide over packets"):
         replay_frames(web(), [Inline])
 
 

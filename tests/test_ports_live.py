@@ -120,10 +120,11 @@ def test_vlan_tags_pass(net: Wire, page: Path, block_ms: str) -> None:
 
 
 def test_a_connection_outlives_a_link_that_falls(net: Wire, page: Path) -> None:
+    slow = "tc qdisc add dev r0 root tbf rate 80mbit burst 128kb latency 50ms"
+    if not net.right.works(*slow.split()):
+        pytest.skip("this kernel has no token bucket to slow a host down (module sch_tbf)")
     bridge = net.bridge()
     server = Server(net.right, page)
-    net.right.run("tc", "qdisc", "add", "dev", "r0", "root", "tbf", "rate", "80mbit", "burst",
-                  "128kb", "latency", "50ms")  # fmt: skip
     line = net.left.command(PYTHON, "-c", FETCH, "10.9.0.2")
     client = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     try:

@@ -247,6 +247,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         source=", ".join(port.source for port in layout.ports),
         out=layout.out,
         max_failures=MAX_FAILURES,
+        fail_open=planned.fail_open,
         types=types,
     )
 

@@ -319,6 +319,7 @@ class NFPart:
         reads: logs of NFs that it hears, in the order of the plan; readers: of its own log.
         source: what packets come from, for its Context; out: folder for files.
         max_failures: exceptions after which it hears nothing more.
+        fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
     """
 
@@ -335,6 +336,7 @@ class NFPart:
     out: Text
     max_failures: _U32
     types: tuple[TypeWire, ...]
+    fail_open: bool = False
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

@@ -32,12 +32,13 @@ static uint32_t random_next(uint64_t *state) { /* xorshift64 (Marsaglia 2003) */
     return (uint32_t)(*state >> 16);
 }
 
-/* Runs worker and hosts by turns of random length until the capture is over. */
+/* Runs worker and hosts by turns of random length until the capture is over. Whole bursts: which
+ * index a flow gets depends on where a burst ends. */
 static void play(rig *r, uint64_t seed) {
     int rc = NFM_RUN_BUDGET;
     uint64_t state = seed * 2 + 1, turns = 0;
     while (rc != NFM_RUN_EOF && rc > 0 && turns++ < 2000000) {
-        rc = nfm_worker_run(r->worker, 1 + random_next(&state) % 200);
+        rc = nfm_worker_run(r->worker, NFM_BURST * (1 + random_next(&state) % 6));
         for (uint32_t i = 0; i < r->n_hosts; i++)
             for (uint32_t n = random_next(&state) % 6; n > 0 && r->host[i].host != NULL; n--)
                 (void)nfm_module_host_run(r->host[i].host, 0, 0);
@@ -73,10 +74,13 @@ static void check_same(const rig_seen *in_line, const rig_seen *hosted, bool ord
     CHECK(memcmp(hosted->by_type, in_line->by_type, sizeof(in_line->by_type)) == 0);
 }
 
-static void compare(const char *path, uint32_t schedules) {
+/* With the first |n_plans|. Where nobody but a module has flows tracked, what a module says late
+ * can change when a flow that it left ends (ARCHITECTURE.md): such a plan fits captures without
+ * that. */
+static void compare(const char *path, uint32_t n_plans, uint32_t schedules) {
     static const char *const hosted[][RIG_HOSTS + 1] = {
         {"http", "dns", NULL}, {"http", NULL, NULL}, {"dns", NULL, NULL}};
-    for (uint32_t p = 0; p < N_PLANS && !nfm_test_failed; p++) {
+    for (uint32_t p = 0; p < n_plans && !nfm_test_failed; p++) {
         rig_seen in_line = see(&plans[p], path, 1);
         for (uint32_t i = 0; i < schedules && !nfm_test_failed; i++) {
             rig_plan plan = plans[p];
@@ -91,8 +95,8 @@ static void compare(const char *path, uint32_t schedules) {
 }
 
 static void test_random_turns_change_nothing(void) {
-    compare(office, 24);
-    compare(impaired, 24);
+    compare(office, N_PLANS, 24);
+    compare(impaired, N_PLANS, 24);
 }
 
 /* ---- hosts that are gone, lie, or come back ---- */
@@ -110,7 +114,7 @@ static void play_with_deaths(rig *r, uint64_t seed, uint32_t *deaths) {
     int rc = NFM_RUN_BUDGET;
     uint64_t state = seed * 2 + 1, turns = 0;
     while (rc != NFM_RUN_EOF && rc > 0 && turns++ < 200000) {
-        rc = nfm_worker_run(r->worker, 1 + random_next(&state) % 40);
+        rc = nfm_worker_run(r->worker, NFM_BURST * (1 + random_next(&state) % 2));
         bool is_there = r->host[0].host != NULL;
         if (is_there && random_next(&state) % 8 == 0) {
             rig_stop_host(r, 0);
@@ -214,7 +218,7 @@ static void test_a_host_that_lies_is_not_heard(void) {
             http++;
         int rc;
         do {
-            rc = nfm_worker_run(r.worker, 1 + random_next(&state) % 40);
+            rc = nfm_worker_run(r.worker, NFM_BURST * (1 + random_next(&state) % 2));
             for (uint32_t n = random_next(&state) % 4; n > 0; n--)
                 tell_lies(&host, r.worker->hosts->of[http], &state);
         } while (rc != NFM_RUN_EOF && rc > 0 && turns++ < 200000);
@@ -244,7 +248,7 @@ static void test_a_worker_begun_again_finds_hosts_that_begin_anew(void) {
         for (uint32_t i = 0; i < r.n_hosts; i++)
             rig_start_host(&r, i);
         for (uint64_t turn = 0; turn < seed * 3; turn++) {
-            (void)nfm_worker_run(r.worker, 50);
+            (void)nfm_worker_run(r.worker, NFM_BURST);
             for (uint32_t i = 0; i < r.n_hosts; i++)
                 if (random_next(&state) % 2)
                     (void)nfm_module_host_run(r.host[i].host, 0, 0);
@@ -342,7 +346,7 @@ static void compare_all(const char *folder, uint32_t every, uint32_t *n) {
                 continue;
             nfm_port_free(port);
             if ((*n)++ % every == 0)
-                compare(path, 2);
+                compare(path, 2, 2);
         }
     }
     if (dir != NULL)

@@ -48,8 +48,8 @@ static void frames_come_at_the_pace_of_the_recording(void) {
     nfm_port *port = nfm_port_replay_new(recording(50, 10 * MS), &config, NULL);
     int64_t ts[50];
     uint32_t calls = 0;
-    CHECK(port->ops->wait_fd == NULL); /* still a recording */
-    CHECK(play(port, &b, 50, ts, &calls) >= 49 * MS);           /* 490 ms at ten times the speed */
+    CHECK(port->ops->wait_fd == NULL);                /* still a recording */
+    CHECK(play(port, &b, 50, ts, &calls) >= 49 * MS); /* 490 ms at ten times the speed */
     for (uint32_t i = 0; i < 50; i++)
         CHECK_EQ(ts[i], SECOND + i * 10 * MS); /* event time is that of the recording */
     CHECK(calls <= 100);                       /* it slept instead of asking again */

@@ -118,8 +118,8 @@ enum nfm_flow_flag {
     NFM_FLOW_BASIS_SYNACK = 4,
     NFM_FLOW_MIDSTREAM = 8,
     NFM_FLOW_OPEN = 16,
-    NFM_FLOW_CHOSEN = 32, /* receivers began or ended subscriptions on this flow */
-    NFM_FLOW_RULED = 64,  /* a verdict holds for the rest of it */
+    NFM_FLOW_CHOSEN = 32,  /* receivers began or ended subscriptions on this flow */
+    NFM_FLOW_RULED = 64,   /* a verdict holds for the rest of it */
     NFM_FLOW_ALIASED = 128 /* the table knows it by the key of its rewritten packets, too */
 };
 

@@ -71,6 +71,14 @@ int nfm_region_adopt(nfm_region *region, int fd, size_t size, bool writable, nfm
     return NFM_OK;
 }
 
+void nfm_region_populate(nfm_region *region, size_t size) {
+#ifndef MADV_POPULATE_WRITE /* Linux 5.14; libc's headers may be older */
+#define MADV_POPULATE_WRITE 23
+#endif
+    size = size < region->size ? size : region->size;
+    (void)madvise(region->base, size, MADV_POPULATE_WRITE); /* else pages come when touched */
+}
+
 void nfm_region_fini(nfm_region *region) {
     if (region->base != NULL)
         munmap(region->base, region->size);

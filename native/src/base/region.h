@@ -16,6 +16,8 @@ int nfm_region_init(nfm_region *region, const char *name, size_t size, nfm_error
 /* Maps the shared object |fd|, which must have at least |size| bytes (0: what it has), writable or
  * read-only. The descriptor stays the caller's. */
 int nfm_region_adopt(nfm_region *region, int fd, size_t size, bool writable, nfm_error *err);
+/* Faults the first |size| bytes in now, as far as the kernel knows how. */
+void nfm_region_populate(nfm_region *region, size_t size);
 void nfm_region_fini(nfm_region *region);
 
 #endif

@@ -316,6 +316,10 @@ void nfm__hosts_drain(nfm_worker *w) {
         nfm__pending_deliver(w, true);
         nfm_delivery_publish(&w->delivery);
         nfm_delivery_collect(&w->delivery);
+        nfm__domains_publish(w, true);
+        nfm_worker_take_commands(w);
+        nfm_delivery_retire(&w->delivery);
+        nfm__domains_retire(w);
         if (h->head != h->tail)
             nanosleep(&nap, NULL);
     }

@@ -16,6 +16,10 @@ int nfm__refuse(nfm_error *err, const char *what) {
     return NFM_E_INVAL;
 }
 
+/* Free lists hand out the first slots, records and flows first, again and again: these bytes of
+ * each shared object are there before the first packet. */
+#define POPULATED ((size_t)8 << 20)
+
 static nfm_mem counts_of(const nfm_worker_config *c) {
     return (nfm_mem){
         .n_small = c->n_small,
@@ -37,8 +41,12 @@ int nfm_worker_object_sizes(const nfm_worker_config *config, uint64_t *sizes, nf
 static int map_object(nfm_worker *w, int object, size_t size, nfm_error *err) {
     static const char *const names[] = {"header", "packets", "records", "fields", "flows"};
     int fd = w->config.fds[object];
-    return fd >= 0 ? nfm_region_adopt(&w->objects[object], fd, size, true, err)
-                   : nfm_region_init(&w->objects[object], names[object], size, err);
+    if (fd < 0)
+        return nfm_region_init(&w->objects[object], names[object], size, err);
+    int rc = nfm_region_adopt(&w->objects[object], fd, size, true, err);
+    if (rc == NFM_OK)
+        nfm_region_populate(&w->objects[object], POPULATED);
+    return rc;
 }
 
 int nfm__objects_map(nfm_worker *w, nfm_error *err) {

@@ -306,6 +306,8 @@ static bool has_room(const nfm_worker *w) {
         if (ring != NULL && !ring->lossy && nfm_ring_used(ring) > ring->mask - ring->mask / 4)
             return false;
     }
+    if (nfm__domains_must_drain(w))
+        return false;
     return d->n_free > d->n_records / 16 || nfm_delivery_is_idle(d);
 }
 

@@ -113,9 +113,9 @@ static void ask_one(nfm_worker *w, uint32_t slot, const nfm_record *record, cons
     if (t->record == NFM_NO_RECORD)
         t->record = nfm_record_keep(&w->delivery, record);
     uint32_t flow = record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow;
-    uint64_t at = ring->head;
-    if (t->record == NFM_NO_RECORD ||
-        !nfm_ring_push(ring, t->record, flow, r->what | (r->events & record->events))) {
+    uint64_t at = ring->head, bits = r->events & record->events;
+    uint64_t what = r->what & NFM_DESC_APP ? r->what : r->what | bits;
+    if (t->record == NFM_NO_RECORD || !nfm_ring_push(ring, t->record, flow, what)) {
         t->verdict = worse(t->verdict, policy(w, ring));
         return;
     }

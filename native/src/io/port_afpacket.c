@@ -36,8 +36,7 @@
 #define FANOUT_IGNORE_OUTGOING 0x4000 /* PACKET_FANOUT_FLAG_IGNORE_OUTGOING, Linux 5.12 */
 #define RX_QUEUE_BYTES (32 << 20)     /* for frames that do not fit the ring's */
 #define TX_QUEUE_BYTES (4 << 20)
-#define RX_FRAMES 4096u /* 2 ms of the most that a veth pair brings; the caches hold their heads   \
-                         */
+#define RX_FRAMES 4096u /* 2 ms of the most that a veth pair brings; the caches hold them */
 #define TX_FRAMES 512u
 #define MIN_FRAMES 64u
 #define MAX_FRAMES 65536u

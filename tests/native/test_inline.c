@@ -351,6 +351,28 @@ static void test_a_judge_that_is_removed_or_lies_takes_the_policy(void) {
     }
 }
 
+static void test_a_judge_that_is_late_takes_the_policy_and_holds_nobody_up(void) {
+    for (int open = 0; open < 2; open++) {
+        rig r = make_rig();
+        nfm_error err = {0};
+        uint32_t n[FLOWS];
+        const judge_fn judge = pass_all;
+        add_judge(&r, 0, open);
+        r.ring[0]->in_line->config.deadline_ns = 1000;
+        CHECK_EQ(nfm_worker_start(r.w, &err), NFM_OK);
+        r.w->way->is_live = true; /* there are deadlines where packets do not wait by themselves */
+        for (int turn = 0; turn < 1000 && !r.w->finishing; turn++)
+            (void)nfm_worker_run(r.w, 64);
+        CHECK(r.w->finishing);
+        CHECK_EQ(check_order(&r, n, NULL), open ? FRAMES : 0);
+        CHECK(counter(&r, NFM_CC_INLINE_LATE) > 0);
+        while (nfm_worker_run(r.w, 64) != NFM_RUN_EOF)
+            serve(&r, 0, judge);
+        CHECK_EQ(check_order(&r, n, NULL), open ? FRAMES : 0);
+        end_rig(&r);
+    }
+}
+
 static uint32_t reject_all(const nfm_mem *mem, const nfm_desc *desc, nfm_edit *edit) {
     (void)mem, (void)desc, (void)edit;
     return NFM_REJECT;
@@ -386,6 +408,7 @@ static const nfm_test tests[] = {
     T(test_kept_frames_hold_their_flow_back_until_they_are_judged),
     T(test_verdicts_without_sense_take_the_policy),
     T(test_a_judge_that_is_removed_or_lies_takes_the_policy),
+    T(test_a_judge_that_is_late_takes_the_policy_and_holds_nobody_up),
     T(test_who_is_rejected_is_told),
 };
 

@@ -355,8 +355,77 @@ static void test_lying_receiver_does_not_stop_the_others(void) {
     end_mesh(&m);
 }
 
+/* Reads all that a receiver has, gaps too: each packet is as it was sent. Returns packets and
+ * gaps. */
+static uint64_t read_late(nfm_ring *ring, const nfm_mem *mem) {
+    const nfm_desc *desc;
+    uint64_t all = 0, before = 0;
+    for (;;) {
+        uint32_t n = nfm_ring_peek(ring, &desc, 100);
+        uint64_t gap = n == 0 ? nfm_ring_gap(ring) : 0;
+        if (n == 0 && gap == 0)
+            return all;
+        for (uint32_t i = 0; i < n; i++) {
+            const nfm_record *r = &mem->records[desc[i].record];
+            nfm_view data = nfm_record_data(mem, r);
+            uint32_t serial;
+            if (r->kind != NFM_REC_PACKET)
+                continue;
+            memcpy(&serial, data.data, 4);
+            CHECK_EQ(serial + 1, r->packet);
+            CHECK(r->packet > before);
+            before = r->packet;
+        }
+        all += n + gap;
+        nfm_ring_advance(ring, n == 0 ? 1 : n);
+    }
+}
+
+/* A lossy receiver that does nothing for a while costs the others nothing, and finds all that
+ * it was given as it was, and how much it was not given. */
+static void test_a_stuck_lossy_receiver_keeps_nobody_back(void) {
+    mesh m = make_mesh();
+    nfm_error err = {0};
+    nfm_port *port = make_port();
+    int slow_fd = ring_object();
+    nfm_worker *w = make_worker(&m, port, false);
+    nfm_subscription sub = every_packet;
+    sub.ring = nfm_worker_add_shared_ring(w, slow_fd, 1, &err);
+    CHECK(sub.ring != NULL && nfm_worker_subscribe(w, &sub) >= 0);
+    nfm_ring *quick = nfm_ring_attach(m.ring, &err), *slow = nfm_ring_attach(slow_fd, &err);
+    nfm_attachment *a = nfm_attach(m.read, &err);
+    const nfm_mem *mem = nfm_attachment_mem(a);
+    uint64_t sum = 1, n_quick = 0, n_slow = 0;
+    int why = NFM_RUN_BUDGET;
+    for (int turn = 0; turn < 100000 && why != NFM_RUN_EOF; turn++) {
+        why = nfm_worker_run(w, 256);
+        n_quick += take(quick, mem, RING, &sum);
+        if (w->finishing) /* at the end everybody is waited for */
+            n_slow += read_late(slow, mem);
+    }
+    CHECK_EQ(why, NFM_RUN_EOF);
+    nfm_worker_end_rings(w);
+    n_slow += read_late(slow, mem);
+    CHECK_EQ(n_slow, n_quick);
+    CHECK(sub.ring->dropped > PACKETS / 2);
+    CHECK(sub.ring->parked != NULL);
+    nfm_worker_stats stats;
+    (void)nfm_worker_run(w, 1);
+    nfm_worker_stats_get(w, &stats);
+    CHECK_EQ(stats.slots_used, 0);
+    CHECK_EQ(stats.records_used, 0);
+    nfm_attachment_free(a);
+    nfm_ring_detach(quick);
+    nfm_ring_detach(slow);
+    nfm_worker_free(w);
+    nfm_port_free(port);
+    close(slow_fd);
+    end_mesh(&m);
+}
+
 int main(int argc, char **argv) {
     static const nfm_test tests[] = {
+        T(test_a_stuck_lossy_receiver_keeps_nobody_back),
         T(test_objects_refuse_what_is_not_allowed),
         T(test_other_layouts_are_refused_with_both_versions),
         T(test_receiver_in_another_process_sees_every_record),

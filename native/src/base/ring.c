@@ -27,14 +27,26 @@ static void set_limit(nfm_ring *ring) {
     if (ring->suppress > 0 || ring->quarantined || ring->missing > 0)
         ring->limit = 0;
     else if (ring->spilled == 0)
-        ring->limit = ring->tail_seen + ring->mask + 1;
+        ring->limit = ring->tail_seen + ring->quota;
     else
         ring->limit = 0; /* entries queue behind the spilled ones */
 }
 
 /* Entries that fit behind head, nothing being spilled. */
 static uint64_t room(const nfm_ring *ring) {
-    return ring->tail_seen + ring->mask + 1 - ring->head;
+    uint64_t end = ring->tail_seen + ring->quota;
+    return end > ring->head ? end - ring->head : 0;
+}
+
+void nfm_ring_set_quota(nfm_ring *ring, uint32_t entries) {
+    ring->quota = entries <= ring->mask ? entries : ring->mask + 1;
+    set_limit(ring);
+}
+
+void nfm_ring_unspill(nfm_ring *ring) {
+    ring->head -= ring->spilled;
+    ring->spilled = 0;
+    set_limit(ring);
 }
 
 /* The worker's own half, over a laid out shared part. */
@@ -42,6 +54,7 @@ static int init_worker_side(nfm_ring *ring, nfm_ring_shared *shared, bool lossy)
     ring->shared = shared;
     ring->desc = shared->desc;
     ring->mask = shared->entries - 1;
+    ring->quota = shared->entries;
     ring->lossy = lossy;
     if (!lossy) {
         ring->spill = malloc(sizeof(nfm_desc) * SPILL_ENTRIES);
@@ -106,6 +119,7 @@ int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
 void nfm_ring_fini(nfm_ring *ring) {
     free(ring->spill);
     free(ring->held);
+    free(ring->parked);
     free(ring->free_holds);
     nfm_region_fini(&ring->region);
     memset(ring, 0, sizeof(*ring));
@@ -123,7 +137,7 @@ static void put_gap(nfm_ring *ring) {
 
 /* A lossy ring that is, or was, full: goes on when a sixteenth of it is free. */
 static bool push_behind_gap(nfm_ring *ring, nfm_desc desc) {
-    if (ring->missing == 0 || room(ring) < (ring->mask + 1) / 16) {
+    if (ring->missing == 0 || room(ring) < (ring->quota + 15) / 16) {
         ring->dropped++;
         ring->missing++;
         set_limit(ring);

@@ -84,6 +84,10 @@ struct nfm_ring {
     uint32_t *held;    /* by hold: record + 1, 0 free; NULL without a quota */
     uint32_t max_holds, n_held;
     struct nfm_inline *in_line; /* the engine's; NULL: observes only */
+    uint32_t quota;             /* lossy: entries that may wait at most; the others: all that fit */
+    uint32_t
+        *parked; /* by position & mask: record + 1 that outlives its epoch; NULL until needed */
+    uint64_t parked_from, parked_to;
     bool quarantined;
     bool is_shared;  /* another process receives */
     bool adopted;    /* entries of an earlier worker were in it */
@@ -126,6 +130,10 @@ void nfm_ring_flush(nfm_ring *ring);
 int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err);
 /* The next |n| pushes are entries that an earlier worker pushed: they are counted only. */
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n);
+/* Worker's side: a lossy ring takes no more than |entries| that wait. */
+void nfm_ring_set_quota(nfm_ring *ring, uint32_t entries);
+/* Worker's side: takes back what was pushed and did not fit into the ring yet. */
+void nfm_ring_unspill(nfm_ring *ring);
 /* Worker's side: gives the receiver a quota of holds. NFM_OK or NFM_E_NOMEM. */
 int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds);
 /* Worker's side: the next command, copied out; false when there is none. */

@@ -103,9 +103,22 @@ static bool enlist(nfm_worker *w, nfm_ring *ring) {
     return true;
 }
 
+/* Lossy receivers together keep at most a quarter of slots and records. */
+static void share_quotas(nfm_worker *w) {
+    uint32_t n = 0, all = w->config.n_small < w->config.n_records ? w->config.n_small
+                                                                  : w->config.n_records;
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        n += w->home_rings[i] != NULL && w->home_rings[i]->lossy;
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        if (w->home_rings[i] != NULL && w->home_rings[i]->lossy)
+            nfm_ring_set_quota(w->home_rings[i], all / 4 / n);
+}
+
 static nfm_ring *enlist_or_free(nfm_worker *w, nfm_ring *ring, nfm_error *err) {
-    if (enlist(w, ring))
+    if (enlist(w, ring)) {
+        share_quotas(w);
         return ring;
+    }
     (void)nfm__refuse(err, "at most 64 rings");
     nfm_ring_fini(ring);
     free(ring);
@@ -169,6 +182,7 @@ int nfm_worker_remove_ring(nfm_worker *w, nfm_ring *ring) {
         nfm__inline_free(ring);
         nfm_ring_fini(ring);
         free(ring);
+        share_quotas(w);
         return NFM_OK;
     }
     return NFM_E_INVAL;

@@ -307,10 +307,11 @@ void nfm__transit_give_up_kept(nfm_worker *w, nfm_ring *ring) {
 
 void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
-    uint64_t end = ring->head;
-    in->late_until = end; /* first: what is asked on from here goes by the policy */
-    for (; in->judged < end; in->judged++) {
-        uint32_t *place = &in->slot_of[in->judged & in->mask], slot = *place;
+    uint64_t end = ring->head, at = in->judged;
+    nfm_ring_unspill(ring);
+    in->judged = in->late_until = ring->head; /* first: from here on the policy is asked */
+    for (; at < end; at++) {
+        uint32_t *place = &in->slot_of[at & in->mask], slot = *place;
         *place = 0;
         if (slot != 0)
             fail_frame(w, ring, slot - 1);

@@ -104,6 +104,11 @@ static inline const nfm_rule *nfm__rule_of(const nfm_worker *w, uint32_t line) {
     return &w->way->rules[line];
 }
 
+/* Whether an inline receiver did not answer in time, and has not caught up. */
+static inline bool nfm__is_late(const nfm_ring *ring) {
+    return ring->in_line != NULL && ring->in_line->late_until != 0;
+}
+
 /* ---- transit.c ---- */
 
 /* |p| has gone through the stack: it leaves, waits or is dropped. Takes slot references of its own.

@@ -127,7 +127,8 @@ static bool anything_pending(const nfm_worker *w) {
 static bool must_drain(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++) {
         const nfm_ring *ring = w->rings[i];
-        if (ring != NULL && !ring->lossy && nfm_ring_used(ring) > ring->mask - ring->mask / 4)
+        if (ring != NULL && !ring->lossy && !nfm__is_late(ring) &&
+            nfm_ring_used(ring) > ring->mask - ring->mask / 4)
             return true;
     }
     if (w->hosts != NULL && nfm__hosts_must_wait(w))
@@ -181,6 +182,24 @@ static bool finish_some(nfm_worker *w) {
     return true;
 }
 
+/* When memory or flows run low: who may be behind keeps back nobody but himself. */
+static void park_slow(nfm_worker *w) {
+    nfm_delivery *d = &w->delivery;
+    if (d->n_free >= d->n_records / 2 && w->pool.n_free_small >= w->pool.n_small / 2 &&
+        !nfm__flow_must_wait(w))
+        return;
+    bool any = false;
+    for (uint32_t i = 0; i < d->n_rings; i++) {
+        const nfm_ring *ring = d->rings[i];
+        if (ring == NULL || !(ring->lossy || nfm__is_late(ring)) || !nfm_delivery_waits_for(d, i))
+            continue;
+        nfm_delivery_park(d, i);
+        any = true;
+    }
+    if (any)
+        nfm_delivery_retire(d);
+}
+
 /* Publishes what was delivered, and takes from receivers what they have passed. A wake-up costs
  * both sides some microseconds, so while bursts are full (the port has more) sleepers are woken now
  * and then, otherwise |at_once|. */
@@ -197,6 +216,7 @@ static void settle(nfm_worker *w, bool at_once) {
         nfm__transit_settle(w);
     nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
+    park_slow(w);
     nfm__domains_retire(w);
     nfm__flow_recycle(w);
 }

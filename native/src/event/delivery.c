@@ -126,11 +126,20 @@ static inline bool passes(const nfm_matching *m, const nfm_filter *filter) {
     return filter == NULL || nfm__passes(m->d, filter, m->record, m->info);
 }
 
+/* Large slots are few: who may be slow gets none when half of them are taken. */
+static bool is_scarce(const nfm_matching *m) {
+    const nfm_pool *pool = m->d->pool;
+    return m->record->slot != NFM_NO_SLOT && m->record->slot >= pool->n_small &&
+           pool->n_free_large < (pool->n_slots - pool->n_small) / 2;
+}
+
 /* Pushes one descriptor, making the record on first use. False when no record is free. */
 static inline bool push(nfm_matching *m, const nfm_receiver *r, uint64_t what) {
     if (m->id == NFM_NO_RECORD && (m->id = record_new(m->d, m->record)) == NFM_NO_RECORD)
         return false;
-    if (nfm_ring_push(r->ring, m->id, m->flow, what))
+    if (__builtin_expect(r->ring->lossy, 0) && is_scarce(m))
+        nfm_ring_miss(r->ring);
+    else if (nfm_ring_push(r->ring, m->id, m->flow, what))
         m->d->delivered++;
     return true;
 }
@@ -247,6 +256,9 @@ void nfm_delivery_collect(nfm_delivery *d) {
 
 uint32_t nfm_delivery_retire(nfm_delivery *d) {
     uint32_t released = 0;
+    for (uint32_t i = 0; i < d->n_rings; i++)
+        if (d->rings[i] != NULL && d->rings[i]->parked_from != d->rings[i]->parked_to)
+            nfm_delivery_unpark(d, d->rings[i], false);
     while (d->epoch_retired < d->epoch_open) {
         const nfm_epoch *epoch = &d->epochs[d->epoch_retired % NFM_EPOCHS];
         if (!all_passed(d, epoch))
@@ -272,6 +284,8 @@ void nfm_delivery_enter(nfm_delivery *d, uint32_t at, nfm_ring *ring) {
 }
 
 void nfm_delivery_leave(nfm_delivery *d, uint32_t at) {
+    if (d->rings[at] != NULL)
+        nfm_delivery_unpark(d, d->rings[at], true);
     nfm_delivery_forget(d, at);
     d->rings[at] = NULL;
 }

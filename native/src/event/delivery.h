@@ -86,6 +86,18 @@ void nfm_fields_put(nfm_delivery *d, uint64_t offset, uint32_t len);
 /* Whether the record, which lies in |d|'s memory, passes |filter|. */
 bool nfm__passes(const nfm_delivery *d, const nfm_filter *filter, const nfm_record *record,
                  const nfm_flow_info *info);
+/* Parking. A receiver that may be slow (lossy, or an inline one that is late) must not keep what
+ * others have passed: its entries' records are taken out of their epochs, to be released by its
+ * tail alone. Costs a look at each of its entries, and nothing while it keeps up. */
+void nfm_delivery_park(nfm_delivery *d, uint32_t ring);
+/* Releases what parked receivers have passed, or all of |ring|'s when it goes. */
+void nfm_delivery_unpark(nfm_delivery *d, nfm_ring *ring, bool all);
+/* Whether ring number |ring| is what the oldest epoch waits for. */
+bool nfm_delivery_waits_for(const nfm_delivery *d, uint32_t ring);
+
+/* For holds.c and park.c: one reason more, or less, to keep a record. False: too many. */
+bool nfm__record_hold(nfm_delivery *d, uint32_t record);
+void nfm__record_unhold(nfm_delivery *d, uint32_t record);
 /* For holds.c: frees a record that nothing keeps; the class of a field record's block. */
 void nfm__record_free(nfm_delivery *d, uint32_t id);
 unsigned nfm__field_class(uint32_t len);

@@ -113,19 +113,33 @@ int nfm_delivery_allow_holds(nfm_delivery *d, nfm_ring *ring, uint32_t holds, nf
 static uint16_t *flow_holds(nfm_delivery *d, uint32_t record) {
     uint64_t flow = d->records[record].flow;
     uint16_t *counts = (uint16_t *)(void *)d->flow_holds.base;
-    return flow == 0 || (uint32_t)flow >= d->mem->n_flows ? NULL : &counts[(uint32_t)flow];
+    return counts == NULL || flow == 0 || (uint32_t)flow >= d->mem->n_flows
+               ? NULL
+               : &counts[(uint32_t)flow];
 }
 
-bool nfm_delivery_hold(nfm_delivery *d, nfm_ring *ring, uint32_t hold, uint64_t record) {
-    if (hold >= ring->max_holds || ring->held[hold] != 0 || record >= d->n_records ||
-        d->life[record] == 0)
-        return false;
-    uint16_t *of_flow = flow_holds(d, (uint32_t)record);
+bool nfm__record_hold(nfm_delivery *d, uint32_t record) {
+    uint16_t *of_flow = flow_holds(d, record);
     if (of_flow != NULL && *of_flow == UINT16_MAX)
         return false;
     if (of_flow != NULL)
         (*of_flow)++;
     d->life[record]++;
+    return true;
+}
+
+void nfm__record_unhold(nfm_delivery *d, uint32_t record) {
+    uint16_t *of_flow = flow_holds(d, record);
+    if (of_flow != NULL)
+        (*of_flow)--;
+    if (--d->life[record] == 0)
+        nfm__record_free(d, record);
+}
+
+bool nfm_delivery_hold(nfm_delivery *d, nfm_ring *ring, uint32_t hold, uint64_t record) {
+    if (hold >= ring->max_holds || ring->held[hold] != 0 || record >= d->n_records ||
+        d->life[record] == 0 || !nfm__record_hold(d, (uint32_t)record))
+        return false;
     ring->held[hold] = ring->shared->held[hold] = (uint32_t)record + 1;
     ring->n_held++;
     return true;
@@ -137,11 +151,7 @@ bool nfm_delivery_unhold(nfm_delivery *d, nfm_ring *ring, uint32_t hold) {
     uint32_t record = ring->held[hold] - 1;
     ring->held[hold] = ring->shared->held[hold] = 0;
     ring->n_held--;
-    uint16_t *of_flow = flow_holds(d, record);
-    if (of_flow != NULL)
-        (*of_flow)--;
-    if (--d->life[record] == 0)
-        nfm__record_free(d, record);
+    nfm__record_unhold(d, record);
     return true;
 }
 

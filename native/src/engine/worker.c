@@ -83,7 +83,8 @@ static void process_burst(nfm_worker *w, uint32_t n) {
         if (as_it_is)
             forward_fragment(w, p, &w->frames[i]);
         nfm__packet_process(w, p, hash[i]);
-        if (w->way != NULL && !as_it_is)
+        bool is_held = p->status == NFM_PARSE_FRAGMENT && w->graph.defrag != NULL;
+        if (w->way != NULL && !as_it_is && !is_held)
             nfm__transit_begin(w, p);
         if (p->rec.slot != NFM_NO_SLOT)
             nfm_pool_put(&w->pool, p->rec.slot);

@@ -14,6 +14,7 @@ from typing import Literal
 from mesh.control.stats import ProcessStats
 from mesh.control.wire import ChildPart
 from mesh.fdpass import make_token
+from mesh.forks import ForkServer
 from mesh.journal import Journal, Phase
 from mesh.process import CANNOT_START, Identity, Process, exit_text, resident_bytes
 from mesh.restart import Backoff, CrashMemory, wants_restart
@@ -100,8 +101,12 @@ class Child:
         """When it is started again; a controller always is."""
         return "always" if self.part is None else self.part.restart
 
-    def start(self, run: Path) -> None:
+    def start(self, run: Path, forks: ForkServer | None = None) -> None:
         """Starts its process.
+
+        Args:
+            run: the mesh's run folder.
+            forks: who forks it; None: it is executed.
 
         Raises:
             ProcessError: the system refuses.
@@ -127,6 +132,7 @@ class Child:
             secret_option="--key-fd" if self.role == "controller" else "--token-fd",
             identity=self.identity,
             cores=self.cores,
+            forks=forks,
         )
 
     def ended(self, status: int, now: float) -> None:

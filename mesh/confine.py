@@ -67,8 +67,7 @@ def confine(parent: int, *, keep_capabilities: bool = False, is_private: bool = 
     if os.getppid() != parent:
         raise ProcessError(f"the supervisor (pid {parent}) is gone")
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
-    if is_private:
-        _prctl(libc, _PR_SET_DUMPABLE, 0)
+    _prctl(libc, _PR_SET_DUMPABLE, 0 if is_private else 1)
     if not keep_capabilities:
         _drop_capabilities(libc)
 

@@ -2,8 +2,10 @@
 """One child process of the supervisor: starting it as another user on its cores, and its end.
 
 A child gets a new session (no signal of the terminal reaches it), no descriptor but its token's
-pipe, standard error for its output, and the affinity of its first moment: the supervisor takes it
-on itself while it forks, so that no thread of the child ever runs elsewhere.
+pipe, standard error for its output, and the affinity of its first moment: who forks it takes it on
+itself meanwhile, so that no thread of the child ever runs elsewhere. The fork server does that
+(mesh/forkserver.py); without it the supervisor forks and executes a new interpreter, to the same
+effect but later.
 """
 
 from __future__ import annotations
@@ -13,22 +15,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from mesh.errors import ProcessError, system_text
+from mesh.forks import ENVIRONMENT, STDERR, ForkServer, ForkServerGone, Order
 
 __all__ = ["CANNOT_START", "Identity", "Process", "exit_text", "resident_bytes"]
 
 CANNOT_START = 78
 """Exit status of a child that will not do better when started again (EX_CONFIG)."""
-STDERR = 2
-ENVIRONMENT = {
-    **{"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-    "PYDANTIC_DISABLE_PLUGINS": "__all__",
-}
-"""A child has one core: libraries that would start a thread per core of the host need not. Nor does
-it search all that is installed for plugins of a library that only checks its messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +55,7 @@ class Process:
             a pipe in which `secret` lies.
         identity: whom it runs as.
         cores: where it may run; empty: anywhere.
+        forks: who forks it; without one, or when that is gone, it is executed.
 
     Raises:
         ProcessError: it cannot be started.
@@ -74,16 +71,19 @@ class Process:
         secret_option: str = "--token-fd",
         identity: Identity,
         cores: Sequence[int] = (),
+        forks: ForkServer | None = None,
     ) -> None:
         self.name, self.identity, self.cores = name, identity, tuple(cores)
-        command = [sys.executable, "-P", "-m", module, "--parent", str(os.getpid()), *arguments]
+        arguments = ["--parent", str(os.getpid()), *arguments]
         if identity.is_late:
-            command.append(f"--user={identity.uid}:{identity.gid}")
+            arguments.append(f"--user={identity.uid}:{identity.gid}")
             identity = Identity()
+        user = None if identity.uid is None else (identity.uid, identity.gid or 0)
+        order = Order(module, (*arguments, secret_option), name, self.cores, user)
+        self._status: int | None = None
         try:
-            self._popen = _start([*command, secret_option], secret, identity, cores)
-            self.pid = self._popen.pid
-            self.pidfd = os.pidfd_open(self.pid)
+            self.pid = _start(order, secret, forks)
+            self.pidfd = _pidfd(self.pid)
         except OSError as error:
             raise ProcessError(f"cannot be started: {system_text(error)}", name) from error
 
@@ -96,42 +96,60 @@ class Process:
 
     def reap(self) -> int | None:
         """Returns its wait status as `subprocess` writes it when it has ended, else None."""
-        if self._popen.returncode is None:
+        if self._status is None:
             found = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
             if found is None:
                 return None
             is_exit = found.si_code == os.CLD_EXITED
-            self._popen.returncode = found.si_status if is_exit else -found.si_status
-        return self._popen.returncode
+            self._status = found.si_status if is_exit else -found.si_status
+        return self._status
 
     def close(self) -> None:
         """Lets go of the pidfd of a process that has been reaped."""
         os.close(self.pidfd)
 
 
-def _start(
-    command: list[str], secret: bytes, identity: Identity, cores: Sequence[int]
-) -> subprocess.Popen[bytes]:
+def _start(order: Order, secret: bytes, forks: ForkServer | None) -> int:
     out, into = os.pipe()
     try:
         os.write(into, secret)
-        with _running_on(cores):
-            return subprocess.Popen(
-                [*command, str(out)],
-                stdin=subprocess.DEVNULL,
-                stdout=STDERR,
-                stderr=STDERR,
-                pass_fds=(out,),
-                start_new_session=True,
-                umask=0o077,
-                user=identity.uid,
-                group=identity.gid,
-                extra_groups=None if identity.uid is None else (),
-                env={**ENVIRONMENT, **os.environ},
-            )
+        if forks is not None:
+            with suppress(ForkServerGone):
+                return forks.fork(order, out)
+        return _execute(order, out)
     finally:
         os.close(out)
         os.close(into)
+
+
+def _pidfd(pid: int) -> int:
+    """Opens the pidfd of a child, which does not live without."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _execute(order: Order, fd: int) -> int:
+    uid, gid = (None, None) if order.user is None else order.user
+    with _running_on(order.cores):
+        popen = subprocess.Popen(
+            [sys.executable, "-P", "-m", order.module, *order.arguments, str(fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=STDERR,
+            stderr=STDERR,
+            pass_fds=(fd,),
+            start_new_session=True,
+            umask=0o077,
+            user=uid,
+            group=gid,
+            extra_groups=None if uid is None else (),
+            env={**ENVIRONMENT, **os.environ},
+        )
+    popen.returncode = 0  # it is waited for by its pidfd
+    return popen.pid
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class CrashMemory:
     more entries, or at none, is given up: nobody is to wait for it without an end.
 
     Attributes:
-        careful: the last run that killed it, by source.
+        careful: the last run or entry that killed it, by source.
         skip: (source, position) of entries that are left out.
         is_mended: the last crash led to an entry that is left out.
         verdict: why it is given up, "" as long as it is not.
@@ -96,8 +96,8 @@ class CrashMemory:
             self.verdict = f"given up after {self._idle} crashes in a row"
 
     def _at(self, work: Work) -> None:
+        self.careful[work.source] = work
         if work.n > 1:
-            self.careful[work.source] = work
             return
         entry = (work.source, work.position)
         self._crashes[entry] += 1

@@ -39,6 +39,7 @@ from mesh.cores import CoreRequest, allocate
 from mesh.drainer import Drainer
 from mesh.errors import MeshError, ProcessError, system_text
 from mesh.fdpass import DescriptorService, Handle, make_token
+from mesh.forks import ForkServer
 from mesh.host_objects import create_objects, grants_of, journal_name
 from mesh.journal import Journal
 from mesh.mailbox import Mailbox
@@ -46,6 +47,7 @@ from mesh.objects import Objects
 from mesh.outputs import Outputs
 from mesh.process import Identity
 from mesh.reconcile import host_changes
+from mesh.room import check_room
 from mesh.rundir import RunFolder
 from mesh.signals import signals_as_calls
 from mesh.users import MAX_NFS, Users, closed_to_others, find_users
@@ -54,6 +56,8 @@ __all__ = ["TOOL_KEY", "Outcome", "Supervisor", "SupervisorSettings", "mesh_gid"
 
 TOOL_KEY = "tool.key"
 """File in the run folder with the key that tools speak to the controller with."""
+DESCRIPTORS = 48
+"""That even a small mesh takes here or in its controller, which has the same limit."""
 TICK_S = 0.1
 PAUSE_S = 1.0
 """A longer time between two ticks means that the host stood still."""
@@ -76,6 +80,8 @@ class SupervisorSettings:
         patience: before a child that gives no sign of life is killed.
         stop_s: how long an orderly end may take.
         metrics_port: of the controller's Prometheus endpoint; None: none, 0: any.
+        forks: a fork server that loads already, and that the supervisor closes; None: it starts
+            one.
         on_tick: called about ten times a second.
     """
 
@@ -83,6 +89,7 @@ class SupervisorSettings:
     patience: Patience = field(default_factory=Patience)
     stop_s: float = 30.0
     metrics_port: int | None = None
+    forks: ForkServer | None = None
     on_tick: Callable[[], None] | None = None
 
 
@@ -123,6 +130,7 @@ class Supervisor:
         first: m.PlanPart | None = None,
     ) -> None:
         self.folder, self.settings = folder, settings or SupervisorSettings()
+        self._forks = self.settings.forks or ForkServer()
         users = self.settings.users
         self.objects, self.outputs = Objects(users.owner), Outputs()
         self.children: dict[str, Child] = {}
@@ -142,12 +150,14 @@ class Supervisor:
         try:
             self._open()
         except (OSError, zmq.ZMQError) as error:
+            self._forks.close()
             text = system_text(OSError(error.errno, error.strerror))
             raise ProcessError(f"{folder.path}: {text}") from error
         self._was_private = keep_private(True)
 
     def _open(self) -> None:
         """Makes the sockets, all or none."""
+        check_room(DESCRIPTORS)
         with ExitStack() as made:
             self._selector = made.enter_context(selectors.DefaultSelector())
             self.service = DescriptorService(
@@ -228,6 +238,7 @@ class Supervisor:
     def close(self) -> None:
         """Kills what still runs and leaves nothing behind."""
         self._kill()
+        self._forks.close()
         for child in self.children.values():
             while child.process is not None:
                 self._reap(child)
@@ -250,7 +261,7 @@ class Supervisor:
             objects=[
                 ObjectStats(name=o.name, size=o.size, backing=o.backing) for o in list(self.objects)
             ],
-            notices=[*self.notices, *self.objects.notices],
+            notices=[*self.notices, *self._forks.notices, *self.objects.notices],
             refused=dict(self.service.refused),
         )
 
@@ -427,7 +438,7 @@ class Supervisor:
             self.service.offer(child.name, child.key, uid, self._grants(child.part))
             self._send_keys()
         try:
-            child.start(self.folder.path)
+            child.start(self.folder.path, self._forks)
         except ProcessError as error:
             child.refused(error.text, time.monotonic())
             self._lost(child)
@@ -473,6 +484,7 @@ class Supervisor:
     def _reap_orphans(self) -> None:
         """As PID 1: takes the status of processes that lost their parent."""
         own = {c.process.pid for c in self.children.values() if c.process is not None}
+        own.add(self._forks.pid)
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -148,7 +148,7 @@ def folder() -> Iterator[Path]:
     subprocess.run(["rm", "-rf", str(made)], check=True)
 
 
-@pytest.mark.parametrize("limit", [12, 24, 34, 40, 44, 46])
+@pytest.mark.parametrize("limit", [10, 12, 24, 34, 40, 44, 46])
 def test_too_few_descriptors_end_the_run_with_the_remedy(folder, limit):
     status, complaints = nfmesh(folder, f"ulimit -n {limit}")
     assert status == 2, complaints

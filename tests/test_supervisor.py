@@ -300,7 +300,7 @@ def test_an_entry_is_left_out_after_three_crashes_alone_at_hand():
     assert not memory.skip
     crash(memory, Work(0, 122, 1))
     assert memory.is_mended
-    assert memory.arguments() == ["--careful=0:120:4", "--skip=0:122"]
+    assert memory.arguments() == ["--careful=0:122:1", "--skip=0:122"]
     assert not memory.verdict
 
 

@@ -9,64 +9,29 @@ or written, 130 interrupted (the summary is printed all the same).
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 
-import typer
+from mesh.forks import ForkServer
 
-from mesh.cli import apply, bench, capture, doctor, flows, meshes, show, status
-from mesh.cli.output import accept_all_text, complain, explain
-from mesh.errors import MeshError
-
-__all__ = ["app", "main"]
-
-_HELP = """Network functions beside one consolidated protocol stack.
-
-[bold]What is in a capture[/bold]
-  nfmesh flows capture.pcap
-  nfmesh run --pcap capture.pcap --nf http_log --nf dns_log
-
-[bold]What could be heard, and by whom[/bold]
-  nfmesh events http · nfmesh modules · nfmesh nfs
-
-[bold]What would run, and running it[/bold]
-  nfmesh plan mesh.yaml · nfmesh run mesh.yaml --name office
-
-[bold]While packets flow[/bold]
-  nfmesh status · nfmesh watch syn_scan.port_scan · nfmesh nf add dns_log
-  nfmesh apply mesh.yaml · nfmesh stop
-
-Each command explains itself: nfmesh run --help
-"""
-
-app = typer.Typer(
-    help=_HELP,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=True,
-)
-app.command("run")(capture.run)
-app.command("flows")(flows.flows)
-app.command("events")(show.events)
-app.command("modules")(show.modules)
-app.command("nfs")(show.nfs)
-app.command("plan")(show.plan)
-app.command("schema")(show.schema)
-app.command("status")(status.status)
-app.command("stop")(meshes.stop)
-app.command("watch")(meshes.watch)
-app.add_typer(meshes.nf_app, name="nf")
-app.command("apply")(apply.apply)
-app.command("subscribe")(meshes.subscribe)
-app.command("unsubscribe")(meshes.unsubscribe)
-app.command("doctor")(doctor.doctor)
-app.command("bench")(bench.bench)
+__all__ = ["main"]
 
 
 def main() -> None:
-    """Runs the command line; every error that nfmesh foresees is one line."""
-    accept_all_text()
-    try:
-        app(prog_name="nfmesh")
-    except (MeshError, OSError) as error:
-        complain(explain(error))
-        sys.exit(2)
+    """Runs the command line.
+
+    A run in processes needs a fork server: that loads its code while this process loads its own.
+    """
+    with closing(ForkServer()) if _wants_processes(sys.argv[1:]) else nullcontext() as forks:
+        from mesh.cli import app
+
+        app.run(forks)
+
+
+def _wants_processes(words: Sequence[str]) -> bool:
+    """Tells whether a command line is likely to start a mesh.
+
+    >>> _wants_processes(["run", "mesh.yaml"]), _wants_processes(["run", "--help"])
+    (True, False)
+    """
+    return words[:1] == ["run"] and not {"--in-process", "--help"} & set(words)

@@ -35,6 +35,7 @@ from mesh.registry import Registry
 from mesh.report import NFReport, Progress, Report
 from mesh.runner import make_plan, replay
 from mesh.spec import PortSpec, Spec, load, parse, user_events_of, uses_of
+from mesh.supervisor import SupervisorSettings
 
 __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from", "with_own_cores"]
 
@@ -45,6 +46,7 @@ INTERRUPTED = 130
 
 
 def run(
+    context: typer.Context,
     spec: Annotated[
         Path | None, typer.Argument(help="Spec file (YAML or JSON); see nfmesh schema.")
     ] = None,
@@ -116,10 +118,12 @@ def run(
             report = replay_spec(made, registry, progress)
         else:
             made = processes.spread(made, worker_cores, nf_cores)
-            how = Launch(name or processes.default_name(), registry=registry)
-            report = processes.run_in_processes(
-                made, how, source=source, progress=progress, metrics_port=metrics_port
+            how = Launch(
+                name or processes.default_name(),
+                settings=SupervisorSettings(metrics_port=metrics_port, forks=context.obj),
+                registry=registry,
             )
+            report = processes.run_in_processes(made, how, source=source, progress=progress)
     show(report, as_json)
 
 

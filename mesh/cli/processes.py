@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mesh.errors import MeshError, NFError, ProcessError, SpecError
 from mesh.launch import Launch, launch
 from mesh.report import NFReport, Progress, Report, Statistics
 from mesh.spec import Spec
-from mesh.supervisor import Outcome, SupervisorSettings
+from mesh.supervisor import Outcome
 
 __all__ = ["default_name", "run_in_processes", "spread"]
 
@@ -76,27 +77,22 @@ def run_in_processes(
     *,
     source: str,
     progress: Callable[[Progress], None] | None = None,
-    metrics_port: int | None = None,
 ) -> Report:
     """Runs a mesh and returns its report.
 
     Args:
         spec: what to run.
-        how: name and files.
+        how: all but who is told that it has started.
         source: what the report says was read.
         progress: called several times a second.
-        metrics_port: of the Prometheus endpoint on this host; None: no endpoint.
 
     Raises:
         MeshError: as `launch` does.
         ProcessError: an NF did not start, or the mesh did not come to a report.
     """
-    settings = SupervisorSettings(metrics_port=metrics_port)
     followed = _Follower(progress)
     with followed.following():
-        outcome = launch(
-            spec, Launch(how.name, how.files, settings, how.registry, followed.started)
-        )
+        outcome = launch(spec, replace(how, started=followed.started))
     for name, times in outcome.restarts.items():
         warn(f"{name} was started again {times} times")
     return _report(outcome, source)

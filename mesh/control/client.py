@@ -28,6 +28,7 @@ import zmq
 from mesh.control import messages as m
 from mesh.control.seal import Opener, Refused, Sealer
 from mesh.control.stats import Stats
+from mesh.room import check_room
 
 __all__ = ["CONTROLLER", "Control", "Settings"]
 
@@ -39,6 +40,8 @@ SILENCE_S = 1.5
 FIRST_SILENCE_S = 0.2
 """Before the first answer: the controller may not have this process' key yet."""
 MAX_WAITING = 1024
+DESCRIPTORS = 12
+"""That a context with its sockets takes."""
 REPEATED = (m.Keys, m.Ready, m.Attached, m.Eof, m.Result, m.Drained, m.Failed)
 """Said again, in this order, to a controller that came back."""
 
@@ -252,6 +255,7 @@ class _Line:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        check_room(DESCRIPTORS)  # else ZeroMQ ends the process
         self._context = zmq.Context()
         self._wake_in = self._context.socket(zmq.PAIR)
         self._wake_out = self._context.socket(zmq.PAIR)

@@ -260,7 +260,34 @@ static void test_edited_frames_are_right_again(void) {
     end_rig(&r);
 }
 
-static uint32_t keep_some(const nfm_mem *mem, const nfm_desc *desc, nfm_edit *edit);
+static uint32_t rewrite_flow(const nfm_mem *mem, const nfm_desc *desc, nfm_edit *edit) {
+    uint32_t words[2];
+    words_of(mem, desc->record, words);
+    *edit = (nfm_edit){.fields = NFM_EDIT_SRC_PORT, .src_port = (uint16_t)(40000 + words[0])};
+    return NFM_REWRITE | NFM_REST;
+}
+
+/* Many packets of a flow are asked about before the first verdict is known. */
+static void test_a_flow_is_rewritten_from_its_first_packet_to_its_last(void) {
+    rig r = make_rig();
+    uint32_t n[FLOWS], all = 0;
+    const judge_fn judges[] = {rewrite_flow};
+    add_judge(&r, 0, false);
+    run(&r, judges);
+    CHECK_EQ(check_order(&r, n, NULL), FRAMES);
+    uint64_t at = 0;
+    nfm_view frame;
+    while ((frame = nfm_port_mem_sent(r.out, &at)).data != NULL) {
+        uint32_t words[2];
+        memcpy(words, frame.data + frame.len - 8, 8);
+        CHECK_EQ(nfm_read16(frame.data + 34), 40000 + words[0]);
+        all++;
+    }
+    CHECK_EQ(counter(&r, NFM_CC_INLINE_BAD), 0);
+    CHECK_EQ(counter(&r, NFM_CC_INLINE_REWRITTEN), all);
+    end_rig(&r);
+}
+
 static rig *keeping;
 static int kept[64];
 static uint32_t n_kept;
@@ -405,6 +432,7 @@ static const nfm_test tests[] = {
     T(test_the_most_restrictive_verdict_of_all_stages_holds),
     T(test_a_verdict_for_the_rest_is_not_asked_for_again),
     T(test_edited_frames_are_right_again),
+    T(test_a_flow_is_rewritten_from_its_first_packet_to_its_last),
     T(test_kept_frames_hold_their_flow_back_until_they_are_judged),
     T(test_verdicts_without_sense_take_the_policy),
     T(test_a_judge_that_is_removed_or_lies_takes_the_policy),

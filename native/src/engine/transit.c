@@ -23,6 +23,11 @@ static uint32_t own_slot(nfm_worker *w, uint32_t slot, uint32_t len) {
     return copy;
 }
 
+/* The rule of the frame's flow, also when that has ended while the frame waited; NULL: none. */
+static const nfm_rule *rule_for(const nfm_worker *w, const nfm_transit *t) {
+    return t->ruled ? &w->way->rules[t->line] : nfm__rule_of(w, t->line);
+}
+
 static bool edit(nfm_worker *w, const nfm_transit *t, const nfm_edit *what, nfm_tx *tx) {
     uint32_t slot = tx->slot;
     tx->slot = own_slot(w, slot, t->len);
@@ -33,7 +38,7 @@ static bool edit(nfm_worker *w, const nfm_transit *t, const nfm_edit *what, nfm_
 
 /* The rule's and the verdict's edits, in that order: what was agreed for the flow comes first. */
 static bool edit_all(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx *tx) {
-    const nfm_rule *rule = nfm__rule_of(w, t->line);
+    const nfm_rule *rule = rule_for(w, t);
     bool fits = true;
     if (rule != NULL && rule->has_edit)
         fits = edit(w, t, &rule->edit[t->side], tx);
@@ -47,7 +52,7 @@ static bool edit_all(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx 
 
 static void pass(nfm_worker *w, uint32_t slot, nfm_transit *t) {
     nfm_tx tx = {slot, NFM_HEADROOM, t->len, t->wire_len, t->ts_ns};
-    const nfm_rule *rule = nfm__rule_of(w, t->line);
+    const nfm_rule *rule = rule_for(w, t);
     if (t->mirror != NFM_NO_PORT) {
         nfm_pool_hold(&w->pool, slot);
         nfm__output(w, t->mirror, &tx);
@@ -175,6 +180,7 @@ static void begin(nfm_worker *w, const nfm_packet *p, uint32_t set_index) {
     if (w->ports[w->in_port]->ops->wait_fd == NULL) /* a capture says nothing of offloading */
         memset(nfm_pool_addr(&w->pool, slot), 0, sizeof(nfm_slot_meta));
     if (rule != NULL) {
+        t->ruled = 1;
         t->verdict = rule->verdict;
         t->out = rule->out != NFM_NO_PORT ? rule->out : t->out;
     }

@@ -41,6 +41,7 @@ typedef struct nfm_transit {
     uint8_t has_edit; /* edits[slot] holds */
     uint8_t side;
     uint8_t decided;
+    uint8_t ruled;        /* its flow had a rule when it came, or has one by its verdict */
     uint8_t in;           /* port */
     uint8_t proto, flags; /* enum nfm_flag, the low byte */
     uint16_t link_type;
@@ -93,7 +94,7 @@ void nfm__way_free(nfm_worker *w);
 void nfm__inline_free(nfm_ring *ring);
 /* Makes |verdict| hold for the rest of the flow of |t|. False: it makes no sense, or another flow
  * has the key that it would get. */
-bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, const nfm_transit *t, uint32_t verdict,
+bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, nfm_transit *t, uint32_t verdict,
                    const nfm_edit *how);
 bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const nfm_edit *how);
 /* The rule of a line; NULL: none. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Making a worker one that forwards; its inline receivers; what verdicts say for whole flows. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/transit.h"
 
@@ -101,7 +102,7 @@ int nfm_worker_make_inline(nfm_worker *w, nfm_ring *ring, const nfm_inline_confi
 
 /* ---- rules ---------------------------------------------------------------------------------- */
 
-bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, const nfm_transit *t, uint32_t verdict,
+bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, nfm_transit *t, uint32_t verdict,
                    const nfm_edit *how) {
     nfm_rule *rule = &w->way->rules[t->line];
     nfm_flow *flow = nfm_table_flow(&w->table, t->line);
@@ -116,8 +117,10 @@ bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, const nfm_transit *t, uint32_t
         rule->verdict = NFM_DROP;
     if (action == NFM_REWRITE && !nfm__rule_edit(w, rule, t, how))
         return false;
-    if (action != NFM_PASS)
+    if (action != NFM_PASS) {
         flow->flags |= NFM_FLOW_RULED;
+        t->ruled = 1;
+    }
     nfm__flow_choose(w, t->line, ring, NFM_INLINE_GROUPS, false);
     return true;
 }
@@ -136,6 +139,8 @@ bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const n
     if (t->side == 1)
         nfm_key_turn(&key);
     nfm_key after = nfm__edit_key(&edit, &key);
+    if (rule->has_edit) /* packets that came before the verdict on the first may say it again */
+        return memcmp(&rule->edit[t->side], &edit, sizeof(edit)) == 0;
     if (flow->flags & NFM_FLOW_ALIASED)
         return false; /* one rewriting of the key per flow */
     if (memcmp(&after, &key, sizeof(key)) != 0) {

@@ -818,6 +818,15 @@ void nfm_log_advance(nfm_log_reader *reader);
 /* Waits for an entry: spins for |spin_ns|, then sleeps at most |timeout_ns| (-1: for ever).
  * Returns enum nfm_ring_state. Only a reader that the writer counts is woken when it sleeps. */
 int nfm_log_wait(nfm_log_reader *reader, int64_t spin_ns, int64_t timeout_ns);
+/* Rings and logs to wait at together. */
+typedef struct nfm_wait_set {
+    nfm_ring *const *rings;
+    nfm_log_reader *const *logs;
+    uint32_t n_rings, n_logs;
+} nfm_wait_set;
+/* Waits as nfm_ring_wait does until one of them has an entry; NFM_RING_ENDED: all have ended and
+ * are empty. NFM_E_NOMEM with more than 16 of them and no memory. */
+int nfm_wait_any(const nfm_wait_set *set, int64_t spin_ns, int64_t timeout_ns);
 /* Position of the next entry that is not passed: same after a restart. */
 uint64_t nfm_log_position(const nfm_log_reader *reader);
 

@@ -259,6 +259,11 @@ class LogReader:
         return Waited(native().lib.nfm_log_wait(self._live(), spin, timeout))
 
     @property
+    def pointer(self) -> Any:
+        """The `nfm_log_reader *`, valid until `close`."""
+        return self._live()
+
+    @property
     def position(self) -> int:
         """Where the next event lies that is not passed, in bytes from the first event ever."""
         return int(native().lib.nfm_log_position(self._live()))

@@ -25,7 +25,7 @@ from mesh.journal import Journal, Phase, Work
 from mesh.nf import NF
 from mesh.publish import Published
 from mesh.seat import Seat, SeatCounts
-from mesh.sources import RingSource, Source
+from mesh.sources import RingSource, Source, wait_any
 
 __all__ = ["Caution", "NFLoop"]
 
@@ -33,8 +33,6 @@ IDLE_NS = 50_000_000
 """The longest sleep: how late a message of the controller may be seen."""
 PARTS = 16
 ALL = 0xFFFFFFFF
-SHARED_IDLE_NS = 1_000_000
-"""The longest sleep on one of several sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ class NFLoop:
         self._covered: dict[str, tuple[int, int]] = {}
         self._changes: list[Change] = []
         self._parts: dict[int, tuple[int, int]] = {}
-        self._now_ns = self._turn = 0
+        self._now_ns = 0
         self.skipped = 0
 
     def now_ns(self) -> int:
@@ -153,13 +151,10 @@ class NFLoop:
         return {source.name: source.position for source in self.sources}
 
     def _wait(self) -> bool:
-        if len(self.sources) == 1:
-            return self.sources[0].wait(self._spin_ns, IDLE_NS)
-        live = [source for source in self.sources if source.wait(0, 0)]
-        if live:
-            self._turn += 1
-            live[self._turn % len(live)].wait(self._spin_ns, SHARED_IDLE_NS)
-        return bool(live)
+        waiting = self.sources
+        if self._changes:  # a source that is as far as the change goes has entries for later
+            waiting = [source for source in waiting if self._most(source, source.position)]
+        return wait_any(waiting, self._spin_ns, IDLE_NS) or len(waiting) < len(self.sources)
 
     def _serve_all(self) -> int:
         return sum([self._serve(source) for source in self.sources])

@@ -7,15 +7,16 @@ gives it to the NF's seat, `passed` lets it go. A position means the same after 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from mesh._ffi import check, native
 from mesh.attached import AttachedRing
 from mesh.eventlog import HEARD, LogReader, Waited
 from mesh.publish import Block
 from mesh.seat import Seat
 
-__all__ = ["LogSource", "RingSource", "Source"]
+__all__ = ["LogSource", "RingSource", "Source", "wait_any"]
 
 _ALL = 0xFFFFFFFF
 
@@ -144,3 +145,18 @@ class LogSource:
     def wait(self, spin_ns: int, timeout_ns: int) -> bool:
         """Waits for an event."""
         return self.reader.wait(timeout_ns / 1e9, spin_ns / 1e9) is not Waited.ENDED
+
+
+def wait_any(sources: Sequence[Source], spin_ns: int, timeout_ns: int) -> bool:
+    """Waits until one of several sources has an entry; returns False when all have ended."""
+    if len(sources) == 1:
+        return sources[0].wait(spin_ns, timeout_ns)
+    ffi, lib = native()
+    rings = [source.ring.pointer for source in sources if isinstance(source, RingSource)]
+    logs = [source.reader.pointer for source in sources if isinstance(source, LogSource)]
+    row = ffi.new("nfm_wait_set *", {"n_rings": len(rings), "n_logs": len(logs)})
+    row.rings = kept_rings = ffi.new("nfm_ring *[]", rings)
+    row.logs = kept_logs = ffi.new("nfm_log_reader *[]", logs)
+    state = check(lib.nfm_wait_any(row, spin_ns, timeout_ns), "wait")
+    del kept_rings, kept_logs
+    return state != int(lib.NFM_RING_ENDED)

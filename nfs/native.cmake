@@ -2,7 +2,8 @@
 # Native NFs: one shared object per folder that has C, installed beside its nf.py. An NF whose
 # library is missing here is left out; nf.py says so when somebody asks for it.
 
-# nfm_native_nf(NAME [LIBRARY...]): nfs/NAME/*.c, and the test tests/native/nfs/test_NAME.c.
+# nfm_native_nf(NAME [LIBRARY...]): nfs/NAME/*.c, and the tests tests/native/nfs/test_NAME.c
+# and test_NAME_*.c.
 function(nfm_native_nf name)
   file(GLOB sources CONFIGURE_DEPENDS "${NFM_ROOT}/nfs/${name}/*.c")
   add_library(${name} MODULE ${sources})
@@ -10,13 +11,18 @@ function(nfm_native_nf name)
   target_link_libraries(${name} PRIVATE nfm ${ARGN})
   set_target_properties(${name} PROPERTIES PREFIX "" INSTALL_RPATH "$ORIGIN/../../mesh")
   install(TARGETS ${name} LIBRARY DESTINATION nfs/${name})
-  file(GLOB test CONFIGURE_DEPENDS "${NFM_ROOT}/tests/native/nfs/test_${name}.c")
-  if(NFM_TESTS AND test)
-    add_executable(test_${name} "${test}" ${sources})
-    target_include_directories(test_${name} PRIVATE "${NFM_ROOT}/nfs" "${NFM_ROOT}/nfs/${name}")
-    target_link_libraries(test_${name} PRIVATE nfm_test_lib ${ARGN})
-    add_test(NAME test_${name} COMMAND test_${name} WORKING_DIRECTORY "${NFM_ROOT}")
+  file(GLOB tests CONFIGURE_DEPENDS "${NFM_ROOT}/tests/native/nfs/test_${name}.c"
+       "${NFM_ROOT}/tests/native/nfs/test_${name}_*.c")
+  if(NOT NFM_TESTS)
+    return()
   endif()
+  foreach(test ${tests})
+    get_filename_component(target "${test}" NAME_WE)
+    add_executable(${target} "${test}" ${sources})
+    target_include_directories(${target} PRIVATE "${NFM_ROOT}/nfs" "${NFM_ROOT}/nfs/${name}")
+    target_link_libraries(${target} PRIVATE nfm_test_lib ${ARGN})
+    add_test(NAME ${target} COMMAND ${target} WORKING_DIRECTORY "${NFM_ROOT}")
+  endforeach()
 endfunction()
 
 if(NFM_TESTS)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from mesh._ffi import check, native
 from mesh.columns import Schema
 from mesh.errors import CapacityError, NativeError, StateError
 from mesh.eventlog import LogReader, LogWriter, Run, Waited, cursor_size, log_size
+from mesh.sources import LogSource, wait_any
 from tests.eventlog_child import Echo, alerts, catalogue, text_of
 
 CHILD = Path(__file__).with_name("eventlog_child.py")
@@ -242,6 +244,28 @@ class Chain:
         assert [process.wait(10) for process in self.running.values()] == [0, 0]
         assert self.reader is not None
         return found
+
+
+def test_an_nf_sleeps_at_all_of_its_logs_at_once(objects):
+    fds = [(objects.log(), objects.cursor()) for _ in range(3)]
+    logs = [LogWriter(log) for log, _ in fds]
+    readers = [LogReader(objects.read_only(log), cursor) for log, cursor in fds]
+    for log, (_, cursor) in zip(logs, fds, strict=True):
+        log.add_reader(cursor, lossless=True)
+    sources = [LogSource(str(i), reader, i) for i, reader in enumerate(readers)]
+    for i, log in enumerate(logs):
+        began = time.monotonic()
+        timer = threading.Timer(0.05, publish, (log, 0, 1))
+        timer.start()
+        assert wait_any(sources, 0, 60_000_000_000)
+        assert time.monotonic() - began < 30
+        timer.join()
+        assert [source.take() for source in sources] == [int(i == k) for k in range(3)]
+        sources[i].passed(1)
+        log.end()
+        assert wait_any(sources, 0, 0) is (i < 2)
+    for each in (*readers, *logs):
+        each.close()
 
 
 def test_killed_processes_lose_and_repeat_nothing(objects):

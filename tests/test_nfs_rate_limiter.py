@@ -84,6 +84,18 @@ def test_filters_make_classes_and_what_is_in_none_is_free(tmp_path):
     assert results["passed_packets"] == 5 + 7 + 30
 
 
+def test_limits_may_be_one_text(tmp_path):
+    frames = burst(30) + burst(30, port=123, sport=1)
+    one = "dns: 1 packets/s burst 5 packets where udp port 53; all: 1 packets/s burst 20 packets"
+    source = tmp_path / "in.pcapng"
+    write_capture(source, frames)
+    use = NFUse(RateLimiter, options={"limits": one})
+    sink = Port.record(tmp_path / "out.pcap", "pcap")
+    results = mesh.replay(source, [use], sink=sink)["rate_limiter"].results
+    assert [row["limit"] for row in results["limits"]] == ["dns", "all"]
+    assert results["passed_packets"] == 20
+
+
 def test_ipv6_sources_have_prefixes_of_their_own(tmp_path):
     frames = []
     for host in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"):

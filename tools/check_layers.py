@@ -40,11 +40,15 @@ def core_errors(path: Path) -> list[str]:
 
 
 def plugin_errors(path: Path, header: str) -> list[str]:
-    """Returns the includes of a stack module or NF that are neither |header| nor its own files."""
+    """Returns the includes of a plug-in other than |header|, its own files, or shared ones.
+
+    Shared ones lie beside the plug-ins' folders: `nfs/session_map.h`.
+    """
+    folders = (path.parent, path.parent.parent)
     return [
-        f'{path}: may include "{header}" and own files only, not "{name}"'
+        f'{path}: may include "{header}", its own files and shared ones, not "{name}"'
         for name in includes(path)
-        if name != header and not (path.parent / name).is_file()
+        if name != header and not any((folder / name).is_file() for folder in folders)
     ]
 
 

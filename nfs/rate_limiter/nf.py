@@ -36,9 +36,12 @@ class RateLimiter(NF):
         "rate_limiter", "rate_limiter_process", "rate_limiter_open", "rate_limiter_close"
     )
 
-    def __init__(self, limits: tuple[str, ...], max_buckets: int = 65536, worst: int = 10) -> None:
+    def __init__(
+        self, limits: tuple[str, ...] | str, max_buckets: int = 65536, worst: int = 10
+    ) -> None:
         self._fields = Catalogue(core_events()).fields("packet")
-        self.limits: tuple[Limit, ...] = parse(limits, self._fields)
+        texts = limits.split(";") if isinstance(limits, str) else limits
+        self.limits: tuple[Limit, ...] = parse(texts, self._fields)
         self.max_buckets, self.worst = max_buckets, worst
         self._filters: list[NativeFilter] = []
         self._ffi = FFI()

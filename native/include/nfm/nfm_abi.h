@@ -333,7 +333,8 @@ enum nfm_verdict_bits {
 enum nfm_edit_field { /* what of nfm_edit holds */
     NFM_EDIT_SRC = 1, NFM_EDIT_DST = 2, NFM_EDIT_SRC_PORT = 4, NFM_EDIT_DST_PORT = 8,
     NFM_EDIT_SRC_MAC = 16, NFM_EDIT_DST_MAC = 32, NFM_EDIT_TTL = 64, NFM_EDIT_TTL_DOWN = 128,
-    NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048
+    NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048,
+    NFM_EDIT_BACK = 4096 /* leaves by the port where it came from */
 };
 typedef struct nfm_edit { /* of the innermost headers; checksums are adapted */
     uint32_t fields; /* enum nfm_edit_field */
@@ -820,6 +821,15 @@ void nfm_log_advance(nfm_log_reader *reader);
 /* Waits for an entry: spins for |spin_ns|, then sleeps at most |timeout_ns| (-1: for ever).
  * Returns enum nfm_ring_state. Only a reader that the writer counts is woken when it sleeps. */
 int nfm_log_wait(nfm_log_reader *reader, int64_t spin_ns, int64_t timeout_ns);
+/* Rings and logs to wait at together. */
+typedef struct nfm_wait_set {
+    nfm_ring *const *rings;
+    nfm_log_reader *const *logs;
+    uint32_t n_rings, n_logs;
+} nfm_wait_set;
+/* Waits as nfm_ring_wait does until one of them has an entry; NFM_RING_ENDED: all have ended and
+ * are empty. NFM_E_NOMEM with more than 16 of them and no memory. */
+int nfm_wait_any(const nfm_wait_set *set, int64_t spin_ns, int64_t timeout_ns);
 /* Position of the next entry that is not passed: same after a restart. */
 uint64_t nfm_log_position(const nfm_log_reader *reader);
 

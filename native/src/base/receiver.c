@@ -1,17 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The receiver's side of a ring that another process writes: attaching, waiting. */
-#include <errno.h>
-#include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/ring.h"
-
-enum { SPINS_PER_LOOK = 64 };
 
 static const char *wrong_with(const nfm_ring *ring) {
     const nfm_ring_shared *shared = ring->shared;
@@ -149,61 +142,9 @@ uint64_t nfm_ring_position(const nfm_ring *ring) {
     return ring->tail;
 }
 
-static int64_t monotonic_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static bool has_entry(const nfm_ring *ring) {
-    return atomic_load_explicit(&ring->shared->head, memory_order_acquire) != ring->tail;
-}
-
-/* Nothing follows, and nothing came between the two looks. */
-static bool has_ended(const nfm_ring *ring) {
-    return atomic_load_explicit(&ring->shared->ended, memory_order_acquire) != 0 &&
-           !has_entry(ring);
-}
-
-/* One sleep of at most |ns| (-1: for ever); see "Sleeping" in ring.h. */
-static void doze(nfm_ring *ring, int64_t ns) {
-    nfm_ring_shared *shared = ring->shared;
-    uint32_t seq = atomic_load_explicit(&shared->wake_seq, memory_order_acquire);
-    atomic_store_explicit(&shared->asleep, seq + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst);
-    if (!has_entry(ring) && !has_ended(ring)) {
-        struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-        syscall(SYS_futex, &shared->wake_seq, FUTEX_WAIT, seq, ns < 0 ? NULL : &t, NULL, 0);
-    }
-    atomic_store_explicit(&shared->asleep, 0, memory_order_relaxed);
-}
-
-static inline void relax(void) {
-#ifdef __x86_64__
-    __builtin_ia32_pause();
-#endif
-}
-
 int nfm_ring_wait(nfm_ring *ring, int64_t spin_ns, int64_t timeout_ns) {
-    if (has_entry(ring))
-        return NFM_RING_READY;
-    int64_t begin = monotonic_ns(), now = begin;
-    for (;;) {
-        for (int i = 0; i < SPINS_PER_LOOK && now - begin < spin_ns; i++) {
-            if (has_entry(ring))
-                return NFM_RING_READY;
-            relax();
-        }
-        if (has_entry(ring))
-            return NFM_RING_READY;
-        if (has_ended(ring))
-            return NFM_RING_ENDED;
-        now = monotonic_ns();
-        if (timeout_ns >= 0 && now - begin >= timeout_ns)
-            return NFM_RING_TIMEOUT;
-        if (now - begin >= spin_ns)
-            doze(ring, timeout_ns < 0 ? -1 : timeout_ns - (now - begin));
-    }
+    nfm__place place = nfm_ring_place(ring);
+    return nfm__wait(&place, 1, spin_ns, timeout_ns);
 }
 
 void nfm_ring_stats_get(const nfm_ring *ring, nfm_ring_stats *out) {

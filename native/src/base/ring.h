@@ -38,6 +38,7 @@
 #include <string.h>
 
 #include "base/region.h"
+#include "base/wait.h"
 
 typedef struct nfm_ring_shared {
     uint64_t magic;
@@ -172,6 +173,13 @@ static inline void nfm_ring_prefetch(const nfm_ring *ring) {
 
 static inline void nfm_ring_publish(nfm_ring *ring) {
     atomic_store_explicit(&ring->shared->head, nfm_ring_in(ring), memory_order_release);
+}
+
+/* Receiver's side: where it waits, until it passes entries. */
+static inline nfm__place nfm_ring_place(const nfm_ring *ring) {
+    nfm_ring_shared *shared = ring->shared;
+    return (nfm__place){&shared->head, &shared->wake_seq, &shared->ended, &shared->asleep,
+                        ring->tail};
 }
 
 /* Takes the receiver's tail in: see "Distrust". */

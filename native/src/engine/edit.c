@@ -18,7 +18,8 @@ typedef struct frame { /* where the headers are that an edit touches */
 
 /* The one's complement checksum at |at| after |n| bytes (even) changed from |old| to |now|. A
  * partial one is a plain sum. */
-static void adapt(uint8_t *at, const uint8_t *old, const uint8_t *now, uint32_t n, bool partial) {
+void nfm__edit_adapt(uint8_t *at, const uint8_t *old, const uint8_t *now, uint32_t n,
+                     bool partial) {
     uint32_t sum = partial ? nfm_read16(at) : (uint16_t)~nfm_read16(at);
     for (uint32_t i = 0; i < n; i += 2)
         sum += (uint16_t)~nfm_read16(old + i) + (uint32_t)nfm_read16(now + i);
@@ -33,10 +34,10 @@ static void change(const frame *f, uint8_t *at, const void *now, uint32_t n, boo
     memcpy(old, at, n);
     memcpy(at, now, n);
     if (address && !f->ipv6)
-        adapt(f->l3 + 10, old, now, n, false);
+        nfm__edit_adapt(f->l3 + 10, old, now, n, false);
     if (f->l4_csum == NULL || (address ? !f->has_pseudo : f->partial))
         return;
-    adapt(f->l4_csum, old, now, n, f->partial);
+    nfm__edit_adapt(f->l4_csum, old, now, n, f->partial);
     if (f->proto == IPPROTO_UDP && nfm_read16(f->l4_csum) == 0 && !f->partial)
         nfm_write16(f->l4_csum, 0xffff); /* 0 would say: no checksum (RFC 768) */
 }
@@ -112,7 +113,7 @@ static bool edit_ttl(const frame *f, const nfm_edit *e) {
     }
     uint8_t old[2] = {at[0], at[1]}, now[2] = {ttl, at[1]};
     *at = ttl;
-    adapt(f->l3 + 10, old, now, 2, false);
+    nfm__edit_adapt(f->l3 + 10, old, now, 2, false);
     return true;
 }
 
@@ -157,7 +158,7 @@ static bool edit_tcp(const frame *f, const nfm_edit *e) {
     memcpy(old, f->l4 + TCP_MIN, size - TCP_MIN);
     edit_sack(f, e->ack_add, f->l4 + TCP_MIN, f->l4 + size);
     if (f->l4_csum != NULL && !f->partial)
-        adapt(f->l4_csum, old, f->l4 + TCP_MIN, size - TCP_MIN, false);
+        nfm__edit_adapt(f->l4_csum, old, f->l4 + TCP_MIN, size - TCP_MIN, false);
     return true;
 }
 
@@ -196,13 +197,29 @@ static bool edit_link(uint8_t *base, const nfm_transit *t, const nfm_edit *e, nf
     return true;
 }
 
+static bool is_error(const frame *f) {
+    bool is_icmp = f->proto == (f->ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
+    return is_icmp && f->l4 + 8 <= f->end && nfm__is_icmp_error(f->l4, f->ipv6);
+}
+
+/* An error has no ports: it quotes a packet that has. One with a wrong checksum goes no further
+ * (RFC 5508 REQ-3); what the capture cut off cannot be told. */
+static bool edit_error(const frame *f, const nfm_edit *e) {
+    uint32_t start = (uint32_t)(f->l4 - f->l3), len = nfm_read16(f->l3 + (f->ipv6 ? 4 : 2));
+    len = len + (f->ipv6 ? 40 : 0) - start;
+    uint32_t sum = f->ipv6 ? nfm_csum_add(len + IPPROTO_ICMPV6, f->l3 + 8, 32) : 0;
+    if (f->l4 + len <= f->end && nfm_csum_fold(nfm_csum_add(sum, f->l4, len)) != 0)
+        return false;
+    return nfm__quoted_edit(f->l4, f->end, f->ipv6, e);
+}
+
 bool nfm__edit_apply(uint8_t *base, const nfm_transit *t, const nfm_edit *e, nfm_tx *tx) {
     const uint32_t inner = NFM_EDIT_SRC | NFM_EDIT_DST | NFM_EDIT_SRC_PORT | NFM_EDIT_DST_PORT |
                            NFM_EDIT_TTL | NFM_EDIT_TTL_DOWN | NFM_EDIT_SEQ | NFM_EDIT_ACK;
     frame f;
     if (e->fields & inner) {
-        if (!find_headers(base, t, tx, &f) || !edit_ttl(&f, e) || !edit_ports(&f, e) ||
-            !edit_tcp(&f, e))
+        if (!find_headers(base, t, tx, &f) || !edit_ttl(&f, e) ||
+            !(is_error(&f) ? edit_error(&f, e) : edit_ports(&f, e) && edit_tcp(&f, e)))
             return false;
         edit_addresses(&f, e);
     }
@@ -228,8 +245,16 @@ nfm_key nfm__edit_key(const nfm_edit *e, const nfm_key *key) {
     return after;
 }
 
-nfm_edit nfm__edit_inverse(const nfm_edit *e, const nfm_key *key) {
-    nfm_edit back = {.fields = e->fields & (NFM_EDIT_TTL_DOWN), .ttl = e->ttl};
+nfm_edit nfm__edit_inverse(const nfm_edit *e, const nfm_key *key, const uint8_t *macs) {
+    nfm_edit back = {.fields = e->fields & (NFM_EDIT_TTL_DOWN | NFM_EDIT_BACK), .ttl = e->ttl};
+    if (macs != NULL && e->fields & NFM_EDIT_DST_MAC) {
+        back.fields |= NFM_EDIT_SRC_MAC;
+        memcpy(back.src_mac, macs, 6);
+    }
+    if (macs != NULL && e->fields & NFM_EDIT_SRC_MAC) {
+        back.fields |= NFM_EDIT_DST_MAC;
+        memcpy(back.dst_mac, macs + 6, 6);
+    }
     if (e->fields & NFM_EDIT_SRC)
         back.fields |= NFM_EDIT_DST;
     if (e->fields & NFM_EDIT_DST)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/hosted.h"
+#include "engine/transit.h"
 
 enum { TCP_SYN = 2 };
 
@@ -152,7 +153,19 @@ static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     return true;
 }
 
+/* An ICMP error belongs to the flow that it quotes and changes nothing of its state (RFC 5508
+ * REQ-10). Where nothing is forwarded it is an event of its own. */
+static bool is_about_flow(nfm_worker *w, nfm_packet *p) {
+    bool is_icmp = p->rec.proto == IPPROTO_ICMP || p->rec.proto == IPPROTO_ICMPV6;
+    if (!is_icmp || !nfm__quoted_find(w, p))
+        return false;
+    nfm__record_emit(w, p->flow_index, &p->rec);
+    return true;
+}
+
 static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    if (w->way != NULL && is_about_flow(w, p))
+        return;
     bool found = find_flow(w, p, hash);
     if (found && __builtin_expect(nfm__flow_is_stale(w, p->flow), 0))
         subscribe_again(w, p);

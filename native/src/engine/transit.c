@@ -182,7 +182,7 @@ static void begin(nfm_worker *w, const nfm_packet *p, uint32_t set_index) {
     if (rule != NULL) {
         t->ruled = 1;
         t->verdict = rule->verdict;
-        t->out = rule->out != NFM_NO_PORT ? rule->out : t->out;
+        t->out = rule->out != NFM_NO_PORT ? rule->out : rule->back ? t->in : t->out;
     }
     t->decided = 1;
     if (w->subs.sets[set_index].inline_events & p->rec.events) {
@@ -243,6 +243,11 @@ static bool apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict
         t->out = (uint8_t)argument;
     if (action >= NFM_DROP)
         t->verdict = worse(t->verdict, (uint8_t)action);
+    if (action == NFM_REWRITE && how->fields & NFM_EDIT_BACK) {
+        if (!is_port(w, t->in))
+            return false;
+        t->out = t->in;
+    }
     if (verdict & NFM_REST && t->line != w->table.max_flows)
         return nfm__rule_set(w, ring, t, verdict, how);
     if (action == NFM_REWRITE) {

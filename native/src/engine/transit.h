@@ -53,7 +53,8 @@ typedef struct nfm_rule {
     uint8_t verdict; /* NFM_PASS or NFM_DROP */
     uint8_t out;     /* by redirection; NFM_NO_PORT: its own */
     uint8_t has_edit;
-    uint8_t reserved[5];
+    uint8_t back; /* leaves by the port where it came from */
+    uint8_t reserved[4];
     nfm_edit edit[2]; /* by side of the sender */
 } nfm_rule;
 
@@ -144,10 +145,27 @@ void nfm__output_discard(nfm_worker *w);
 /* Edits the frame of |tx|, which lies at |base|, in place; |t| says where its headers are. False:
  * it has not what is to be edited, or its TTL is used up. Sources: RFC 1624, RFC 768, RFC 2018. */
 bool nfm__edit_apply(uint8_t *base, const nfm_transit *t, const nfm_edit *edit, nfm_tx *tx);
-/* What undoes |edit| for the other direction; |key| as it was before, from the edited sender. */
-nfm_edit nfm__edit_inverse(const nfm_edit *edit, const nfm_key *key);
+/* What undoes |edit| for the other direction; |key| as it was before, from the edited sender. macs:
+ * the frame's destination and source before, so that these are undone as well; NULL: it has none.
+ */
+nfm_edit nfm__edit_inverse(const nfm_edit *edit, const nfm_key *key, const uint8_t *macs);
 /* The key that packets have after |edit|, from the same sender. */
 nfm_key nfm__edit_key(const nfm_edit *edit, const nfm_key *key);
+
+/* Adapts the checksum at |at| to |n| bytes (even) that changed from |old| to |now|; partial: it is
+ * a plain sum. Source: RFC 1624. */
+void nfm__edit_adapt(uint8_t *at, const uint8_t *old, const uint8_t *now, uint32_t n, bool partial);
+
+/* ---- quoted.c ---- */
+
+/* Whether the ICMP message at |icmp| quotes a packet. */
+bool nfm__is_icmp_error(const uint8_t *icmp, bool ipv6);
+/* Makes the ICMP error |p| one of the flow that it quotes; its side is that of the flow's other
+ * end. False: it is no error, or that flow is not there. */
+bool nfm__quoted_find(nfm_worker *w, nfm_packet *p);
+/* Undoes in the packet that the error at |icmp| quotes what |edit| undoes in packets of the error's
+ * own direction. False: the quoted IPv4 header is damaged. Source: RFC 5508 REQ-3 to REQ-5. */
+bool nfm__quoted_edit(uint8_t *icmp, const uint8_t *end, bool ipv6, const nfm_edit *edit);
 
 /* ---- reject.c ---- */
 

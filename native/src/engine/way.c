@@ -132,6 +132,22 @@ void nfm__transit_forget_flow(nfm_worker *w, uint32_t index) {
     flow->flags &= (uint8_t) ~(NFM_FLOW_RULED | NFM_FLOW_ALIASED);
 }
 
+/* Makes the flow of |t| be found by |key|. A flow that has the key, and that no verdict has
+ * settled, yields: what came for an address before anybody sent from it (RFC 5382 REQ-2:
+ * connections may be opened from both sides at once). */
+static bool take_alias(nfm_worker *w, const nfm_transit *t, const nfm_key *key) {
+    if (nfm_table_add_alias(&w->table, t->line, key, t->side))
+        return true;
+    uint8_t side;
+    uint64_t hash = nfm_hash_flow(&w->table.key, key);
+    uint32_t other = nfm_table_find(&w->table, key, hash, &side);
+    if (other == NFM_NO_FLOW || other == t->line || nfm__transit_has_line(w, other) ||
+        nfm_table_flow(&w->table, other)->flags & (NFM_FLOW_RULED | NFM_FLOW_ALIASED))
+        return false;
+    nfm__flow_close(w, other, NFM_END_REUSED);
+    return nfm_table_add_alias(&w->table, t->line, key, t->side);
+}
+
 bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const nfm_edit *how) {
     nfm_flow *flow = nfm_table_flow(&w->table, t->line);
     nfm_edit edit = *how; /* copied: its writer may change it any time */
@@ -139,19 +155,22 @@ bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const n
     if (t->side == 1)
         nfm_key_turn(&key);
     nfm_key after = nfm__edit_key(&edit, &key);
+    const uint8_t *frame = nfm_pool_addr(&w->pool, (uint32_t)(t - w->way->transits)) + NFM_HEADROOM;
+    const uint8_t *macs = t->link_type == 1 && t->len >= 12 ? frame : NULL;
     if (rule->has_edit) /* packets that came before the verdict on the first may say it again */
         return memcmp(&rule->edit[t->side], &edit, sizeof(edit)) == 0;
     if (flow->flags & NFM_FLOW_ALIASED)
         return false; /* one rewriting of the key per flow */
     if (memcmp(&after, &key, sizeof(key)) != 0) {
-        if (!nfm_table_add_alias(&w->table, t->line, &after, t->side)) {
+        if (!take_alias(w, t, &after)) {
             w->core_counters[NFM_CC_ALIAS_TAKEN]++;
             return false;
         }
         flow->flags |= NFM_FLOW_ALIASED;
     }
     rule->edit[t->side] = edit;
-    rule->edit[!t->side] = nfm__edit_inverse(&edit, &key);
+    rule->edit[!t->side] = nfm__edit_inverse(&edit, &key, macs);
+    rule->back |= (edit.fields & NFM_EDIT_BACK) != 0;
     rule->has_edit = 1;
     return true;
 }

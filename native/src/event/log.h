@@ -35,6 +35,7 @@
 #include <stdatomic.h>
 
 #include "base/region.h"
+#include "base/wait.h"
 
 #define NFM_LOG_MAGIC UINT64_C(0x0067676f6c6d666e)
 #define NFM_LOG_CURSOR_MAGIC UINT64_C(0x0072756372636d66)
@@ -173,6 +174,13 @@ static inline uint32_t nfm__log_max_entry(uint64_t capacity) {
 static inline uint64_t nfm__log_word(const nfm__log_shared *shared, uint64_t mask,
                                      uint64_t position) {
     return atomic_load_explicit(&shared->words[position / 8 & mask], memory_order_acquire);
+}
+
+/* Where a reader waits, until it reads. */
+static inline nfm__place nfm__log_place(const nfm_log_reader *reader) {
+    const nfm__log_shared *shared = reader->shared;
+    return (nfm__place){&shared->head, &shared->wake_seq, &shared->ended, &reader->cursor->asleep,
+                        reader->position};
 }
 
 static_assert(sizeof(nfm__log_entry) == 40, "entry layout");

@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A reader's side of a log: attaching, copying entries out, waiting. See log.h. */
-#include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "event/log.h"
 
-enum { SPINS_PER_LOOK = 64, CATCH_UPS = 8 };
+enum { CATCH_UPS = 8 };
 
 typedef enum taking { TAKEN, FULL, OVERRUN, BAD } taking;
 
@@ -267,53 +263,7 @@ void nfm_log_reader_stats_get(const nfm_log_reader *reader, nfm_log_reader_stats
 
 /* ---- waiting -------------------------------------------------------------------------------- */
 
-static int64_t monotonic_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static bool has_entry(const nfm_log_reader *reader) {
-    return head_of(reader) != reader->position;
-}
-
-static bool has_ended(const nfm_log_reader *reader) {
-    return atomic_load_explicit(&reader->shared->ended, memory_order_acquire) != 0 &&
-           !has_entry(reader);
-}
-
-/* One sleep of at most |ns| (-1: for ever), by the handshake of ring.h. */
-static void doze(nfm_log_reader *reader, int64_t ns) {
-    const nfm__log_shared *shared = reader->shared;
-    uint32_t seq = atomic_load_explicit(&shared->wake_seq, memory_order_acquire);
-    atomic_store_explicit(&reader->cursor->asleep, seq + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst);
-    if (!has_entry(reader) && !has_ended(reader)) {
-        struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-        syscall(SYS_futex, &shared->wake_seq, FUTEX_WAIT, seq, ns < 0 ? NULL : &t, NULL, 0);
-    }
-    atomic_store_explicit(&reader->cursor->asleep, 0, memory_order_relaxed);
-}
-
-static inline void relax(void) {
-#ifdef __x86_64__
-    __builtin_ia32_pause();
-#endif
-}
-
 int nfm_log_wait(nfm_log_reader *reader, int64_t spin_ns, int64_t timeout_ns) {
-    int64_t start = monotonic_ns(), passed = 0;
-    for (;;) {
-        for (int i = 0; i < SPINS_PER_LOOK && passed < spin_ns && !has_entry(reader); i++)
-            relax();
-        if (has_entry(reader))
-            return NFM_RING_READY;
-        if (has_ended(reader))
-            return NFM_RING_ENDED;
-        passed = monotonic_ns() - start;
-        if (timeout_ns >= 0 && passed >= timeout_ns)
-            return NFM_RING_TIMEOUT;
-        if (passed >= spin_ns)
-            doze(reader, timeout_ns < 0 ? -1 : timeout_ns - passed);
-    }
+    nfm__place place = nfm__log_place(reader);
+    return nfm__wait(&place, 1, spin_ns, timeout_ns);
 }

@@ -34,6 +34,18 @@ TURN_NS = 10_000_000
 """A worker with live ports looks at the controller's messages at least so often."""
 SPIN_NS = 200_000
 """It polls so long after the last packet or verdict: an NF that sleeps is woken, and answers."""
+_PORT_COUNTERS = {
+    "truncated": "rx_truncated",
+    "oversize": "rx_oversize",
+    "bad_record": "rx_bad_record",
+    "unsupported_link": "rx_unsupported_link",
+    "missed": "rx_missed",
+    "errors": "rx_errors",
+    "tx_full": "tx_full",
+    "tx_oversize": "tx_oversize",
+    "tx_errors": "tx_errors",
+}
+"""What ports did not do as they should, by name in reports."""
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
 
@@ -330,8 +342,8 @@ def counters_of(worker: NativeWorker, ports: Sequence[Port]) -> dict[str, int]:
     counters = {name: value for name, value in worker.counters().items() if value}
     for port in ports:
         stats = port.statistics()
-        for name in ("truncated", "oversize", "bad_record", "unsupported_link"):
-            value = getattr(stats, f"rx_{name}")
+        for name, field in _PORT_COUNTERS.items():
+            value = getattr(stats, field)
             if value:
                 counters[f"port.{name}"] = counters.get(f"port.{name}", 0) + value
     return counters

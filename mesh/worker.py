@@ -200,7 +200,7 @@ class WorkerHost:
 def _port_stats(port: Any) -> PortStats:
     stats = port.statistics()
     counters = {name: getattr(stats, name) for name in type(stats).__slots__}
-    return PortStats(source=port.source, counters=counters)
+    return PortStats(source=port.source, counters=counters, warning=port.warning or "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

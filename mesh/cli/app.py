@@ -26,6 +26,9 @@ _HELP = """Network functions beside one consolidated protocol stack.
 [bold]What would run, and running it[/bold]
   nfmesh plan mesh.yaml · nfmesh run mesh.yaml --name office
 
+[bold]In line, between two interfaces[/bold]
+  sudo nfmesh run --in eth0 --out eth1 --nf http_log
+
 [bold]While packets flow[/bold]
   nfmesh status · nfmesh watch syn_scan.port_scan · nfmesh nf add dns_log
   nfmesh apply mesh.yaml · nfmesh stop

@@ -69,6 +69,8 @@ def _print_work(console: Console, found: Mapping[str, Any]) -> None:
         _print_counters(console, "", counters)
         for port in worker.get("ports", ()):
             _print_counters(console, f"port {port['source']}: ", port["counters"].items())
+            if port.get("warning"):
+                console.print(f"port {port['source']}: {port['warning']}", markup=False)
     _print_rows(console, "stack", found["stack"], ("module", "phase", "flow_bytes", "needed_by"))
     _print_rows(console, "rings", found["rings"], [*(found["rings"] or [{}])[0]])
     nfs = [{"nf": name, **stats} for name, stats in found["nfs"].items() if stats]

@@ -59,10 +59,11 @@ class RingStats(Strict):
 
 
 class PortStats(Strict):
-    """One port: where it reads, and its counters by name (nfm_port_stats)."""
+    """One port: where it reads, its counters (nfm_port_stats), and what is wrong with it."""
 
     source: Text
     counters: Counts
+    warning: Text = ""
 
 
 class WorkerStats(Strict):

@@ -124,8 +124,6 @@ def test_icmp_errors_about_accepted_flows_pass(tmp_path):
     frames = [syn, icmp_error(syn, router, CLIENT), icmp_error(other, router, CLIENT)]
     _, out = through(tmp_path, timed(frames), Firewall(lines=("tcp dport 80 accept",)))
     assert out == frames[:2]
-    nf = Firewall(lines=("tcp dport 80 accept",), related=False)
-    assert through(tmp_path, timed(frames), nf)[1] == frames[:1]
 
 
 def test_what_is_not_ip_and_what_is_malformed_have_policies(tmp_path):

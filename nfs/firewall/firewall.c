@@ -332,8 +332,7 @@ static uint32_t judge(firewall *fw, const nfm_mem *mem, const nfm_record *record
         return verdict_of(fw, FIREWALL_DROP); /* a SYN may follow */
     }
     nfm_flow_info quoted;
-    if (fw->options.related && is_error(&p) && quoted_flow(&p, &quoted) &&
-        has_accepted(fw, &quoted)) {
+    if (is_error(&p) && quoted_flow(&p, &quoted) && has_accepted(fw, &quoted)) {
         fw->stats.related++;
         return verdict_of(fw, FIREWALL_ACCEPT);
     }

@@ -35,7 +35,6 @@ class Firewall(NF):
         lines: rules as texts, instead of a file.
         default: accept, drop or reject what no rule matches; a `policy` among the rules precedes.
         midstream: TCP packets of unknown flows without a SYN: "drop", "accept", or by the "rules".
-        related: let ICMP errors pass that are about accepted flows.
         malformed: action for packets whose headers make no sense.
         non_ip: action for frames without an IP packet, such as ARP.
         hold_drops: a dropped flow stays dropped, both ways, until the engine forgets it.
@@ -53,7 +52,6 @@ class Firewall(NF):
         lines: tuple[str, ...] = (),
         default: Action = "drop",
         midstream: Literal["drop", "rules", "accept"] = "drop",
-        related: bool = True,
         malformed: Action = "drop",
         non_ip: Action = "accept",
         hold_drops: bool = False,
@@ -68,7 +66,6 @@ class Firewall(NF):
             "midstream": MIDSTREAM_WORDS.index(midstream),
             "malformed": ACTIONS.index(malformed),
             "non_ip": ACTIONS.index(non_ip),
-            "related": int(related),
             "hold_drops": int(hold_drops),
         }
         self.running: tuple[Rule, ...] = ()

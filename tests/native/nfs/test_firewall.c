@@ -251,7 +251,6 @@ static bench *new_bench(uint8_t midstream, uint8_t hold_drops) {
     firewall_options options = {.midstream = midstream,
                                 .malformed = FIREWALL_DROP,
                                 .non_ip = FIREWALL_ACCEPT,
-                                .related = 1,
                                 .hold_drops = hold_drops};
     char text[100];
     bench *b = calloc(1, sizeof(*b));

@@ -24,7 +24,8 @@
 
 #include "event/delivery.h"
 
-enum { RING = 4096, RECORDS = 8192, SPIN_NS = 1000000000 };
+/* WAKE_BURSTS: as the worker does while bursts are full. */
+enum { RING = 4096, RECORDS = 8192, SPIN_NS = 1000000000, WAKE_BURSTS = 128 };
 
 typedef struct raw_ring {
     alignas(64) _Atomic uint64_t head;
@@ -149,6 +150,7 @@ static nfm_ring *open_ring(const run *r, nfm_ring *ring) {
 
 static void send_ring(const run *r) {
     nfm_ring ring;
+    uint64_t bursts = 0;
     open_ring(r, &ring);
     for (uint64_t at = 0; at < r->entries;) {
         while (nfm_ring_used(&ring) + r->burst > RING) {
@@ -159,8 +161,10 @@ static void send_ring(const run *r) {
         for (uint32_t i = 0; i < r->burst; i++, at++)
             nfm_ring_push(&ring, (uint32_t)at, 0, at);
         nfm_ring_flush(&ring);
-        nfm_ring_wake(&ring);
+        if (ring.head >= ring.look_at || ++bursts % WAKE_BURSTS == 0)
+            nfm_ring_wake(&ring);
     }
+    nfm_ring_wake(&ring);
     while (nfm_ring_used(&ring) > 0)
         nfm_ring_collect(&ring);
     nfm_ring_fini(&ring);
@@ -209,6 +213,7 @@ static void send_records(const run *r) {
     delivery.rings = rings;
     delivery.n_rings = 1;
     nfm_record record = {.kind = NFM_REC_PACKET, .slot = NFM_NO_SLOT, .events = 1};
+    uint64_t bursts = 0;
     for (uint64_t at = 0; at < r->entries;) {
         while (delivery.n_free < r->burst || nfm_ring_used(&ring) + r->burst > RING) {
             relax();
@@ -220,10 +225,11 @@ static void send_records(const run *r) {
             nfm_deliver(&delivery, &set, &record, NULL);
         }
         nfm_delivery_publish(&delivery);
-        nfm_delivery_wake(&delivery, true);
+        nfm_delivery_wake(&delivery, ++bursts % WAKE_BURSTS == 0);
         nfm_delivery_collect(&delivery);
         nfm_delivery_retire(&delivery);
     }
+    nfm_delivery_wake(&delivery, true);
     while (!nfm_delivery_is_idle(&delivery)) {
         nfm_delivery_collect(&delivery);
         nfm_delivery_retire(&delivery);

@@ -132,7 +132,7 @@ static void put(nfm_ring *ring, nfm_desc desc) {
 static void put_gap(nfm_ring *ring) {
     put(ring, (nfm_desc){NFM_NO_RECORD, NFM_NO_FLOW, NFM_DESC_GAP | ring->missing});
     ring->missing = 0;
-    ring->gaps++;
+    atomic_store_explicit(&ring->shared->gaps, ++ring->gaps, memory_order_relaxed);
 }
 
 /* A lossy ring that is, or was, full: goes on when a sixteenth of it is free. */
@@ -198,7 +198,6 @@ void nfm_ring_flush(nfm_ring *ring) {
         }
         set_limit(ring);
     }
-    atomic_store_explicit(&ring->shared->gaps, ring->gaps, memory_order_relaxed);
     nfm_ring_publish(ring);
 }
 

@@ -45,8 +45,8 @@ typedef struct nfm_ring_shared {
     uint32_t abi;
     uint32_t entries;
     _Atomic uint32_t holds;              /* worker: how many the receiver may have */
+    _Atomic uint64_t gaps;               /* worker: gap entries pushed, ever; hardly written */
     alignas(64) _Atomic uint64_t head;   /* worker */
-    _Atomic uint64_t gaps;               /* worker: gap entries pushed, ever */
     _Atomic uint64_t cmd_tail;           /* worker: commands taken */
     _Atomic uint32_t wake_seq;           /* worker; the futex */
     _Atomic uint32_t ended;              /* worker: nothing follows */

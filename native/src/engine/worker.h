@@ -78,7 +78,7 @@ struct nfm_worker {
     nfm_port *ports[NFM_MAX_PORTS];
     bool port_done[NFM_MAX_PORTS];
     uint32_t n_ports, next_port;
-    uint32_t in_port;                    /* of the burst at hand */
+    uint32_t in_port; /* of the burst at hand */
     nfm_live_state live;
     struct nfm_way *way;                 /* forwarding; NULL: frames only come */
     nfm_ring *rings[NFM_MAX_RINGS];      /* NULL: removed */

@@ -362,6 +362,9 @@ class Supervisor:
         planned = {o.name for o in self._part.objects if o.name in self.objects}
         changes = host_changes(part, kept, planned)
         cores = self._place(part, [child.name for child in changes.start])
+        for name in [o.name for o in part.objects if o.name in self.objects]:
+            if name not in planned:  # of a namesake that has left: this one gets its own
+                self._remove_object(name)
         create_objects(self.objects, part)
         for child in part.children:
             self.outputs.open(child.writes)
@@ -403,8 +406,11 @@ class Supervisor:
         wanted = {o.name for o in self._part.objects}
         wanted |= {journal_name(name) for name in self.children}
         for name in [o.name for o in self.objects if o.name not in wanted]:
-            self.service.revoke(name)
-            self.objects.remove(name)
+            self._remove_object(name)
+
+    def _remove_object(self, name: str) -> None:
+        self.service.revoke(name)
+        self.objects.remove(name)
 
     # ---- children ------------------------------------------------------------------------
 

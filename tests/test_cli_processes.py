@@ -332,6 +332,9 @@ def test_a_spec_is_applied_to_what_runs(slow, tmp_path):
     assert anew["reports"]["first"]["results"]["packets"] == anew["effective_from"] - 1
     assert anew["replaced_from"] > anew["effective_from"]
     assert apply(first, max_packets=7, status=2) == []
+    until = time.monotonic() + 60
+    while {r["nf"]: r["entries"] for r in objects("status", name)[0]["rings"]}["first"] != 1024:
+        assert time.monotonic() < until  # as the worker's next heartbeat says
     nfmesh("stop", name)
     report = ended(run)
     found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}

@@ -123,9 +123,9 @@ static void add32(const frame *f, uint8_t *at, uint32_t add) {
     change(f, at, now, 4, false);
 }
 
-/* The edges of SACK blocks are numbers of the other side, like the acknowledgement (RFC 2018). An
- * option at an odd place is adapted byte pair by byte pair of the header, so the whole one is. */
-static void edit_sack(const frame *f, uint32_t add, uint8_t *options, const uint8_t *end) {
+/* The edges of SACK blocks are numbers of the other side, like the acknowledgement (RFC 2018).
+ * Their option may lie at an odd place: the caller adapts the checksum to all options at once. */
+static void edit_sack(uint32_t add, uint8_t *options, const uint8_t *end) {
     while (options < end && *options != 0) {
         if (*options == 1) {
             options++;
@@ -138,7 +138,6 @@ static void edit_sack(const frame *f, uint32_t add, uint8_t *options, const uint
             nfm_write32(edge, nfm_read32(edge) + add);
         options += options[1];
     }
-    (void)f;
 }
 
 static bool edit_tcp(const frame *f, const nfm_edit *e) {
@@ -156,7 +155,7 @@ static bool edit_tcp(const frame *f, const nfm_edit *e) {
         return true;
     uint8_t old[40];
     memcpy(old, f->l4 + TCP_MIN, size - TCP_MIN);
-    edit_sack(f, e->ack_add, f->l4 + TCP_MIN, f->l4 + size);
+    edit_sack(e->ack_add, f->l4 + TCP_MIN, f->l4 + size);
     if (f->l4_csum != NULL && !f->partial)
         nfm__edit_adapt(f->l4_csum, old, f->l4 + TCP_MIN, size - TCP_MIN, false);
     return true;
@@ -169,7 +168,7 @@ static bool edit_link(uint8_t *base, const nfm_transit *t, const nfm_edit *e, nf
     nfm_slot_meta *meta = (nfm_slot_meta *)(void *)base;
     if (!(e->fields & link))
         return true;
-    if (t->flags & 0 || t->link_type != 1 || tx->len < ETH)
+    if (t->link_type != 1 || tx->len < ETH)
         return false;
     if (e->fields & NFM_EDIT_VLAN_POP) {
         uint16_t type = nfm_read16(base + tx->off + MACS);

@@ -88,6 +88,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         leaving=leaving,
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
         own_cores=_own_cores(spec, modules),
+        workers=spec.workers,
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
         max_packets=spec.max_packets,
         out=spec.out,

@@ -35,7 +35,7 @@ from mesh.plan import (
     PlannedNF,
     PlannedSubscription,
 )
-from mesh.words import OWN_DOMAIN
+from mesh.words import MAX_WORKERS, OWN_DOMAIN
 
 if TYPE_CHECKING:
     from mesh.nf import NF
@@ -268,6 +268,7 @@ class WorkerPart:
         worker: its name, as in `worker-0`; `id` is its number, part of flow ids.
         objects: names of its shared objects by enum nfm_object: `w0/header`, ...
         config: sizes and switches, by name in nfm_worker_config.
+        workers: how many there are that share the packets.
         mode: "file" ends at the end of its ports, "live" never.
         max_packets: stop after so many; None all.
         types: all event types.
@@ -287,6 +288,7 @@ class WorkerPart:
     max_packets: _U64 | None = None
     room: tuple[RoomPart, ...] = ()
     inboxes: tuple[InboxPart, ...] = ()
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

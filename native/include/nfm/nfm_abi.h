@@ -978,6 +978,16 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_
 enum nfm_port_number { NFM_NO_PORT = 0xff };
 int nfm_worker_forward(nfm_worker *worker, uint32_t in, uint32_t out);
 
+/* One worker of several that share the packets, flow by flow: by nfm_worker_owner of the innermost
+ * headers, put together where they were fragmented. */
+typedef struct nfm_sharing {
+    uint32_t n_workers; /* their ids are 0 to n_workers - 1 */
+    uint32_t reserved;
+} nfm_sharing;
+/* Every worker reads the same captures and leaves to the others what is theirs; frames keep their
+ * numbers (nfm_record.packet) and event time goes on with all of them. Before start. */
+int nfm_worker_share(nfm_worker *worker, const nfm_sharing *sharing);
+
 /* What inline receivers that do not answer mean for their packets. */
 typedef struct nfm_inline_config {
     int64_t deadline_ns; /* of monotonic time; 0: none, packets wait for ever */
@@ -1059,6 +1069,7 @@ typedef struct nfm_worker_stats {
     uint64_t flows_now, slots_used, records_used;
     uint64_t flow_bytes; /* memory per tracked flow in this plan, all tables included */
     uint64_t mapped_bytes;
+    uint64_t foreign; /* frames left to other workers, beside |packets| */
 } nfm_worker_stats;
 void nfm_worker_stats_get(const nfm_worker *worker, nfm_worker_stats *out);
 

@@ -160,6 +160,8 @@ void nfm__edit_adapt(uint8_t *at, const uint8_t *old, const uint8_t *now, uint32
 
 /* Whether the ICMP message at |icmp| quotes a packet. */
 bool nfm__is_icmp_error(const uint8_t *icmp, bool ipv6);
+/* The key of the packet that |p| quotes; false: it is no ICMP error that quotes one. */
+bool nfm__quoted_key(const nfm_packet *p, nfm_key *key);
 /* Makes the ICMP error |p| one of the flow that it quotes; its side is that of the flow's other
  * end. False: it is no error, or that flow is not there. */
 bool nfm__quoted_find(nfm_worker *w, nfm_packet *p);

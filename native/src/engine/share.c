@@ -54,6 +54,7 @@ void nfm__share_skip(nfm_worker *w, nfm_packet *p) {
     nfm__packet_seen(w, p);
     w->core_counters[NFM_CC_TIME_BACK] = back; /* its owner counts it */
     nfm__share_note(w, p);
+    nfm_pool_put(&w->pool, p->rec.slot);
 }
 
 /*

@@ -224,6 +224,12 @@ class PortSpec(_Model):
         return f"{self.kind}:{first}" if first is not None else self.kind
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What NFs may call it: its name, its interface, what reports call it."""
+        said = (self.name, _interface(self), self.source)
+        return tuple(dict.fromkeys(name for name in said if name is not None))
+
+    @property
     def path(self) -> str | None:
         """The file of a capture; None for an interface."""
         return str(self.options["path"]) if self.kind in FILES else None

@@ -234,6 +234,7 @@ class ReplayPart:
 
     speed: float
     live: bool
+    loop: bool = False
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

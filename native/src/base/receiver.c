@@ -40,6 +40,7 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
     ring->mask = ring->shared->entries - 1;
     ring->is_shared = true;
     ring->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
+    ring->head_seen = ring->tail;
     if (nfm_ring_begin_receiver(ring) != NFM_OK) {
         err->code = NFM_E_NOMEM;
         snprintf(err->text, sizeof(err->text), "ring (descriptor %d): no memory", fd);

@@ -258,8 +258,9 @@ void nfm_ring_end(nfm_ring *ring) {
 }
 
 uint32_t nfm_ring_peek(nfm_ring *ring, const nfm_desc **desc, uint32_t max) {
-    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
-    uint64_t n = head - ring->tail;
+    if (ring->head_seen - ring->tail < max)
+        ring->head_seen = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
+    uint64_t n = ring->head_seen - ring->tail;
     uint64_t to_end = ring->mask + 1 - (ring->tail & ring->mask);
     *desc = ring->desc + (ring->tail & ring->mask);
     n = n < to_end ? n : to_end;

@@ -74,9 +74,14 @@ void nfm__advance_time(nfm_worker *w, int64_t now_ns) {
 }
 
 /* Event time never goes back: an older packet gets the time of the one before. */
-static void advance_time(nfm_worker *w, nfm_packet *p) {
-    if (!w->time_known || p->rec.ts_ns >= w->now_ns) {
-        nfm__advance_time(w, p->rec.ts_ns);
+static inline void advance_time(nfm_worker *w, nfm_packet *p) {
+    int64_t ts_ns = p->rec.ts_ns;
+    if (__builtin_expect(ts_ns >= w->now_ns && ts_ns < w->next_tick_ns, 1)) {
+        w->now_ns = ts_ns;
+        return;
+    }
+    if (!w->time_known || ts_ns >= w->now_ns) {
+        nfm__advance_time(w, ts_ns);
         return;
     }
     w->core_counters[NFM_CC_TIME_BACK]++;

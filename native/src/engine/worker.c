@@ -73,18 +73,25 @@ static void forward_fragment(nfm_worker *w, const nfm_packet *p, const nfm_frame
     nfm__transit_begin(w, &alone);
 }
 
+/* Whether the packet is a fragment that needs no verdict: it is on its way then. */
+static bool passes_alone(nfm_worker *w, const nfm_packet *p, const nfm_frame *frame) {
+    if (p->status != NFM_PARSE_FRAGMENT || w->way->has_inline)
+        return false;
+    forward_fragment(w, p, frame);
+    return true;
+}
+
 static void process_burst(nfm_worker *w, uint32_t n) {
     uint64_t hash[NFM_BURST];
+    bool forwards = w->way != NULL;
     parse_burst(w, n, hash);
     prefetch_flows(w, n, hash);
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
-        bool as_it_is = w->way != NULL && !w->way->has_inline && p->status == NFM_PARSE_FRAGMENT;
-        if (as_it_is)
-            forward_fragment(w, p, &w->frames[i]);
+        bool is_gone = forwards && passes_alone(w, p, &w->frames[i]);
         nfm__packet_process(w, p, hash[i]);
         bool is_held = p->status == NFM_PARSE_FRAGMENT && w->graph.defrag != NULL;
-        if (w->way != NULL && !as_it_is && !is_held)
+        if (forwards && !is_gone && !is_held)
             nfm__transit_begin(w, p);
         if (p->rec.slot != NFM_NO_SLOT)
             nfm_pool_put(&w->pool, p->rec.slot);

@@ -111,6 +111,7 @@ def _ports(ports: Sequence[PortSpec]) -> tuple[PortPart, ...]:
             out=out,
             replay=_pace(port.replay),
             impair=port.impair.model_dump(exclude_unset=True) if port.impair else None,
+            names=port.names,
         )
         for port, out in zip(ports, outs_of(ports), strict=True)
     )

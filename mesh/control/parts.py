@@ -297,6 +297,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         max_failures=MAX_FAILURES,
         fail_open=planned.fail_open,
         types=types,
+        ports=tuple(port.names for port in layout.ports),
     )
 
 

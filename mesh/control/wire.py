@@ -245,6 +245,7 @@ class PortPart:
         source: what reports call it.
         options: of its kind, as in a spec; those left out have their defaults.
         out: number of the port by which frames leave that enter here; None: they do not.
+        names: what NFs may call it.
         replay, impair: what is around it; the latter by name in `mesh.port_wrappers.Impairment`.
     """
 
@@ -254,6 +255,7 @@ class PortPart:
     out: Annotated[int, Field(ge=0, lt=16)] | None = None
     replay: ReplayPart | None = None
     impair: dict[Text, int | float | Text] | None = None
+    names: tuple[Text, ...] = ()
 
     @property
     def is_realtime(self) -> bool:
@@ -368,6 +370,7 @@ class NFPart:
         max_failures: exceptions after which it hears nothing more.
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
+        ports: what each port may be called.
     """
 
     nf: Text
@@ -384,6 +387,7 @@ class NFPart:
     max_failures: _U32
     types: tuple[TypeWire, ...]
     fail_open: bool = False
+    ports: tuple[tuple[Text, ...], ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

@@ -40,38 +40,61 @@ class _Model(BaseModel):
 class DeclaredField(_Model):
     """One field of an event that the NF publishes."""
 
-    name: _Name
-    kind: _Kind
+    name: Annotated[_Name, Field(description="of the field")]
+    kind: Annotated[_Kind, Field(description="what it holds")]
 
 
 class DeclaredEvent(_Model):
     """One event that the NF publishes."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=256)]
-    doc: Text = ""
-    fields: Annotated[list[DeclaredField], Field(max_length=128)] = []
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
+            max_length=256,
+            description="with its parents",
+        ),
+    ]
+    doc: Annotated[Text, Field(description="a sentence")] = ""
+    fields: Annotated[list[DeclaredField], Field(max_length=128, description="its own")] = []
 
 
 class DeclaredSubscription(_Model):
     """One subscription, as `mesh.Subscription` has it."""
 
-    events: Annotated[list[Text], Field(min_length=1, max_length=256)]
-    where: Annotated[str, Field(max_length=65536)] | None = None
-    mode: Literal["observe", "inline"] = "observe"
-    name: _Name
-    handler: Annotated[str, Field(pattern=r"^([A-Za-z_]\w*)?$", max_length=128)] = ""
-    stage: Annotated[int, Field(ge=0, le=255)] = 0
-    edits: bool = False
-    per_flow: bool = False
+    events: Annotated[
+        list[Text], Field(min_length=1, max_length=256, description="names of event types")
+    ]
+    where: Annotated[str | None, Field(max_length=65536, description="filter")] = None
+    mode: Annotated[
+        Literal["observe", "inline"], Field(description="beside or in the way of packets")
+    ] = "observe"
+    name: Annotated[_Name, Field(description="of the subscription")]
+    handler: Annotated[
+        str,
+        Field(
+            pattern=r"^([A-Za-z_]\w*)?$", max_length=128, description="method; none: native code"
+        ),
+    ] = ""
+    stage: Annotated[int, Field(ge=0, le=255, description="place in line")] = 0
+    edits: Annotated[bool, Field(description="changes packets")] = False
+    per_flow: Annotated[bool, Field(description="on no flow until the NF says so")] = False
 
 
 class Declaration(_Model):
-    """A class: its name, what it hears, what it publishes, what it keeps."""
+    """What an NF's class says of itself, for who has not its code."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64)]
-    holds: Annotated[int, Field(ge=0, le=4096)] = 0
-    subscriptions: Annotated[list[DeclaredSubscription], Field(max_length=256)] = []
-    publishes: Annotated[list[DeclaredEvent], Field(max_length=256)] = []
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64, description="of the class"),
+    ]
+    holds: Annotated[int, Field(ge=0, le=4096, description="entries that it keeps at once")] = 0
+    subscriptions: Annotated[
+        list[DeclaredSubscription], Field(max_length=256, description="what it hears")
+    ] = []
+    publishes: Annotated[
+        list[DeclaredEvent], Field(max_length=256, description="events of its own")
+    ] = []
 
 
 def declaration_of(cls: type[NF]) -> Declaration:

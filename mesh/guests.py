@@ -115,11 +115,10 @@ class Guests:
         self._guests: dict[str, Guest] = {}
         service.host = self
 
-    def add(self, part: ChildPart, journal: Journal) -> Guest:
-        """Begins to expect a guest."""
+    def make(self, part: ChildPart, journal: Journal) -> Guest:
+        """Returns a guest that is not expected yet."""
         guest = Guest(part.name, "nf", Identity(), part, journal=journal, state="away")
         self._guests[part.name] = guest
-        self._expect(guest)
         return guest
 
     def regrant(self, guest: Guest, part: ChildPart) -> None:
@@ -130,7 +129,7 @@ class Guests:
             if guest.is_here:
                 self.left(guest.name)
             else:
-                self._expect(guest)
+                self.expect(guest)
             return
         self._service.extend(guest.name, self._grants(part))
         if not guest.is_here:
@@ -165,9 +164,10 @@ class Guests:
             return
         text = guest.left(time.monotonic())
         self._tell(m.Away(name=name, text=text[:4096]))
-        self._expect(guest)
+        self.expect(guest)
 
-    def _expect(self, guest: Guest) -> None:
+    def expect(self, guest: Guest) -> None:
+        """Lets a guest come: with a key of its own, once."""
         part = guest.part
         if part is None:
             return

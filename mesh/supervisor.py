@@ -438,7 +438,8 @@ class Supervisor:
     def _add(self, part: ChildPart, cores: tuple[int, ...]) -> None:
         if part.place == "pod":
             journal = Journal(self.objects[journal_name(part.name)].fd)
-            self.children[part.name] = self._guests.add(part, journal)
+            guest = self.children[part.name] = self._guests.make(part, journal)
+            self._guests.expect(guest)
             return
         identity = self._identity(part) if part.role in ("nf", "module") else Identity()
         journal = Journal(self.objects[journal_name(part.name)].fd)

@@ -334,11 +334,20 @@ enum nfm_edit_field { /* what of nfm_edit holds */
     NFM_EDIT_SRC = 1, NFM_EDIT_DST = 2, NFM_EDIT_SRC_PORT = 4, NFM_EDIT_DST_PORT = 8,
     NFM_EDIT_SRC_MAC = 16, NFM_EDIT_DST_MAC = 32, NFM_EDIT_TTL = 64, NFM_EDIT_TTL_DOWN = 128,
     NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048,
-    NFM_EDIT_BACK = 4096 /* leaves by the port where it came from */
+    NFM_EDIT_BACK = 4096, /* leaves by the port where it came from */
+    NFM_EDIT_PAYLOAD = 8192 /* other bytes instead of the entry's own: tcp.data, udp.datagram. Not
+                               with NFM_REST, and alone */
 };
 typedef struct nfm_edit { /* of the innermost headers; checksums are adapted */
     uint32_t fields; /* enum nfm_edit_field */
-    uint32_t seq_add, ack_add; /* modulo 2^32 */
+    union {
+        struct {
+            uint32_t seq_add, ack_add; /* modulo 2^32 */
+        };
+        struct {
+            uint32_t out_off, out_len; /* NFM_EDIT_PAYLOAD: where in the ring's out, see nfm_ring_out */
+        };
+    };
     uint16_t src_port, dst_port; /* ICMP echo: both are the identifier */
     uint8_t src[16], dst[16];
     uint8_t src_mac[6], dst_mac[6];
@@ -736,6 +745,11 @@ int nfm_ring_unsubscribe(nfm_ring *ring, uint64_t flow, uint32_t group);
  * nfm_ring_peek returned, until nfm_ring_advance. */
 uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n);
 nfm_edit *nfm_ring_edits(nfm_ring *ring);
+/* Room for |len| bytes in the ring's out, where NFM_EDIT_PAYLOAD finds them at *off; they are the
+ * worker's when the entry is passed. NULL: what was put there before is not taken yet, or len is more
+ * than half of NFM_RING_OUT. */
+enum { NFM_RING_OUT = 262144 };
+uint8_t *nfm_ring_out(nfm_ring *ring, uint32_t len, uint32_t *off);
 /* Says what becomes of a packet that was kept by |hold|. NFM_OK or NFM_E_AGAIN. */
 int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict);
 

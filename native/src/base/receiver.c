@@ -130,6 +130,25 @@ nfm_edit *nfm_ring_edits(nfm_ring *ring) {
     return nfm_ring_edit_of(ring, ring->tail);
 }
 
+uint8_t *nfm_ring_out(nfm_ring *ring, uint32_t len, uint32_t *off) {
+    const uint32_t half = NFM_RING_OUT / 2;
+    if (len > half)
+        return NULL;
+    if (ring->out_used + len > half) {
+        uint32_t other = ring->out_half ^ 1;
+        if (atomic_load_explicit(&ring->shared->judged, memory_order_acquire) <
+            ring->out_mark[other])
+            return NULL;
+        ring->out_mark[ring->out_half] =
+            atomic_load_explicit(&ring->shared->head, memory_order_relaxed);
+        ring->out_half = other;
+        ring->out_used = 0;
+    }
+    *off = ring->out_half * half + ring->out_used;
+    ring->out_used += len;
+    return nfm_ring_out_of(ring) + *off;
+}
+
 int nfm_ring_subscribe(nfm_ring *ring, uint64_t flow, uint32_t group) {
     return command(ring, (nfm_command){.kind = NFM_CMD_SUBSCRIBE, .number = group, .a = flow});
 }

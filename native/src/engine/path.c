@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "engine/hosted.h"
-#include "engine/transit.h"
+#include "engine/strand.h"
 
 enum { TCP_SYN = 2 };
 
@@ -43,12 +43,16 @@ void nfm_emit_packet(nfm_ctx *ctx, nfm_packet *packet) {
     if (packet->emitted)
         return;
     packet->emitted = 1;
+    if (ctx->worker->way != NULL && packet->flow != NULL)
+        nfm__segment_data(ctx->worker, packet->flow_index, &packet->rec);
     nfm__record_emit(ctx->worker, packet->flow == NULL ? NFM_NO_FLOW : packet->flow_index,
                      &packet->rec);
 }
 
 void nfm_emit_record(nfm_ctx *ctx, nfm_flow *flow, uint32_t flow_index, const nfm_record *record) {
     (void)flow;
+    if (ctx->worker->way != NULL)
+        nfm__segment_data(ctx->worker, flow_index, record);
     nfm__record_emit(ctx->worker, flow_index, record);
 }
 
@@ -163,12 +167,24 @@ static bool is_about_flow(nfm_worker *w, nfm_packet *p) {
     return true;
 }
 
-static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
-    if (w->way != NULL && is_about_flow(w, p))
+/* The packet's snapshot, if nobody delivered it before. */
+static void emit_snapshot(nfm_worker *w, nfm_packet *p) {
+    const nfm_flow *flow = p->flow;
+    const nfm_subset *set = &w->subs.sets[flow->subs[p->rec.side]];
+    if (!p->emitted && ((set->events & p->rec.events) | flow->modules))
+        nfm__record_emit(w, p->flow_index, &p->rec);
+}
+
+/* forwards: the worker has a way for frames; a constant of the two callers. */
+static inline __attribute__((always_inline)) void with_flow(nfm_worker *w, nfm_packet *p,
+                                                            uint64_t hash, bool forwards) {
+    if (forwards && is_about_flow(w, p))
         return;
     bool found = find_flow(w, p, hash);
     if (found && __builtin_expect(nfm__flow_is_stale(w, p->flow), 0))
         subscribe_again(w, p);
+    if (forwards && found && !nfm__segment_arrive(w, p))
+        return;
     if (!found || !track(w, p, hash)) {
         nfm__record_emit(w, NFM_NO_FLOW, &p->rec); /* table full: seen, but without a flow */
         return;
@@ -179,13 +195,19 @@ static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     flow->payload_bytes[p->rec.side] += p->l4_len;
     nfm_instance *stream = w->graph.stream;
     uint8_t level = flow->level;
+    if (forwards)
+        nfm__segment_begin(w, p);
     if (level >= NFM_LEVEL_DATA && stream != NULL && p->rec.proto == stream->module->proto)
         (void)stream->module->on_packet(&stream->ctx, p, nfm_instance_state(stream, p->flow_index));
-    const nfm_subset *set = &w->subs.sets[flow->subs[p->rec.side]];
-    if (!p->emitted && ((set->events & p->rec.events) | flow->modules))
-        nfm__record_emit(w, p->flow_index, &p->rec);
+    if (forwards && !p->emitted)
+        nfm__segment_data(w, p->flow_index, &p->rec);
+    emit_snapshot(w, p);
     if (__builtin_expect(flow->level != level, 0)) /* a module lost interest: stop its work */
         nfm__flow_modules_changed(w, p->flow_index, p, (nfm_work){level, flow->modules});
+}
+
+static void with_flow_on_way(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    with_flow(w, p, hash, true);
 }
 
 void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
@@ -205,7 +227,10 @@ void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         p->flow_index = NFM_NO_FLOW;
     }
     if (p->status == NFM_PARSE_OK) {
-        with_flow(w, p, hash);
+        if (w->way != NULL)
+            with_flow_on_way(w, p, hash);
+        else
+            with_flow(w, p, hash, false);
         return;
     }
     if (p->status == NFM_PARSE_MALFORMED && p->malformed < NFM_PD_COUNT)

@@ -49,7 +49,7 @@ typedef struct sim_end {
     /* as a sender */
     uint32_t isn, una, max, n; /* una, max: offsets in the stream */
     uint8_t stream[SIM_BYTES];
-    uint32_t judged; /* place of the next run that is judged for the first time */
+    uint32_t judged;    /* place of the next run that is judged for the first time */
     sim_entry *entries; /* by place */
     /* as a receiver */
     uint8_t wire[SIM_OUT]; /* what came, lost later or not */

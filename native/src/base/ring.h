@@ -22,8 +22,8 @@
  *
  * Verdicts of inline receivers lie beside the entries, one for each, with what is to be edited. The
  * NF writes them before it passes the entries; the worker reads those of entries that were passed.
- * Behind them is the NF's out: bytes to be put in place of payloads. It has two halves, of which one
- * is filled while the worker may still take verdicts that refer to the other.
+ * Behind them is the NF's out: bytes to be put in place of payloads. It has two halves, of which
+ * one is filled while the worker may still take verdicts that refer to the other.
  *
  * Gaps. A lossy ring that had no room pushes, before the next entry that fits, one entry that says
  * how many are missing there.

@@ -67,8 +67,7 @@ void nfm__inquire(nfm_worker *w, uint32_t slot, uint32_t set, uint32_t run,
 static nfm_transit *frame_at_hand(nfm_worker *w) {
     nfm_stream_way *sw = w->way->stream;
     const nfm_packet *p = sw->packet;
-    if (sw->at == 0 && p != NULL && w->trigger->slot == p->rec.slot &&
-        p->rec.slot != NFM_NO_SLOT) {
+    if (sw->at == 0 && p != NULL && w->trigger->slot == p->rec.slot && p->rec.slot != NFM_NO_SLOT) {
         nfm__transit_open(w, p);
         sw->at = p->rec.slot + 1;
     }
@@ -84,8 +83,8 @@ static void tell(nfm_worker *w, const nfm_subset *set, uint32_t id) {
         const nfm_receiver *r = &set->in_line[i];
         uint64_t type = record->app.type;
         if (r->ring == NULL || type < r->type_first || type > r->type_last ||
-            (r->filter != NULL && !nfm__passes(&w->delivery, r->filter, record,
-                                               &w->table.info[(uint32_t)record->flow])))
+            (r->filter != NULL &&
+             !nfm__passes(&w->delivery, r->filter, record, &w->table.info[(uint32_t)record->flow])))
             continue;
         uint64_t what = r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type;
         (void)nfm_ring_push(r->ring, id, (uint32_t)record->flow, what);

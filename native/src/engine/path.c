@@ -5,6 +5,9 @@
 #include "engine/hosted.h"
 #include "engine/strand.h"
 
+/* What a packet's way is made of is compiled into both of its kinds: see with_flow. */
+#define INLINE static inline __attribute__((always_inline))
+
 enum { TCP_SYN = 2 };
 
 void nfm__record_dispatch(nfm_worker *w, uint32_t index, const nfm_record *record) {
@@ -88,7 +91,7 @@ static void advance_time(nfm_worker *w, nfm_packet *p) {
 }
 
 /* The flow of a packet: most often the candidate that parsing the burst found and prefetched. */
-static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+INLINE bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     uint32_t index = p->flow_index;
     int side = -1;
     if (index != NFM_NO_FLOW && (nfm_table_flow(&w->table, index)->flags & NFM_FLOW_OPEN))
@@ -134,7 +137,7 @@ static bool comes_near(const nfm_worker *w, uint8_t before, uint8_t after) {
 }
 
 /* Runs the tracking module; a new connection on an old 5-tuple gets a flow of its own. */
-static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+INLINE bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     nfm_instance *in = w->graph.track[p->rec.proto];
     if (in == NULL || p->flow->level < NFM_LEVEL_TRACK)
         return true;
@@ -168,16 +171,15 @@ static bool is_about_flow(nfm_worker *w, nfm_packet *p) {
 }
 
 /* The packet's snapshot, if nobody delivered it before. */
-static void emit_snapshot(nfm_worker *w, nfm_packet *p) {
+INLINE void emit_snapshot(nfm_worker *w, nfm_packet *p) {
     const nfm_flow *flow = p->flow;
     const nfm_subset *set = &w->subs.sets[flow->subs[p->rec.side]];
     if (!p->emitted && ((set->events & p->rec.events) | flow->modules))
         nfm__record_emit(w, p->flow_index, &p->rec);
 }
 
-/* forwards: the worker has a way for frames; a constant of the two callers. */
-static inline __attribute__((always_inline)) void with_flow(nfm_worker *w, nfm_packet *p,
-                                                            uint64_t hash, bool forwards) {
+/* forwards: frames go on from this worker; a constant, so that who only observes pays nothing. */
+INLINE void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash, bool forwards) {
     if (forwards && is_about_flow(w, p))
         return;
     bool found = find_flow(w, p, hash);
@@ -206,7 +208,8 @@ static inline __attribute__((always_inline)) void with_flow(nfm_worker *w, nfm_p
         nfm__flow_modules_changed(w, p->flow_index, p, (nfm_work){level, flow->modules});
 }
 
-static void with_flow_on_way(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+__attribute__((noinline)) static void with_flow_on_way(nfm_worker *w, nfm_packet *p,
+                                                       uint64_t hash) {
     with_flow(w, p, hash, true);
 }
 
@@ -227,7 +230,7 @@ void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         p->flow_index = NFM_NO_FLOW;
     }
     if (p->status == NFM_PARSE_OK) {
-        if (w->way != NULL)
+        if (__builtin_expect(w->way != NULL, 0))
             with_flow_on_way(w, p, hash);
         else
             with_flow(w, p, hash, false);

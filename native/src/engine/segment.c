@@ -55,16 +55,30 @@ static bool has_room(const nfm_worker *w, const nfm_packet *p, const nfm_strand 
     return kept[1] < n_large / 2 && pool->n_free_large > n_large / 8;
 }
 
-/* Ends the judging of a flow if all who judge it rather let pass than drop. */
+/* Whether all who decide rather let pass than drop. Counts. */
+static bool fails_open(nfm_worker *w, const nfm_subset *set) {
+    bool open = true;
+    for (uint32_t i = 0; i < set->n_inline; i++)
+        open &= set->in_line[i].ring == NULL || set->in_line[i].ring->in_line->config.fail_open;
+    w->core_counters[open ? NFM_CC_INLINE_FAILED_OPEN : NFM_CC_INLINE_NO_ROOM]++;
+    return open;
+}
+
+bool nfm__segment_is_lost(nfm_worker *w, const nfm_packet *p) {
+    const nfm_subset *set = &w->subs.sets[w->subs.catch_all];
+    bool is_judged = set->level >= NFM_LEVEL_SPLIT || set->inline_modules != 0;
+    return is_judged && p->status == NFM_PARSE_OK && p->rec.proto == IPPROTO_TCP &&
+           p->rec.payload_len > 0 && !fails_open(w, set);
+}
+
+/* Ends the judging of a flow if its judges fail open. */
 static bool release_flow(nfm_worker *w, const nfm_packet *p) {
     const nfm_subset *set = &w->subs.sets[p->flow->subs[p->rec.side]];
-    for (uint32_t i = 0; i < set->n_inline; i++)
-        if (set->in_line[i].ring != NULL && !set->in_line[i].ring->in_line->config.fail_open)
-            return false;
+    if (!fails_open(w, set))
+        return false;
     for (uint32_t i = 0; i < set->n_inline; i++)
         if (set->in_line[i].ring != NULL)
             nfm__flow_choose(w, p->flow_index, set->in_line[i].ring, NFM_INLINE_GROUPS, false);
-    w->core_counters[NFM_CC_INLINE_FAILED_OPEN]++;
     return true;
 }
 
@@ -78,10 +92,7 @@ static bool is_admitted(nfm_worker *w, const nfm_packet *p) {
         return false;
     }
     bool is_old = s->started && nfm_seq_diff(p->seq + p->l4_len, s->next) <= 0;
-    if (is_old || has_room(w, p, s) || release_flow(w, p))
-        return true;
-    w->core_counters[NFM_CC_INLINE_NO_ROOM]++;
-    return false;
+    return is_old || has_room(w, p, s) || release_flow(w, p);
 }
 
 bool nfm__segment_arrive(nfm_worker *w, nfm_packet *p) {
@@ -318,9 +329,8 @@ void nfm__segment_end(nfm_worker *w, nfm_packet *p) {
         return;
     p->rec.tcp.seq = p->seq; /* also where nobody tracks any more */
     p->rec.tcp.ack = p->ack;
-    *seg = (nfm_segment){.events = p->rec.events,
-                         .link_type = p->link_type,
-                         .in = (uint8_t)w->in_port};
+    *seg = (nfm_segment){
+        .events = p->rec.events, .link_type = p->link_type, .in = (uint8_t)w->in_port};
     describe(seg, &p->rec);
     if (!is_open && is_ahead(both, &both->side[p->rec.side], p)) {
         w->core_counters[NFM_CC_INLINE_WITHHELD]++;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What leaves in a segment of a judged stream: the accepted bytes that its numbers cover (strand.h).
+ * What leaves in a segment of a judged stream: the accepted bytes that its numbers cover
+ * (strand.h).
  *
  * Most segments are such, and leave as they came. Others are made anew behind a copy of their
  * headers: in as many frames as the bytes need, or none. Sources: RFC 9293 section 3.1, RFC 2018.
@@ -24,9 +25,9 @@ typedef struct leaving {
     uint32_t from;          /* slot of its headers */
     uint32_t limit;         /* payload bytes of a frame */
     uint32_t n_sent;
-    bool deletes;   /* bytes that leave as none are among them */
-    uint32_t to;    /* slot of the frame that is being filled; NFM_NO_SLOT: none */
-    uint32_t seq;   /* of its payload */
+    bool deletes; /* bytes that leave as none are among them */
+    uint32_t to;  /* slot of the frame that is being filled; NFM_NO_SLOT: none */
+    uint32_t seq; /* of its payload */
     uint32_t filled, room;
 } leaving;
 

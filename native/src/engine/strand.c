@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs of bytes that are kept until their receiver has them, and numbers at both ends (strand.h). */
+/* Runs of bytes that are kept until their receiver has them, and numbers at both ends (strand.h).
+ */
 #include "engine/strand.h"
 
 #include <stdlib.h>
@@ -157,8 +158,8 @@ uint32_t nfm__strand_in(const nfm_worker *w, const nfm_strand *s, uint32_t out) 
 /* Whether the receiver, who acknowledges |out|, has the whole of |run|. One that has not left is
  * given up when what came behind it is acknowledged. */
 static bool is_acked(const nfm_worker *w, const nfm_strand *s, const nfm_run *run, uint32_t out) {
-    uint32_t end = run->left ? run->out + nfm__run_out_len(run)
-                             : nfm__strand_out(w, s, run->seq) + run->len;
+    uint32_t end =
+        run->left ? run->out + nfm__run_out_len(run) : nfm__strand_out(w, s, run->seq) + run->len;
     return run->state != NFM_RUN_ASKED && nfm_seq_diff(out, end) >= 0;
 }
 

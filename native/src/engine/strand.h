@@ -61,9 +61,9 @@ typedef struct nfm_strand {
     uint64_t off;        /* place in the stream of |next| */
     uint32_t head, tail; /* run + 1 */
     uint32_t n_runs;
-    uint32_t next;   /* behind the last byte that the stack handed out, when |started| */
-    uint32_t una;    /* acknowledged up to here, when |acked| */
-    uint32_t shift;  /* of numbers before the first run: they leave as seq + shift */
+    uint32_t next;  /* behind the last byte that the stack handed out, when |started| */
+    uint32_t una;   /* acknowledged up to here, when |acked| */
+    uint32_t shift; /* of numbers before the first run: they leave as seq + shift */
     uint8_t started;
     uint8_t acked;
     uint8_t shifted; /* numbers differ, or did */
@@ -78,9 +78,9 @@ typedef struct nfm_strands { /* of a flow, by side of the sender */
 
 /* What is to be known of a frame of such a flow beside its transit, by slot. */
 typedef struct nfm_segment {
-    uint64_t events; /* of its snapshot */
-    uint32_t seq, len; /* what of the stream may leave in it */
-    uint32_t ack;      /* as the other end knows it */
+    uint64_t events;    /* of its snapshot */
+    uint32_t seq, len;  /* what of the stream may leave in it */
+    uint32_t ack;       /* as the other end knows it */
     uint32_t from, end; /* numbers of its first payload byte, and behind the last */
     uint16_t link_type;
     uint8_t in; /* port */
@@ -105,7 +105,7 @@ typedef struct nfm_stream_way { /* allocated with nfm_way */
     nfm_region regions[4];
     uint32_t n_runs, fresh_runs, free_run; /* run + 1 */
     uint32_t n_inquiries, fresh_inquiries, free_inquiry;
-    uint32_t kept[2]; /* runs in small and in large slots */
+    uint32_t kept[2];         /* runs in small and in large slots */
     const nfm_packet *packet; /* being processed; NULL: none */
     uint32_t at;              /* slot + 1 of the frame that events raised now are about */
     bool refused;             /* the packet being processed goes no further */
@@ -162,6 +162,8 @@ void nfm__inquire_app(nfm_worker *w, uint32_t set, uint32_t id);
 
 /* ---- segment.c ---- */
 
+/* Whether |p|, which got no flow, has bytes that should be judged: they cannot. */
+bool nfm__segment_is_lost(nfm_worker *w, const nfm_packet *p);
 /* A packet of a flow comes, before it is tracked. False: it goes no further. */
 bool nfm__segment_arrive(nfm_worker *w, nfm_packet *p);
 /* Its tracking is done, its stream is next. */

@@ -138,11 +138,12 @@ uint8_t nfm__transit_policy(nfm_worker *w, const nfm_ring *ring) {
 /* What of |record| a receiver is to hear, as in a descriptor; 0: it does not want it. */
 static uint64_t wanted_of(const nfm_receiver *r, const nfm_record *record) {
     uint64_t bits = r->events & record->events, type = record->app.type;
-    if (record->kind != NFM_REC_APP)
-        return bits == 0 || r->what & NFM_DESC_APP ? (bits != 0 ? r->what : 0) : r->what | bits;
-    if (type < r->type_first || type > r->type_last)
+    bool is_app = record->kind == NFM_REC_APP;
+    if (is_app ? type < r->type_first || type > r->type_last : bits == 0)
         return 0;
-    return r->what & NFM_DESC_APP ? r->what : r->what | NFM_DESC_APP | type;
+    if (r->what & NFM_DESC_APP)
+        return r->what;
+    return r->what | (is_app ? NFM_DESC_APP | type : bits);
 }
 
 static void ask_one(nfm_worker *w, nfm_question *q, const nfm_record *record, nfm_ring *ring,
@@ -272,6 +273,8 @@ void nfm__transit_begin(nfm_worker *w, nfm_packet *p) {
         nfm__transit_finish(w, p);
         return;
     }
+    if (p->flow == NULL && nfm__segment_is_lost(w, p))
+        return;
     bool alone = way->n_transits == 0; /* no line needs to be looked at */
     nfm_transit *t = begin(w, slot, &p->rec, (uint8_t)w->in_port);
     t->link_type = p->link_type;

@@ -47,9 +47,9 @@ typedef struct nfm_transit {
     uint8_t on_way;     /* it is in its line */
     uint8_t is_segment; /* strand.h says what leaves of it */
     uint8_t is_asked;   /* its snapshot was asked about */
-    uint8_t out;      /* port; NFM_NO_PORT */
-    uint8_t mirror;   /* port; NFM_NO_PORT */
-    uint8_t has_edit; /* edits[slot] holds */
+    uint8_t out;        /* port; NFM_NO_PORT */
+    uint8_t mirror;     /* port; NFM_NO_PORT */
+    uint8_t has_edit;   /* edits[slot] holds */
     uint8_t side;
     uint8_t decided;
     uint8_t ruled;        /* its flow had a rule when it came, or has one by its verdict */
@@ -72,10 +72,10 @@ typedef struct nfm_rule {
 /* An inline receiver beside its ring. */
 struct nfm_inline {
     nfm_inline_config config;
-    uint64_t judged;        /* positions below have been taken into account */
-    uint64_t late_until;    /* it is late as long as its tail is below; 0: it is not */
-    int64_t progress_ns;    /* monotonic time when its tail moved, or its ring began to fill */
-    uint32_t mask;          /* of slot_of */
+    uint64_t judged;       /* positions below have been taken into account */
+    uint64_t late_until;   /* it is late as long as its tail is below; 0: it is not */
+    int64_t progress_ns;   /* monotonic time when its tail moved, or its ring began to fill */
+    uint32_t mask;         /* of slot_of */
     uint32_t *who_of;      /* by position: nfm_question.who that waits for it; 0 none */
     uint32_t *who_of_hold; /* by hold: the same of what is kept; 0 none */
 };
@@ -93,7 +93,7 @@ struct nfm_way {            /* allocated when a worker forwards */
     nfm_region transit_region, edit_region, rule_region, line_region;
     uint32_t n_transits;
     uint8_t out_of[NFM_MAX_PORTS];
-    nfm_out_queue *queue; /* by port */
+    nfm_out_queue *queue;          /* by port */
     struct nfm_stream_way *stream; /* strand.h */
     bool has_inline;
     bool is_live;    /* some port does not end: there are deadlines */

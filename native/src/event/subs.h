@@ -45,8 +45,8 @@ typedef struct nfm_subset {
     nfm_receiver *receivers;
     nfm_receiver *app;
     nfm_receiver *away;
-    nfm_receiver *in_line;  /* by stage; not among the others */
-    uint64_t inline_events; /* that somebody decides on */
+    nfm_receiver *in_line;   /* by stage; not among the others */
+    uint64_t inline_events;  /* that somebody decides on */
     uint64_t inline_modules; /* application modules whose events somebody decides on */
     uint64_t members[NFM_MAX_SUBS / 64];
     uint32_t refs; /* sides of flows, and 1 for being the catch-all */

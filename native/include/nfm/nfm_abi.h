@@ -843,6 +843,39 @@ typedef struct nfm_log_reader_stats {
 } nfm_log_reader_stats;
 void nfm_log_reader_stats_get(const nfm_log_reader *reader, nfm_log_reader_stats *out);
 
+/* The loop of a native NF that hears rings alone. */
+enum { NFM_SERVE_RINGS = 64 };
+typedef struct nfm_served_ring {
+    nfm_ring *ring;
+    const nfm_mem *mem; /* that its entries refer to */
+    uint32_t source;    /* its number in |work| */
+    uint32_t reserved;
+} nfm_served_ring;
+
+typedef struct nfm_serve_config {
+    nfm_process_fn process;
+    void *state;
+    const nfm_served_ring *rings;
+    uint32_t n_rings;   /* 1 to NFM_SERVE_RINGS */
+    uint8_t in_line;    /* 1: the NF decides */
+    uint8_t fail_open;  /* 1: entries of a batch that it refuses pass; 0: they are dropped */
+    uint8_t reserved[2];
+    int64_t spin_ns, idle_ns, turn_ns; /* waits awake; asleep; all in all */
+    int64_t *beat;  /* monotonic time after each batch; NULL: nowhere */
+    uint64_t *work; /* while a batch is at work: source | entries << 32, position; NULL: nowhere */
+} nfm_serve_config;
+
+typedef struct nfm_served {
+    uint64_t events, batches;
+    int64_t now_ns;   /* event time of the last entry; 0: there was none */
+    int32_t status;   /* what the NF refused its last batch with */
+    uint32_t stopped; /* 1: it did, or a gap is next in some ring: nfm_ring_gap */
+} nfm_served;
+
+/* Hands what comes to the NF until the turn is over, NFM_RING_READY; or nothing came for |idle_ns|,
+ * NFM_RING_TIMEOUT; or nothing follows, NFM_RING_ENDED. NFM_E_INVAL. */
+int nfm_serve(const nfm_serve_config *config, nfm_served *out);
+
 /* ---- application modules on a core of their own -------------------------------------------- */
 
 /* A module host is a process that runs one application module of a worker. It maps the worker's

@@ -117,7 +117,7 @@ class Station:
             NFError: it failed.
         """
         part = self.part
-        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files))
+        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files, part.ports))
         if not self.seat.started:
             raise self.stop().errors[0]
 

@@ -58,6 +58,8 @@ def open_port(part: PortPart) -> Port:
         options["format"] = "pcap-ns" if str(options["path"]).endswith(".pcap") else "pcapng"
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
+    if part.replay is not None:
+        options["is_loop"] = part.replay.loop
     port = _OPEN[part.kind](**options)
     try:
         if part.replay is not None:

@@ -71,16 +71,20 @@ class Port:
         self._pointer = pointer
 
     @classmethod
-    def pcap(cls, path: str | Path) -> Port:
+    def pcap(cls, path: str | Path, *, is_loop: bool = False) -> Port:
         """Opens a capture: pcap or pcapng, also gzipped.
+
+        Args:
+            path: of the file.
+            is_loop: it is read again and again, with times that go on.
 
         Raises:
             NativeError: there is no such file, or it is no capture.
         """
         ffi, lib = native()
         error = ffi.new("nfm_error *")
-        found = lib.nfm_port_pcap_open(os.fsencode(path), error)
-        return cls(check_pointer(found, "", error), str(path))
+        make = lib.nfm_port_pcap_loop_open if is_loop else lib.nfm_port_pcap_open
+        return cls(check_pointer(make(os.fsencode(path), error), "", error), str(path))
 
     @classmethod
     def memory(cls, frames: Iterable[Frame], link_type: int = LINKTYPE_ETHERNET) -> Port:

@@ -173,7 +173,9 @@ class Seat:
             commands: (worker's id, whether of the native ring) → queue.
         """
         self._commands = commands
-        self.instance._flows = FlowControl(_groups(self.planned), commands)
+        self.instance._flows = FlowControl(
+            _groups(self.planned), commands, is_inline=self.planned.is_inline
+        )
 
     def lose(self, entries: int, now_ns: Callable[[], int]) -> None:
         """Tells the NF of a gap in a lossy ring."""

@@ -34,7 +34,7 @@ from mesh.port_spec import KINDS, ImpairSpec, PortSpec, ReplaySpec, check_ports
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.uses import NFUse, SubscriptionOverride, UserEvent
-from mesh.words import OWN_DOMAIN
+from mesh.words import MAX_WORKERS, OWN_DOMAIN
 
 __all__ = [
     "DomainSpec",
@@ -195,13 +195,17 @@ class Spec(_Model):
         dict[str, ModuleSpec], Field(description="limits by stack module, and where it runs")
     ] = {}
     worker: Annotated[
-        dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of the worker")
+        dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of each worker")
     ] = {}
     domains: Annotated[
         dict[_Name, DomainSpec], Field(description="domains of NFs; others have these defaults")
     ] = {}
+    workers: Annotated[
+        int, Field(ge=1, le=MAX_WORKERS, description="that share the packets, flow by flow")
+    ] = 1
     worker_cores: Annotated[
-        list[_Core] | None, Field(description="cores that the worker is pinned to")
+        list[_Core] | None,
+        Field(description="cores that the worker is pinned to; of several, one for each"),
     ] = None
     max_packets: Annotated[int | None, Field(ge=1, description="stop after so many")] = None
     checksums: Annotated[
@@ -270,10 +274,30 @@ def parse(data: object) -> Spec:
             raise SpecError(_path(first["loc"][:-1]), text) from error
         raise SpecError(_path(first["loc"]), text[:1].lower() + text[1:]) from error
     check_ports(spec.ports)
+    _check_workers(spec)
     if not spec.nfs and all(port.out is None for port in spec.ports):
         text = "name at least one NF, or ports that frames leave by (`out`)"
         raise SpecError("nfs", text)
     return spec
+
+
+def _check_workers(spec: Spec) -> None:
+    cores = spec.worker_cores
+    if spec.workers == 1:
+        return
+    for i, port in enumerate(spec.ports):
+        if port.kind != "pcap" or port.replay is not None:
+            raise SpecError(f"ports[{i}]", "several workers share captures only: leave out workers")
+    if cores is not None and len(cores) != spec.workers:
+        text = f"{len(cores)} cores for {spec.workers} workers; name one for each"
+        raise SpecError("worker_cores", text)
+    for i, core in enumerate(cores or ()):
+        if core in (cores or ())[:i]:
+            raise SpecError(f"worker_cores[{i}]", f"core {core} is given twice")
+    for name, pinned in spec.own_cores.items():
+        if pinned is not None:
+            text = f"each of {spec.workers} workers has a process of its own for it; say own: true"
+            raise SpecError(f"modules.{name}.core", text)
 
 
 def json_schema() -> dict[str, Any]:

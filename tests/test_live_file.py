@@ -184,6 +184,18 @@ def test_a_judge_that_only_dies_takes_its_policy(folder: Path, fail: str) -> Non
     assert report["statistics"]["packets"] == len(packets(before))
 
 
+def test_a_capture_in_a_loop_does_not_end(folder: Path) -> None:
+    before, after = folder / "before.pcap", folder / "after.pcap"
+    write_capture(before, traffic(4), form="pcap-ns")
+    wanted = [frame for _, frame in packets(before)]
+    spec = folder / "mesh.yaml"
+    loop = {"pcap": str(before), "out": "after", "replay": {"loop": True, "speed": 0}}
+    ports = [loop, {"record": str(after), "name": "after"}]
+    spec.write_text(json.dumps({"ports": ports, "max_packets": 3 * len(wanted)}))
+    assert run(str(spec))["statistics"]["packets"] == 3 * len(wanted)
+    assert [frame for _, frame in packets(after)] == wanted * 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -22,7 +22,7 @@ from mesh.errors import CapacityError, PlanError, SpecError
 from mesh.module import ModuleInfo, Phase
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
-from mesh.port_spec import PortSpec, check_ports, is_live, outs_of
+from mesh.port_spec import PortSpec, ReplaySpec, check_ports, is_live, outs_of
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.spec import NFSpec, PatienceSpec, Spec, inboxes_of, user_events_of, uses_of
@@ -88,6 +88,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         leaving=leaving,
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
         own_cores=_own_cores(spec, modules),
+        workers=spec.workers,
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
         max_packets=spec.max_packets,
         out=spec.out,
@@ -108,11 +109,16 @@ def _ports(ports: Sequence[PortSpec]) -> tuple[PortPart, ...]:
             source=port.source,
             options=port.options,
             out=out,
-            replay=ReplayPart(port.replay.speed, port.replay.live) if port.replay else None,
+            replay=_pace(port.replay),
             impair=port.impair.model_dump(exclude_unset=True) if port.impair else None,
+            names=port.names,
         )
         for port, out in zip(ports, outs_of(ports), strict=True)
     )
+
+
+def _pace(replay: ReplaySpec | None) -> ReplayPart | None:
+    return ReplayPart(replay.speed, replay.is_live, replay.loop) if replay else None
 
 
 def _own_cores(spec: Spec, modules: Mapping[str, ModuleInfo]) -> dict[str, tuple[int, ...] | None]:

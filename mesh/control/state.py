@@ -118,7 +118,7 @@ class Mesh:
         self.notices: list[str] = []
         self.metrics = ""
         self.refused: Counter[str] = Counter()
-        self.eof: m.Eof | None = None
+        self.ends: dict[str, m.Eof] = {}
         self.pending: Pending | None = None
         self.stopping = ""
         self.is_over = self.has_begun = False
@@ -171,6 +171,11 @@ class Mesh:
             return self._advance(now)
         self._refuse(pending, error)
         return self._advance(now)
+
+    @property
+    def has_ended(self) -> bool:
+        """True when all workers are at the end of their ports."""
+        return self.now is not None and self.ends.keys() >= self.now.parts.workers.keys()
 
     def watch(self, events: frozenset[str], now: float) -> list[Action]:
         """Takes the names of the events that somebody watches; "" is all."""
@@ -260,7 +265,7 @@ class Mesh:
 
     def _ended(self, process: Process, body: m.Body) -> None:
         if isinstance(body, m.Eof):
-            self.eof = body
+            self.ends[process.name] = body
         elif isinstance(body, m.Result):
             self.results[process.name] = body
         elif isinstance(body, m.Failed):
@@ -299,7 +304,7 @@ class Mesh:
 
     @property
     def _is_ending(self) -> bool:
-        return bool(self.stopping) or self.eof is not None
+        return bool(self.stopping or self.ends)
 
     def _begin_next(self, now: float) -> None:
         if self.desired.then is not None and not self._is_ending:
@@ -388,7 +393,7 @@ class Mesh:
         if pending is None:
             return
         self._refuse(pending, error)
-        if self.eof is not None:
+        if self.ends:
             self.pending = None
             return
         self.pending = replace(pending, request=None, revision=0, nf="")

@@ -40,7 +40,7 @@ def status(mesh: Mesh, now: float) -> dict[str, Any]:
 def _state(mesh: Mesh) -> str:
     if mesh.is_over:
         return "over"
-    if mesh.stopping or mesh.eof is not None:
+    if mesh.stopping or mesh.ends:
         return "ending"
     workers = _of_role(mesh, "worker")
     return "running" if workers and all(p.attached for p in workers) else "starting"

@@ -130,8 +130,9 @@ def _supervisor_is_ready(mesh: Mesh) -> bool:
 
 
 def _worker_is_ready(mesh: Mesh) -> bool:
-    workers = _workers(mesh)
-    return bool(workers) and all(w.ready >= mesh.desired.revision for w in workers)
+    """True when every worker of the plan has the revision, also those that begin again."""
+    workers = [mesh.processes.get(name) for name in _worker_names(mesh)]
+    return all(w is not None and w.ready >= mesh.desired.revision for w in workers)
 
 
 def _workers(mesh: Mesh) -> list[Process]:
@@ -236,14 +237,14 @@ def _drains(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
 
 def _drain_reason(mesh: Mesh, process: Process) -> str:
     if process.role == "worker":
-        return mesh.stopping
+        return mesh.stopping or ("worker failed" if _has_lost_a_worker(mesh) else "")
     if process.role == "supervisor":
         return ""
     if process.name in mesh.desired.leaving:
         return "removed" if _hears_nothing(mesh, process.name) else ""
-    if any(worker in mesh.failures for worker in _worker_names(mesh)):
+    if _has_lost_a_worker(mesh):
         return "worker failed"
-    if mesh.eof is not None and _is_at_its_end(mesh, process):
+    if mesh.has_ended and _is_at_its_end(mesh, process):
         return "end"
     return ""
 
@@ -264,6 +265,11 @@ def _is_at_its_end(mesh: Mesh, process: Process) -> bool:
     if not isinstance(part, NFPart) or (part.rings and not part.reads):
         return False
     return all(_is_finished(mesh, log.peer) for log in part.reads)
+
+
+def _has_lost_a_worker(mesh: Mesh) -> bool:
+    """True when a worker has failed for good: what it would have seen nobody sees."""
+    return any(worker in mesh.failures for worker in _worker_names(mesh))
 
 
 def _worker_names(mesh: Mesh) -> list[str]:
@@ -307,9 +313,9 @@ def _watches(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
 def _is_done(mesh: Mesh) -> bool:
     if mesh.stopping == "now":
         return True
-    if any(name in mesh.failures for name in _worker_names(mesh)):
+    if _has_lost_a_worker(mesh):
         return all(_is_finished(mesh, n) or not _is_attached(mesh, n) for n in _nf_names(mesh))
-    return mesh.eof is not None and all(_is_finished(mesh, name) for name in _nf_names(mesh))
+    return mesh.has_ended and all(_is_finished(mesh, name) for name in _nf_names(mesh))
 
 
 def _farewells(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
@@ -336,7 +342,7 @@ def outcome(
             failed = mesh.failures[name]
             return PlanError(f"failed in {failed.where}: {failed.text}", nf=name)
     if not (_supervisor_is_ready(mesh) and _worker_is_ready(mesh)):
-        return SpecError("", "the run has ended") if mesh.eof is not None else None
+        return SpecError("", "the run has ended") if mesh.ends else None
     found: dict[str, Any] = {"effective_from": _effective_from(mesh)}
     process = mesh.processes.get(nf)
     if isinstance(request, m.NfAdd):

@@ -225,6 +225,13 @@ bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out) {
     return true;
 }
 
+const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *command) {
+    uint64_t at = (command->out_end - command->b) % NFM_OUT_BYTES;
+    if (command->b == 0 || command->b > NFM_OUT_BYTES - at)
+        return NULL;
+    return ring->shared->out + at;
+}
+
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n) {
     ring->suppress = n;
     set_limit(ring);
@@ -251,8 +258,9 @@ void nfm_ring_end(nfm_ring *ring) {
 }
 
 uint32_t nfm_ring_peek(nfm_ring *ring, const nfm_desc **desc, uint32_t max) {
-    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
-    uint64_t n = head - ring->tail;
+    if (ring->head_seen - ring->tail < max)
+        ring->head_seen = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
+    uint64_t n = ring->head_seen - ring->tail;
     uint64_t to_end = ring->mask + 1 - (ring->tail & ring->mask);
     *desc = ring->desc + (ring->tail & ring->mask);
     n = n < to_end ? n : to_end;

@@ -18,7 +18,9 @@
  *
  * Commands go the other way, by a queue of the same kind (NF: cmd_head, worker: cmd_tail): what the
  * NF keeps past its tail (holds), and on which flows it wants to hear what. A command written
- * before a tail is taken before what that tail releases.
+ * before a tail is taken before what that tail releases. Bytes that go with a command (a frame to
+ * be sent, an edit) lie in |out|, which is used round and round: a command says where its bytes
+ * end, none are split at out's end, and they are free when it was taken.
  *
  * Verdicts of inline receivers lie beside the entries, one for each, with what is to be edited. The
  * NF writes them before it passes the entries; the worker reads those of entries that were passed.
@@ -56,9 +58,10 @@ typedef struct nfm_ring_shared {
     alignas(64) _Atomic uint32_t asleep; /* NF: wake_seq + 1 that it waits on, 0 awake; hardly
                                           * written: a line of its own */
     _Atomic uint32_t absent;             /* supervisor, NF: 1 while there is no receiver */
-    nfm_command command[NFM_COMMANDS];
+    alignas(64) nfm_command command[NFM_COMMANDS];
     uint32_t held[NFM_MAX_HOLDS]; /* worker, for the next one: by hold, record + 1; 0 free */
-    nfm_desc desc[];
+    uint8_t out[NFM_OUT_BYTES];   /* NF: the bytes of commands */
+    alignas(64) nfm_desc desc[];  /* a burst must not share lines with its neighbours */
 } nfm_ring_shared;
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "nfm_ring_push packs two halves");
@@ -98,7 +101,9 @@ struct nfm_ring {
     uint32_t n_spill;
     /* receiver's side */
     uint64_t tail;
+    uint64_t head_seen; /* entries below are there; read anew when fewer are known than asked for */
     uint64_t cmd_head;
+    uint64_t out_head; /* position behind the last command's bytes */
     uint64_t gaps_seen;
     uint16_t *free_holds; /* a stack; NULL without a quota */
     uint32_t n_free_holds;
@@ -140,6 +145,8 @@ void nfm_ring_unspill(nfm_ring *ring);
 int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds);
 /* Worker's side: the next command, copied out; false when there is none. */
 bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out);
+/* Worker's side: the bytes in out that a command names; NULL: it names none that can be. */
+const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *command);
 /* Receiver's side: goes on where the last receiver stopped, without its holds. */
 int nfm_ring_begin_receiver(nfm_ring *ring);
 /* Wakes the receiver if it sleeps; some time after nfm_ring_flush, see "Sleeping". */
@@ -147,14 +154,16 @@ void nfm_ring_wake(nfm_ring *ring);
 /* Says that nothing follows, and wakes. */
 void nfm_ring_end(nfm_ring *ring);
 
+typedef uint64_t nfm__desc_words __attribute__((vector_size(16)));
+
 /* Appends one entry; visible to the receiver after nfm_ring_publish. It stores the entry and head,
  * no more: while stores wait for lines that the receiver has read, every further one takes a place.
  */
 static inline bool nfm_ring_push(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what) {
     if (__builtin_expect(ring->head >= ring->limit, 0))
         return nfm_ring_push_full(ring, record, flow, what);
-    uint64_t words[2] = {(uint64_t)flow << 32 | record, what}; /* two stores, not three */
-    memcpy(&ring->desc[ring->head & ring->mask], words, sizeof(words));
+    nfm__desc_words words = {(uint64_t)flow << 32 | record, what}; /* one store */
+    memcpy(&ring->desc[ring->head & ring->mask], &words, sizeof(words));
     ring->head++;
     return true;
 }

@@ -67,6 +67,7 @@ class Placement:
         use: the class, files absolute; config: its options as written.
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
+        token: of an NF that joins from elsewhere: the hash of its token; None: it is started here.
     """
 
     use: str
@@ -76,6 +77,7 @@ class Placement:
     cores: tuple[int, ...] | None = None
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Layout:
         worker_cores: of one worker; or one for each of several. None: the supervisor's choice.
         out: folder for files that NFs write.
         inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
+        undeclared: NFs that may join, and are not in the plan until they say what they hear.
     """
 
     ports: tuple[PortPart, ...]
@@ -121,6 +124,7 @@ class Layout:
     max_packets: int | None = None
     out: str = "."
     inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    undeclared: Mapping[str, Placement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,11 @@ class Parts:
     host: HostPart
     workers: Mapping[str, WorkerPart]
     nfs: Mapping[str, NFPart]
+
+    @property
+    def joining(self) -> frozenset[str]:
+        """Names of NFs that join from elsewhere: nobody waits for them."""
+        return frozenset(child.name for child in self.host.children if child.place == "pod")
 
 
 def make_parts(plan: Plan, layout: Layout) -> Parts:
@@ -297,6 +306,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         max_failures=MAX_FAILURES,
         fail_open=planned.fail_open,
         types=types,
+        opens_files=place.token is not None,
         ports=tuple(port.names for port in layout.ports),
     )
 
@@ -340,7 +350,7 @@ def _host(
     nfs: Mapping[str, NFPart],
 ) -> HostPart:
     receivers = [r for worker in workers.values() for r in worker.receivers]
-    names = [*nfs, *layout.leaving]
+    names = [*nfs, *layout.leaving, *layout.undeclared]
     objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
     inboxes = [inbox for worker in workers.values() for inbox in worker.inboxes]
     objects += [ObjectPart(name, "inbox") for inbox in inboxes for name in inbox.objects]
@@ -356,6 +366,7 @@ def _host(
     children += [_module_child(number, module, host, layout) for number, module, host in hosts]
     children += [_nf_child(nfs[nf.name], nf, layout) for nf in plan.nfs]
     children += [_leaving_child(name, gone, layout) for name, gone in layout.leaving.items()]
+    children += [_undeclared_child(name, place) for name, place in layout.undeclared.items()]
     return HostPart(
         children=tuple(children),
         objects=tuple(objects),
@@ -407,6 +418,8 @@ def _module_child(worker: int, part: ModulePart, host: HostedPart, layout: Layou
 
 
 def _files(planned: PlannedNF, layout: Layout) -> tuple[str, ...]:
+    if layout.placements[planned.name].token is not None:
+        return ()  # they are in its own container
     return tuple(f"file/{path}" for path in output_paths(planned.cls, planned.options, layout.out))
 
 
@@ -427,7 +440,30 @@ def _nf_child(part: NFPart, planned: PlannedNF, layout: Layout) -> ChildPart:
             *(log.cursor for log in part.readers),
         ),
         domain=place.domain,
-        is_waited_for=layout.mode == "file" or not planned.is_inline,
+        is_waited_for=_is_waited_for(planned, place, layout),
+        **_where(place),
+    )
+
+
+def _is_waited_for(planned: PlannedNF, place: Placement, layout: Layout) -> bool:
+    return place.token is None and (layout.mode == "file" or not planned.is_inline)
+
+
+def _where(place: Placement) -> dict[str, Any]:
+    return {} if place.token is None else {"place": "pod", "token": place.token}
+
+
+def _undeclared_child(name: str, place: Placement) -> ChildPart:
+    """An NF that may join: it gets its journal, and tells the controller the rest."""
+    return ChildPart(
+        name=name,
+        role="nf",
+        cores=None,
+        restart="on-failure",
+        writes=(_checkpoint(name),),
+        reads=(),
+        is_waited_for=False,
+        **_where(place),
     )
 
 
@@ -444,6 +480,7 @@ def _leaving_child(name: str, gone: Leaving, layout: Layout) -> ChildPart:
         writes=(*(_ring(name, n) for n in numbers), *log, _checkpoint(name)),
         reads=tuple(objects),
         domain=gone.placement.domain,
+        **_where(gone.placement),
     )
 
 

@@ -370,6 +370,7 @@ class NFPart:
         max_failures: exceptions after which it hears nothing more.
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
+        opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
     """
 
@@ -387,6 +388,7 @@ class NFPart:
     max_failures: _U32
     types: tuple[TypeWire, ...]
     fail_open: bool = False
+    opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
 
 
@@ -420,6 +422,8 @@ class ChildPart:
         module: what it runs, when it is the process of a stack module.
         is_waited_for: what is in its rings stays there while it is started again; else packets
             that wait for its verdicts take its policy, and are not read again.
+        place: "pod": it joins from elsewhere, and is never started here.
+        token: of one that joins: SHA-256 of what it has to show, in hexadecimal.
     """
 
     name: Text
@@ -431,6 +435,8 @@ class ChildPart:
     domain: Text = OWN_DOMAIN
     module: ModuleHostPart | None = None
     is_waited_for: bool = True
+    place: Literal["process", "pod"] = "process"
+    token: Text = ""
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

@@ -10,7 +10,7 @@ import urllib.request
 PATIENCE_S, PAUSE_S = 60.0, 1.0
 
 
-def problem_of_socket(path):
+def problem_of_socket(path: str) -> str | None:
     """Returns why nobody listens at a socket, or None."""
     try:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -21,7 +21,7 @@ def problem_of_socket(path):
     return None
 
 
-def problem_of_address(address):
+def problem_of_address(address: str) -> str | None:
     """Returns why an address does not say that it is ready, or None."""
     try:
         with urllib.request.urlopen(address, timeout=5):
@@ -32,7 +32,7 @@ def problem_of_address(address):
         return f"{address}: {error}"
 
 
-def main():
+def main() -> None:
     """Tries all until each is there, or patience ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", action="append", default=[])

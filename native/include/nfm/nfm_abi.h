@@ -573,6 +573,9 @@ int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_
 int nfm_pcap_writer_write_way(nfm_pcap_writer *writer, const nfm_captured_frame *frame);
 int nfm_pcap_writer_flush(nfm_pcap_writer *writer); /* what is buffered is in the file */
 int nfm_pcap_writer_close(nfm_pcap_writer *writer, nfm_error *err); /* flushes, frees */
+/* Several captures as one, in the order of their frames' times; of equals the earlier part's first. */
+int nfm_pcap_merge(const char *const *parts, uint32_t n, const char *path, int format,
+                   nfm_error *err);
 
 /* ---- stack modules ------------------------------------------------------------------------ */
 

@@ -130,6 +130,7 @@ class NFHost:
             published=self._tell,
             caution=self._caution,
             spin_ns=SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0,
+            in_time=station.part.in_time,
         )
         loop.restore()
         station.start()

@@ -298,6 +298,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         max_failures=MAX_FAILURES,
         fail_open=planned.fail_open,
         types=types,
+        in_time=layout.workers > 1 and layout.mode == "file",
     )
 
 

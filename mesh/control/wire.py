@@ -368,6 +368,7 @@ class NFPart:
         max_failures: exceptions after which it hears nothing more.
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
+        in_time: workers read captures: entries of several are handed out by their time.
     """
 
     nf: Text
@@ -384,6 +385,7 @@ class NFPart:
     max_failures: _U32
     types: tuple[TypeWire, ...]
     fail_open: bool = False
+    in_time: bool = False
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

@@ -242,6 +242,12 @@ class PortSpec(_Model):
         return f"{self.kind}:{first}" if first is not None else self.kind
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What NFs may call it: its name, its interface, what reports call it."""
+        said = (self.name, _interface(self), self.source)
+        return tuple(dict.fromkeys(name for name in said if name is not None))
+
+    @property
     def is_loop(self) -> bool:
         """True for a capture that begins again at its end."""
         return self.replay is not None and self.replay.loop

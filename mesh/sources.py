@@ -75,6 +75,10 @@ class RingSource:
         """Event time of the last entry handed out."""
         return self._now_ns
 
+    def saw(self, now_ns: int) -> None:
+        """Takes the event time of entries that others handed out."""
+        self._now_ns = max(self._now_ns, now_ns)
+
     def take(self, most: int = _ALL) -> int:
         """Looks at what stands side by side in the ring; a gap is a run of its own."""
         self._desc, n = self.ring.peek(most)

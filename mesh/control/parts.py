@@ -68,6 +68,7 @@ class Placement:
         use: the class, files absolute; config: its options as written.
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
+        token: of an NF that joins from elsewhere: the hash of its token; None: it is started here.
     """
 
     use: str
@@ -77,6 +78,7 @@ class Placement:
     cores: tuple[int, ...] | None = None
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Layout:
         worker_cores: of one worker; or one for each of several. None: the supervisor's choice.
         out: folder for files that NFs write.
         inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
+        undeclared: NFs that may join, and are not in the plan until they say what they hear.
     """
 
     ports: tuple[PortPart, ...]
@@ -122,6 +125,7 @@ class Layout:
     max_packets: int | None = None
     out: str = "."
     inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    undeclared: Mapping[str, Placement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,11 @@ class Parts:
     host: HostPart
     workers: Mapping[str, WorkerPart]
     nfs: Mapping[str, NFPart]
+
+    @property
+    def joining(self) -> frozenset[str]:
+        """Names of NFs that join from elsewhere: nobody waits for them."""
+        return frozenset(child.name for child in self.host.children if child.place == "pod")
 
 
 def make_parts(plan: Plan, layout: Layout) -> Parts:
@@ -299,6 +308,8 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         fail_open=planned.fail_open,
         types=types,
         in_time=layout.workers > 1 and layout.mode == "file",
+        opens_files=place.token is not None,
+        ports=tuple(port.names for port in layout.ports),
     )
 
 
@@ -341,7 +352,7 @@ def _host(
     nfs: Mapping[str, NFPart],
 ) -> HostPart:
     receivers = [r for worker in workers.values() for r in worker.receivers]
-    names = [*nfs, *layout.leaving]
+    names = [*nfs, *layout.leaving, *layout.undeclared]
     objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
     inboxes = [inbox for worker in workers.values() for inbox in worker.inboxes]
     objects += [ObjectPart(name, "inbox") for inbox in inboxes for name in inbox.objects]
@@ -357,6 +368,7 @@ def _host(
     children += [_module_child(number, module, host, layout) for number, module, host in hosts]
     children += [_nf_child(nfs[nf.name], nf, layout) for nf in plan.nfs]
     children += [_leaving_child(name, gone, layout) for name, gone in layout.leaving.items()]
+    children += [_undeclared_child(name, place) for name, place in layout.undeclared.items()]
     return HostPart(
         children=tuple(children),
         objects=tuple(objects),
@@ -408,6 +420,8 @@ def _module_child(worker: int, part: ModulePart, host: HostedPart, layout: Layou
 
 
 def _files(planned: PlannedNF, layout: Layout) -> tuple[str, ...]:
+    if layout.placements[planned.name].token is not None:
+        return ()  # they are in its own container
     return tuple(f"file/{path}" for path in output_paths(planned.cls, planned.options, layout.out))
 
 
@@ -428,7 +442,30 @@ def _nf_child(part: NFPart, planned: PlannedNF, layout: Layout) -> ChildPart:
             *(log.cursor for log in part.readers),
         ),
         domain=place.domain,
-        is_waited_for=layout.mode == "file" or not planned.is_inline,
+        is_waited_for=_is_waited_for(planned, place, layout),
+        **_where(place),
+    )
+
+
+def _is_waited_for(planned: PlannedNF, place: Placement, layout: Layout) -> bool:
+    return place.token is None and (layout.mode == "file" or not planned.is_inline)
+
+
+def _where(place: Placement) -> dict[str, Any]:
+    return {} if place.token is None else {"place": "pod", "token": place.token}
+
+
+def _undeclared_child(name: str, place: Placement) -> ChildPart:
+    """An NF that may join: it gets its journal, and tells the controller the rest."""
+    return ChildPart(
+        name=name,
+        role="nf",
+        cores=None,
+        restart="on-failure",
+        writes=(_checkpoint(name),),
+        reads=(),
+        is_waited_for=False,
+        **_where(place),
     )
 
 
@@ -445,6 +482,7 @@ def _leaving_child(name: str, gone: Leaving, layout: Layout) -> ChildPart:
         writes=(*(_ring(name, n) for n in numbers), *log, _checkpoint(name)),
         reads=tuple(objects),
         domain=gone.placement.domain,
+        **_where(gone.placement),
     )
 
 

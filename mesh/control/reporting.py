@@ -61,7 +61,11 @@ def _failed_modules(mesh: Mesh) -> list[str]:
 def start_failures(mesh: Mesh) -> list[str]:
     """Returns the names of NFs of the first plan that did not start."""
     nfs = () if mesh.now is None else mesh.now.parts.nfs
-    first = {name for name in nfs if mesh.desired.joined.get(name, FIRST) == FIRST}
+    first = {
+        name
+        for name in nfs
+        if mesh.desired.joined.get(name, FIRST) == FIRST and name not in mesh.joining
+    }
     failed = {name for name in first if name in mesh.failures}
     if mesh.has_begun:
         failed = {name for name in failed if mesh.failures[name].where in ("import", "start")}

@@ -24,7 +24,7 @@ from mesh.control.composing import FIRST
 from mesh.control.parts import Parts
 from mesh.control.process import AnyPart, Process, is_same
 from mesh.control.reporting import final_report, start_failures
-from mesh.control.requests import Change
+from mesh.control.requests import Change, Declared
 from mesh.control.wire import NFPart, WorkerPart
 from mesh.errors import MeshError, PlanError, SpecError
 
@@ -69,10 +69,10 @@ def messages(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
 
 
 def _plans(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
-    revision = mesh.desired.revision
+    revision, declaring = mesh.desired.revision, mesh.declaring
     for process in list(mesh.processes.values()):
         part = _part(mesh, process)
-        if part is None or process.sent >= revision:
+        if part is None or process.sent >= revision or process.name in declaring:
             continue
         if _is_unchanged(process, part):
             process.keep(revision, part)
@@ -140,9 +140,10 @@ def _workers(mesh: Mesh) -> list[Process]:
 
 
 def _joining(mesh: Mesh) -> list[str]:
-    """NFs that this revision adds to a mesh that runs."""
-    joined = mesh.desired.joined
-    return [name for name, at in joined.items() if at > FIRST and at == mesh.desired.revision]
+    """NFs that this revision adds to a mesh that runs, and that are waited for."""
+    joined, revision = mesh.desired.joined, mesh.desired.revision
+    new = [name for name, at in joined.items() if at > FIRST and at == revision]
+    return [name for name in new if name not in mesh.joining]
 
 
 def _is_constructed(mesh: Mesh, name: str) -> bool:
@@ -201,6 +202,8 @@ def _is_writing(mesh: Mesh, publisher: str, reader: str) -> bool:
     if _is_finished(mesh, publisher):
         return True
     process = mesh.processes.get(publisher)
+    if process is None and publisher in mesh.joining:
+        return True
     part = process.acked if process is not None else None
     return isinstance(part, NFPart) and any(log.peer == reader for log in part.readers)
 
@@ -208,7 +211,7 @@ def _is_writing(mesh: Mesh, publisher: str, reader: str) -> bool:
 def _nfs_are_there(mesh: Mesh, worker: Process, now: float) -> bool:
     if mesh.now is not None and now - worker.registered_at > mesh.now.patience.start:
         return True
-    return all(_is_attached(mesh, name) for name in _nf_names(mesh))
+    return all(_is_attached(mesh, n) or n in mesh.joining for n in _nf_names(mesh))
 
 
 def _is_attached(mesh: Mesh, name: str) -> bool:
@@ -315,7 +318,13 @@ def _is_done(mesh: Mesh) -> bool:
         return True
     if _has_lost_a_worker(mesh):
         return all(_is_finished(mesh, n) or not _is_attached(mesh, n) for n in _nf_names(mesh))
-    return mesh.has_ended and all(_is_finished(mesh, name) for name in _nf_names(mesh))
+    return mesh.has_ended and all(_has_ended(mesh, name) for name in _nf_names(mesh))
+
+
+def _has_ended(mesh: Mesh, name: str) -> bool:
+    """True for an NF with nothing left to say; one that joins may be away."""
+    is_away = name in mesh.joining and not _is_attached(mesh, name)
+    return is_away or _is_finished(mesh, name)
 
 
 def _farewells(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
@@ -337,7 +346,7 @@ def outcome(
     mesh: Mesh, request: Change | None, nf: str, now: float
 ) -> dict[str, Any] | MeshError | None:
     """Returns what to answer, the error that takes the change back, or None to wait on."""
-    for name in _joining(mesh) if isinstance(request, m.NfAdd | m.Apply) else ():
+    for name in _joining(mesh) if isinstance(request, m.NfAdd | m.NfPut | m.Apply) else ():
         if name in mesh.failures:
             failed = mesh.failures[name]
             return PlanError(f"failed in {failed.where}: {failed.text}", nf=name)
@@ -349,14 +358,19 @@ def outcome(
         if process is None or not process.attached:
             return None
         return {"nf": nf, "pid": process.pid, **found}
+    if isinstance(request, Declared):
+        return found
     if isinstance(request, m.NfRemove):
         if not has_left(mesh, nf, now):
             return None
         result = mesh.results.get(nf)
         return {"nf": nf, "report": result.report if result else None, **found}
     waiting = [p for p in mesh.processes.values() if p.ready < mesh.desired.revision]
-    if any(p.role == "nf" and p.name in _nf_names(mesh) for p in waiting):
+    named = [name for name in _nf_names(mesh) if name not in mesh.joining]
+    if any(p.role == "nf" and p.name in named for p in waiting):
         return None
+    if isinstance(request, m.NfPut):
+        found["nf"] = nf
     if not all(_is_attached(mesh, name) for name in _joining(mesh)):
         return None
     return found

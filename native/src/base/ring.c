@@ -225,6 +225,13 @@ bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out) {
     return true;
 }
 
+const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *command) {
+    uint64_t at = (command->out_end - command->b) % NFM_OUT_BYTES;
+    if (command->b == 0 || command->b > NFM_OUT_BYTES - at)
+        return NULL;
+    return ring->shared->out + at;
+}
+
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n) {
     ring->suppress = n;
     set_limit(ring);

@@ -26,7 +26,7 @@ static void parse_burst(nfm_worker *w, uint32_t n, uint64_t *hash) {
         p->rec.wire_len = frame->wire_len;
         p->rec.flow = 0;
         p->rec.side = 0;
-        p->rec.tag = 0;
+        p->rec.port = (uint16_t)w->in_port;
         p->rec.conn_state = 0;
         p->rec.reason = 0;
         memset(&p->rec.tcp, 0, sizeof(p->rec.tcp));

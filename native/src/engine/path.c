@@ -193,10 +193,14 @@ static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         nfm__flow_modules_changed(w, p->flow_index, p, (nfm_work){level, flow->modules});
 }
 
-void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+void nfm__packet_seen(nfm_worker *w, nfm_packet *p) {
     advance_time(w, p);
     p->rec.packet = ++w->packets;
     w->bytes += p->rec.wire_len;
+}
+
+void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    nfm__packet_seen(w, p);
     if (p->status == NFM_PARSE_FRAGMENT) {
         nfm_instance *defrag = w->graph.defrag;
         if (defrag == NULL) {
@@ -206,6 +210,10 @@ void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         }
         if (defrag->module->on_fragment(&defrag->ctx, p) == 0)
             return;
+        if (w->n_workers > 1 && nfm__is_foreign(w, p)) {
+            p->status = NFM_PARSE_FRAGMENT; /* all that it is here */
+            return;
+        }
         hash = nfm_hash_flow(&w->table.key, &p->key);
         p->flow_index = NFM_NO_FLOW;
     }

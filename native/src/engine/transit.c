@@ -183,6 +183,8 @@ static void begin(nfm_worker *w, const nfm_packet *p, uint32_t set_index) {
         t->ruled = 1;
         t->verdict = rule->verdict;
         t->out = rule->out != NFM_NO_PORT ? rule->out : rule->back ? t->in : t->out;
+        if (rule->edit[t->side].fields & NFM_EDIT_OUT)
+            t->out = rule->edit[t->side].out;
     }
     t->decided = 1;
     if (w->subs.sets[set_index].inline_events & p->rec.events) {
@@ -214,10 +216,6 @@ void nfm__transit_begin(nfm_worker *w, const nfm_packet *p) {
 
 /* ---- verdicts ------------------------------------------------------------------------------- */
 
-static bool is_port(const nfm_worker *w, uint32_t port) {
-    return port < w->n_ports && w->ports[port]->ops->tx != NULL;
-}
-
 /* One verdict less is outstanding. */
 static void answered(nfm_worker *w, uint32_t slot) {
     nfm_transit *t = transit_of(w, slot);
@@ -234,7 +232,7 @@ static bool apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict
     nfm_transit *t = transit_of(w, slot);
     uint32_t action = verdict & 0xff, argument = verdict >> NFM_ARG_SHIFT & NFM_ARG_MASK;
     bool takes_port = action == NFM_MIRROR || action == NFM_REDIRECT;
-    if (action > NFM_REJECT || action == NFM_KEEP || (takes_port && !is_port(w, argument)) ||
+    if (action > NFM_REJECT || action == NFM_KEEP || (takes_port && !nfm__is_port(w, argument)) ||
         (action == NFM_REWRITE && how == NULL))
         return false;
     if (action == NFM_MIRROR)
@@ -243,10 +241,11 @@ static bool apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict
         t->out = (uint8_t)argument;
     if (action >= NFM_DROP)
         t->verdict = worse(t->verdict, (uint8_t)action);
-    if (action == NFM_REWRITE && how->fields & NFM_EDIT_BACK) {
-        if (!is_port(w, t->in))
+    if (action == NFM_REWRITE && how->fields & (NFM_EDIT_BACK | NFM_EDIT_OUT)) {
+        uint8_t out = how->fields & NFM_EDIT_OUT ? how->out : t->in;
+        if (!nfm__is_port(w, out))
             return false;
-        t->out = t->in;
+        t->out = out;
     }
     if (verdict & NFM_REST && t->line != w->table.max_flows)
         return nfm__rule_set(w, ring, t, verdict, how);
@@ -284,14 +283,20 @@ void nfm__transit_judge(nfm_worker *w, nfm_ring *ring) {
     }
 }
 
-bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, uint32_t hold, uint32_t verdict) {
+bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, const nfm_command *judgement) {
     struct nfm_inline *in = ring->in_line;
+    uint32_t hold = judgement->number, verdict = (uint32_t)judgement->a;
+    const uint8_t *bytes = nfm_ring_command_bytes(ring, judgement);
     if (in == NULL || hold >= ring->max_holds || in->slot_of_hold[hold] == 0 ||
         (verdict & 0xff) == NFM_KEEP)
         return false;
+    nfm_edit edit;
+    bool has_edit = bytes != NULL && judgement->b == sizeof(edit);
+    if (has_edit)
+        memcpy(&edit, bytes, sizeof(edit));
     uint32_t slot = in->slot_of_hold[hold] - 1;
     in->slot_of_hold[hold] = 0;
-    take_verdict(w, ring, slot, verdict, NULL);
+    take_verdict(w, ring, slot, verdict, has_edit ? &edit : NULL);
     return true;
 }
 

@@ -334,7 +334,7 @@ class Functions:
         if same_status(status, old):
             return None
         ready, _, degraded = status["conditions"]
-        is_soon = ready["reason"] not in ("Attached", "WaitingForStack")
+        is_soon = ready["status"] != "True" and facts.stacks > 0
         if not old and is_soon and degraded["status"] != "True":
             uid = found["metadata"]["uid"]
             with self._lock:

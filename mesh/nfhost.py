@@ -31,7 +31,7 @@ from mesh.control.wire import NFPart, from_wire
 from mesh.errors import MeshError, NFError, NFMissing, ProcessError
 from mesh.fdpass import DescriptorClient
 from mesh.journal import Journal, Phase, Work
-from mesh.nfloop import Caution, Change, NFLoop
+from mesh.nfloop import IDLE_NS, Caution, Change, NFLoop
 from mesh.nfseat import Station
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.publish import Block
@@ -122,6 +122,7 @@ class NFHost:
         self.control.send(m.Ready(revision=plan.revision))
         self._await(m.Go)
         sources = station.attach(self._client)
+        spin_ns = SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0
         self._loop = loop = NFLoop(
             station.seat,
             sources,
@@ -129,7 +130,9 @@ class NFHost:
             log=station.log,
             published=self._tell,
             caution=self._caution,
-            spin_ns=SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0,
+            spin_ns=spin_ns,
+            in_time=station.part.in_time,
+            server=station.server(self.journal, spin_ns, IDLE_NS),
         )
         loop.restore()
         station.start()

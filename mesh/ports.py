@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,16 +71,20 @@ class Port:
         self._pointer = pointer
 
     @classmethod
-    def pcap(cls, path: str | Path) -> Port:
+    def pcap(cls, path: str | Path, *, is_loop: bool = False) -> Port:
         """Opens a capture: pcap or pcapng, also gzipped.
+
+        Args:
+            path: of the file.
+            is_loop: it is read again and again, with times that go on.
 
         Raises:
             NativeError: there is no such file, or it is no capture.
         """
         ffi, lib = native()
         error = ffi.new("nfm_error *")
-        found = lib.nfm_port_pcap_open(os.fsencode(path), error)
-        return cls(check_pointer(found, "", error), str(path))
+        make = lib.nfm_port_pcap_loop_open if is_loop else lib.nfm_port_pcap_open
+        return cls(check_pointer(make(os.fsencode(path), error), "", error), str(path))
 
     @classmethod
     def memory(cls, frames: Iterable[Frame], link_type: int = LINKTYPE_ETHERNET) -> Port:
@@ -250,6 +254,30 @@ class Port:
         error = ffi.new("nfm_error *")
         found = lib.nfm_port_record_open(os.fsencode(path), _FORMATS[format], link_type, error)
         return cls(check_pointer(found, "", error), str(path))
+
+    @staticmethod
+    def merge(
+        parts: Sequence[str | Path],
+        path: str | Path,
+        format: Literal["pcap", "pcap-ns", "pcapng"] = "pcapng",
+    ) -> None:
+        """Writes several captures as one, in the order of their frames' times.
+
+        Args:
+            parts: those that are not there count as empty.
+            path: file, made or emptied.
+            format: as for `record`.
+
+        Raises:
+            NativeError: a part cannot be read, or the file cannot be written.
+        """
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        names = [ffi.new("char[]", os.fsencode(part)) for part in parts]
+        pointers = ffi.new("char *[]", names)
+        target = os.fsencode(path)
+        rc = lib.nfm_pcap_merge(pointers, len(names), target, _FORMATS[format], error)
+        check(rc, str(path), error)
 
     def flush(self) -> None:
         """Writes what a `record` port has buffered.

@@ -147,7 +147,7 @@ class WorkerHost:
         self.control.send(
             m.Ready(
                 revision=message.revision,
-                effective_from=self._stack.worker.statistics().packets + 1,
+                effective_from=self._stack.frames + 1,
                 positions=self._stack.positions(),
             )
         )

@@ -38,6 +38,7 @@ EXAMPLES = [
     m.Watch(events=["a.b"]),
     m.Finished(report={}, start_failed=["a"]),
     *(m.Status(), m.Stop(now=True), m.Apply(spec={"nfs": []}), m.NfRemove(nf="a")),
+    *(m.NfPut(entry={"use": "http_log"}), m.Away(name="a")),
     m.NfAdd(entry={"use": "http_log"}),
     m.Subscribe(nf="a", events=["tcp.syn"], where="port 80"),
     m.Unsubscribe(nf="a"),

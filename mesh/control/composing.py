@@ -22,7 +22,7 @@ from mesh.errors import CapacityError, PlanError, SpecError
 from mesh.module import ModuleInfo, Phase
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
-from mesh.port_spec import PortSpec, check_ports, is_live, outs_of
+from mesh.port_spec import PortSpec, ReplaySpec, check_ports, is_live, outs_of
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.spec import NFSpec, PatienceSpec, Spec, inboxes_of, user_events_of, uses_of
@@ -74,7 +74,9 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     config = {**spec.worker, "verify_checksums": int(spec.checksums == "verify")}
     row = worker_config(config)
     sizes = {name: int(getattr(row, name)) for name in SIZES}
-    placements = {entry.name or "": place_of(entry) for entry in spec.nfs}
+    places = {entry.name or "": place_of(entry) for entry in spec.nfs}
+    silent = {entry.name for entry in spec.nfs if entry.is_undeclared}
+    placements = {name: place for name, place in places.items() if name not in silent}
     leaving = {name: _leaving(gone) for name, gone in desired.leaving.items()}
     inboxes = inboxes_of(spec, _domains(placements, leaving))
     check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes, inboxes)
@@ -88,10 +90,12 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         leaving=leaving,
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
         own_cores=_own_cores(spec, modules),
+        workers=spec.workers,
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
         max_packets=spec.max_packets,
         out=spec.out,
         inboxes=inboxes,
+        undeclared={name: place for name, place in places.items() if name in silent},
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
     flow_bytes = {name: module.descriptor.flow_size for name, module in modules.items()}
@@ -108,11 +112,16 @@ def _ports(ports: Sequence[PortSpec]) -> tuple[PortPart, ...]:
             source=port.source,
             options=port.options,
             out=out,
-            replay=ReplayPart(port.replay.speed, port.replay.live) if port.replay else None,
+            replay=_pace(port.replay),
             impair=port.impair.model_dump(exclude_unset=True) if port.impair else None,
+            names=port.names,
         )
         for port, out in zip(ports, outs_of(ports), strict=True)
     )
+
+
+def _pace(replay: ReplaySpec | None) -> ReplayPart | None:
+    return ReplayPart(replay.speed, replay.is_live, replay.loop) if replay else None
 
 
 def _own_cores(spec: Spec, modules: Mapping[str, ModuleInfo]) -> dict[str, tuple[int, ...] | None]:
@@ -139,6 +148,7 @@ def place_of(entry: NFSpec) -> Placement:
         cores=None if entry.cores is None else tuple(entry.cores),
         ring_entries=entry.ring or RING_ENTRIES,
         domain=entry.domain,
+        token=entry.token if entry.place == "pod" else None,
     )
 
 

@@ -244,7 +244,7 @@ static inline uint32_t sim_judge(stream_sim *s, const nfm_mem *mem, const nfm_re
         return NFM_PASS;
     entry->out_len = s->resizes ? sim_draw(s, data.len * 2 + 2) : data.len;
     uint32_t off;
-    uint8_t *out = nfm_ring_out(s->ring, entry->out_len, &off);
+    uint8_t *out = nfm_ring_payload(s->ring, entry->out_len, &off);
     if (out == NULL) {
         entry->accepted = false;
         return NFM_DROP;
@@ -252,7 +252,7 @@ static inline uint32_t sim_judge(stream_sim *s, const nfm_mem *mem, const nfm_re
     for (uint32_t i = 0; i < entry->out_len; i++)
         entry->out[i] = (uint8_t)('0' + sim_draw(s, 10));
     memcpy(out, entry->out, entry->out_len);
-    *edit = (nfm_edit){.fields = NFM_EDIT_PAYLOAD, .out_off = off, .out_len = entry->out_len};
+    *edit = (nfm_edit){.fields = NFM_EDIT_PAYLOAD, .bytes_off = off, .bytes_len = entry->out_len};
     return NFM_REWRITE;
 }
 

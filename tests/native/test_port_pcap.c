@@ -80,6 +80,56 @@ static void a_file_that_shrinks_ends_early(void) {
     teardown(&b);
 }
 
+static void two_frames(bench *b) {
+    capture c = {0};
+    cap_pcap_header(&c, 0xa1b2c3d4, 65535, 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        cap_pcap_record(&c, 7 + i, 0, 100 + i, 100 + i);
+        cap_frame(&c, 100 + i, i);
+    }
+    save(b->path, &c);
+}
+
+static void a_loop_goes_on_in_time(void) {
+    bench b = setup(8, 1);
+    two_frames(&b);
+    nfm_port *port = nfm_port_pcap_loop_open(b.path, NULL);
+    nfm_frame frames[8];
+    CHECK_EQ(port->ops->rx(port, &b.pool, frames, 5), 5);
+    for (uint32_t i = 0; i < 5; i++) {
+        CHECK_EQ(frames[i].len, 100 + i % 2);
+        CHECK_EQ(frames[i].ts_ns, 7 * SECOND + i % 2 * SECOND + i / 2 * (11 * SECOND / 10));
+        CHECK(cap_is_frame(frame_at(&b, &frames[i]), 100 + i % 2, i % 2));
+        nfm_pool_put(&b.pool, frames[i].slot);
+    }
+    CHECK_EQ(unlink(b.path), 0);
+    CHECK_EQ(port->ops->rx(port, &b.pool, frames, 8), 1); /* the rest of this pass */
+    CHECK_EQ(port->ops->rx(port, &b.pool, frames, 8), NFM_E_EOF);
+    const char *warning = nfm_port_warning(port);
+    CHECK(warning != NULL && strstr(warning, b.path) != NULL);
+    nfm_port_free(port);
+    teardown(&b);
+}
+
+static void a_loop_over_nothing_ends(void) {
+    bench b = setup(8, 1);
+    capture c = {0};
+    cap_pcap_header(&c, 0xa1b2c3d4, 65535, 1);
+    save(b.path, &c);
+    nfm_port *port = nfm_port_pcap_loop_open(b.path, NULL);
+    nfm_frame frames[8];
+    CHECK_EQ(port->ops->rx(port, &b.pool, frames, 8), NFM_E_EOF);
+    nfm_port_free(port);
+    two_frames(&b);
+    port = nfm_port_pcap_loop_open(b.path, NULL);
+    CHECK_EQ(port->ops->rx(port, &b.pool, frames, 2), 2);
+    save(b.path, &c);
+    CHECK_EQ(port->ops->rx(port, &b.pool, frames + 2, 2), NFM_E_EOF);
+    CHECK_EQ(port->ops->rx(port, &b.pool, frames + 2, 2), NFM_E_EOF);
+    nfm_port_free(port);
+    teardown(&b);
+}
+
 static void expect_refusal(const char *path, int code, const char *text) {
     nfm_error err = {0};
     CHECK(nfm_port_pcap_open(path, &err) == NULL);
@@ -114,6 +164,8 @@ int main(int argc, char **argv) {
         T(a_frame_without_a_slot_is_not_consumed),
         T(a_cut_file_ends_with_a_warning),
         T(a_file_that_shrinks_ends_early),
+        T(a_loop_goes_on_in_time),
+        T(a_loop_over_nothing_ends),
         T(what_cannot_be_opened_is_one_line),
     };
     return nfm_run_tests(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);

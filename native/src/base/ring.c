@@ -20,7 +20,7 @@ uint64_t nfm_ring_object_size(uint32_t entries) {
 size_t nfm_ring_shared_size(uint32_t entries) {
     return sizeof(nfm_ring_shared) +
            (size_t)entries * (sizeof(nfm_desc) + sizeof(uint32_t) + sizeof(nfm_edit)) +
-           NFM_RING_OUT;
+           NFM_PAYLOAD_BYTES;
 }
 
 /* Positions below the limit may be written without a second look. */
@@ -226,6 +226,13 @@ bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out) {
     return true;
 }
 
+const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *command) {
+    uint64_t at = (command->out_end - command->b) % NFM_OUT_BYTES;
+    if (command->b == 0 || command->b > NFM_OUT_BYTES - at)
+        return NULL;
+    return ring->shared->out + at;
+}
+
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n) {
     ring->suppress = n;
     set_limit(ring);
@@ -242,6 +249,18 @@ void nfm_ring_wake(nfm_ring *ring) {
     ring->wakeups++;
 }
 
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns) {
+    if (ring->spilled == 0 &&
+        now_ns > atomic_load_explicit(&ring->shared->now_ns, memory_order_relaxed))
+        atomic_store_explicit(&ring->shared->now_ns, now_ns, memory_order_release);
+}
+
+int64_t nfm_ring_clock(const nfm_ring *ring) {
+    if (atomic_load_explicit(&ring->shared->ended, memory_order_acquire) != 0)
+        return INT64_MAX;
+    return atomic_load_explicit(&ring->shared->now_ns, memory_order_acquire);
+}
+
 void nfm_ring_end(nfm_ring *ring) {
     if (ring->missing > 0 && !ring->quarantined && room(ring) > 0) {
         put_gap(ring);
@@ -252,8 +271,9 @@ void nfm_ring_end(nfm_ring *ring) {
 }
 
 uint32_t nfm_ring_peek(nfm_ring *ring, const nfm_desc **desc, uint32_t max) {
-    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
-    uint64_t n = head - ring->tail;
+    if (ring->head_seen - ring->tail < max)
+        ring->head_seen = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
+    uint64_t n = ring->head_seen - ring->tail;
     uint64_t to_end = ring->mask + 1 - (ring->tail & ring->mask);
     *desc = ring->desc + (ring->tail & ring->mask);
     n = n < to_end ? n : to_end;

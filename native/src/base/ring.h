@@ -18,7 +18,9 @@
  *
  * Commands go the other way, by a queue of the same kind (NF: cmd_head, worker: cmd_tail): what the
  * NF keeps past its tail (holds), and on which flows it wants to hear what. A command written
- * before a tail is taken before what that tail releases.
+ * before a tail is taken before what that tail releases. Bytes that go with a command (a frame to
+ * be sent, an edit) lie in |out|, which is used round and round: a command says where its bytes
+ * end, none are split at out's end, and they are free when it was taken.
  *
  * Verdicts of inline receivers lie beside the entries, one for each, with what is to be edited. The
  * NF writes them before it passes the entries; the worker reads those of entries that were passed.
@@ -50,18 +52,20 @@ typedef struct nfm_ring_shared {
     _Atomic uint64_t gaps;               /* worker: gap entries pushed, ever; hardly written */
     alignas(64) _Atomic uint64_t head;   /* worker */
     _Atomic uint64_t cmd_tail;           /* worker: commands taken */
-    _Atomic uint64_t judged;             /* worker: verdicts before it are taken, with their out */
+    _Atomic uint64_t judged;             /* worker: verdicts before it are taken, with payloads */
     _Atomic uint32_t wake_seq;           /* worker; the futex */
     _Atomic uint32_t ended;              /* worker: nothing follows */
+    _Atomic int64_t now_ns;              /* worker, of several: no earlier entry follows */
     alignas(64) _Atomic uint64_t tail;   /* NF */
     _Atomic uint64_t cmd_head;           /* NF: commands written */
     _Atomic uint64_t gaps_seen;          /* NF: gap entries passed, ever */
     alignas(64) _Atomic uint32_t asleep; /* NF: wake_seq + 1 that it waits on, 0 awake; hardly
                                           * written: a line of its own */
     _Atomic uint32_t absent;             /* supervisor, NF: 1 while there is no receiver */
-    nfm_command command[NFM_COMMANDS];
+    alignas(64) nfm_command command[NFM_COMMANDS];
     uint32_t held[NFM_MAX_HOLDS]; /* worker, for the next one: by hold, record + 1; 0 free */
-    nfm_desc desc[];
+    uint8_t out[NFM_OUT_BYTES];   /* NF: the bytes of commands */
+    alignas(64) nfm_desc desc[];  /* a burst must not share lines with its neighbours */
 } nfm_ring_shared;
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "nfm_ring_push packs two halves");
@@ -101,12 +105,14 @@ struct nfm_ring {
     uint32_t n_spill;
     /* receiver's side */
     uint64_t tail;
+    uint64_t head_seen; /* entries below are there; read anew when fewer are known than asked for */
     uint64_t cmd_head;
+    uint64_t out_head; /* position behind the last command's bytes */
     uint64_t gaps_seen;
     uint16_t *free_holds; /* a stack; NULL without a quota */
     uint32_t n_free_holds;
-    uint32_t out_half, out_used; /* where in out the next bytes go */
-    uint64_t out_mark[2];        /* by half: free again when verdicts before it are taken */
+    uint32_t payload_half, payload_used; /* where the next one goes */
+    uint64_t payload_mark[2];            /* by half: free again when verdicts before it are taken */
     /* native NF that is called by the worker itself */
     nfm_process_fn process;
     void *process_state;
@@ -123,8 +129,8 @@ static inline nfm_edit *nfm_ring_edit_of(const nfm_ring *ring, uint64_t position
     uint32_t *end = nfm_ring_verdict_of(ring, 0) + ring->mask + 1;
     return (nfm_edit *)(void *)end + (position & ring->mask);
 }
-/* Behind the edits: NFM_RING_OUT bytes. */
-static inline uint8_t *nfm_ring_out_of(const nfm_ring *ring) {
+/* Behind the edits: NFM_PAYLOAD_BYTES bytes. */
+static inline uint8_t *nfm_ring_payloads_of(const nfm_ring *ring) {
     return (uint8_t *)(nfm_ring_edit_of(ring, 0) + ring->mask + 1);
 }
 /* Lays a ring of |entries| (power of two) over |memory| (nfm_ring_shared_size bytes, zeroed,
@@ -149,12 +155,18 @@ void nfm_ring_unspill(nfm_ring *ring);
 int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds);
 /* Worker's side: the next command, copied out; false when there is none. */
 bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out);
+/* Worker's side: the bytes in out that a command names; NULL: it names none that can be. */
+const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *command);
 /* Receiver's side: goes on where the last receiver stopped, without its holds. */
 int nfm_ring_begin_receiver(nfm_ring *ring);
 /* Wakes the receiver if it sleeps; some time after nfm_ring_flush, see "Sleeping". */
 void nfm_ring_wake(nfm_ring *ring);
+/* Says that what follows is not earlier than |now_ns|; wakes nobody. */
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns);
 /* Says that nothing follows, and wakes. */
 void nfm_ring_end(nfm_ring *ring);
+
+typedef uint64_t nfm__desc_words __attribute__((vector_size(16)));
 
 /* Appends one entry; visible to the receiver after nfm_ring_publish. It stores the entry and head,
  * no more: while stores wait for lines that the receiver has read, every further one takes a place.
@@ -162,8 +174,8 @@ void nfm_ring_end(nfm_ring *ring);
 static inline bool nfm_ring_push(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t what) {
     if (__builtin_expect(ring->head >= ring->limit, 0))
         return nfm_ring_push_full(ring, record, flow, what);
-    uint64_t words[2] = {(uint64_t)flow << 32 | record, what}; /* two stores, not three */
-    memcpy(&ring->desc[ring->head & ring->mask], words, sizeof(words));
+    nfm__desc_words words = {(uint64_t)flow << 32 | record, what}; /* one store */
+    memcpy(&ring->desc[ring->head & ring->mask], &words, sizeof(words));
     ring->head++;
     return true;
 }

@@ -43,6 +43,8 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_INLINE_NO_ROOM] = "inline.no_room",
     [NFM_CC_INLINE_BAD_CHECKSUM] = "inline.bad_checksum",
     [NFM_CC_INLINE_REPLACED] = "inline.replaced",
+    [NFM_CC_INJECTED] = "inline.injected",
+    [NFM_CC_INJECT_FULL] = "inline.inject_no_slot",
 };
 
 static uint64_t add_domains(const nfm_worker *w, nfm_counter_list *list) {

@@ -81,9 +81,14 @@ void nfm__advance_time(nfm_worker *w, int64_t now_ns) {
 }
 
 /* Event time never goes back: an older packet gets the time of the one before. */
-static void advance_time(nfm_worker *w, nfm_packet *p) {
-    if (!w->time_known || p->rec.ts_ns >= w->now_ns) {
-        nfm__advance_time(w, p->rec.ts_ns);
+static inline void advance_time(nfm_worker *w, nfm_packet *p) {
+    int64_t ts_ns = p->rec.ts_ns;
+    if (__builtin_expect(ts_ns >= w->now_ns && ts_ns < w->next_tick_ns, 1)) {
+        w->now_ns = ts_ns;
+        return;
+    }
+    if (!w->time_known || ts_ns >= w->now_ns) {
+        nfm__advance_time(w, ts_ns);
         return;
     }
     w->core_counters[NFM_CC_TIME_BACK]++;
@@ -213,10 +218,14 @@ __attribute__((noinline)) static void with_flow_on_way(nfm_worker *w, nfm_packet
     with_flow(w, p, hash, true);
 }
 
-void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+void nfm__packet_seen(nfm_worker *w, nfm_packet *p) {
     advance_time(w, p);
     p->rec.packet = ++w->packets;
     w->bytes += p->rec.wire_len;
+}
+
+void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+    nfm__packet_seen(w, p);
     if (p->status == NFM_PARSE_FRAGMENT) {
         nfm_instance *defrag = w->graph.defrag;
         if (defrag == NULL) {
@@ -226,6 +235,10 @@ void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         }
         if (defrag->module->on_fragment(&defrag->ctx, p) == 0)
             return;
+        if (w->n_workers > 1 && nfm__is_foreign(w, p)) {
+            p->status = NFM_PARSE_FRAGMENT; /* all that it is here */
+            return;
+        }
         hash = nfm_hash_flow(&w->table.key, &p->key);
         p->flow_index = NFM_NO_FLOW;
     }

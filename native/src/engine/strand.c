@@ -103,20 +103,20 @@ uint32_t nfm__run_find(const nfm_worker *w, const nfm_strand *s, uint32_t seq) {
 bool nfm__run_replace(nfm_worker *w, nfm_ring *ring, uint32_t link, const nfm_edit *how) {
     nfm_run *run = nfm__run_at(w, link);
     nfm_edit edit = *how; /* copied: its writer may change it any time */
-    if (edit.fields != NFM_EDIT_PAYLOAD || edit.out_len > UINT16_MAX ||
-        edit.out_off > NFM_RING_OUT - edit.out_len || run->left)
+    if (edit.fields != NFM_EDIT_PAYLOAD || edit.bytes_len > UINT16_MAX ||
+        edit.bytes_off > NFM_PAYLOAD_BYTES - edit.bytes_len || run->left)
         return false;
-    uint32_t slot = nfm_pool_get(&w->pool, edit.out_len);
+    uint32_t slot = nfm_pool_get(&w->pool, edit.bytes_len);
     if (slot == NFM_NO_SLOT) {
         w->core_counters[NFM_CC_INLINE_NO_ROOM]++;
         return false;
     }
-    memcpy(nfm_pool_addr(&w->pool, slot) + NFM_HEADROOM, nfm_ring_out_of(ring) + edit.out_off,
-           edit.out_len);
+    memcpy(nfm_pool_addr(&w->pool, slot) + NFM_HEADROOM,
+           nfm_ring_payloads_of(ring) + edit.bytes_off, edit.bytes_len);
     if (run->new_slot != NFM_NO_SLOT)
         nfm_pool_put(&w->pool, run->new_slot);
     run->new_slot = slot;
-    run->new_len = edit.out_len;
+    run->new_len = edit.bytes_len;
     w->core_counters[NFM_CC_INLINE_REPLACED]++;
     return true;
 }

@@ -135,7 +135,8 @@ uint32_t nfm__strand_out(const nfm_worker *w, const nfm_strand *s, uint32_t seq)
 uint32_t nfm__strand_in(const nfm_worker *w, const nfm_strand *s, uint32_t out);
 /* The receiver has acknowledged |out|: runs before it go. Returns it as the sender knows it. */
 uint32_t nfm__strand_acked(nfm_worker *w, nfm_strand *s, uint32_t out);
-/* Takes what |how| says from |ring|'s out: it leaves instead of the run's bytes. False: it cannot.
+/* Takes the payload that |how| names in |ring|: it leaves instead of the run's bytes. False: it
+ * cannot.
  */
 bool nfm__run_replace(nfm_worker *w, nfm_ring *ring, uint32_t link, const nfm_edit *how);
 /* Gives all runs back. */

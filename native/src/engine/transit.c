@@ -218,6 +218,8 @@ static nfm_transit *begin(nfm_worker *w, uint32_t slot, const nfm_record *record
         t->ruled = 1;
         t->q.verdict = rule->verdict;
         t->out = rule->out != NFM_NO_PORT ? rule->out : rule->back ? t->in : t->out;
+        if (rule->edit[t->side].fields & NFM_EDIT_OUT)
+            t->out = rule->edit[t->side].out;
     }
     return t;
 }
@@ -288,10 +290,6 @@ void nfm__transit_begin(nfm_worker *w, nfm_packet *p) {
 
 /* ---- verdicts ------------------------------------------------------------------------------- */
 
-static bool is_port(const nfm_worker *w, uint32_t port) {
-    return port < w->n_ports && w->ports[port]->ops->tx != NULL;
-}
-
 /* One verdict less is outstanding. */
 static void answered(nfm_worker *w, uint32_t slot) {
     nfm_transit *t = transit_of(w, slot);
@@ -308,7 +306,7 @@ bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t v
     nfm_transit *t = transit_of(w, slot);
     uint32_t action = verdict & 0xff, argument = verdict >> NFM_ARG_SHIFT & NFM_ARG_MASK;
     bool takes_port = action == NFM_MIRROR || action == NFM_REDIRECT;
-    if (action > NFM_REJECT || action == NFM_KEEP || (takes_port && !is_port(w, argument)) ||
+    if (action > NFM_REJECT || action == NFM_KEEP || (takes_port && !nfm__is_port(w, argument)) ||
         (action == NFM_REWRITE && how == NULL))
         return false;
     if (action == NFM_MIRROR)
@@ -319,10 +317,11 @@ bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t v
         t->q.verdict = nfm__worse(t->q.verdict, (uint8_t)action);
     if (action == NFM_REWRITE && how->fields & NFM_EDIT_PAYLOAD)
         return nfm__segment_replace(w, ring, slot, how);
-    if (action == NFM_REWRITE && how->fields & NFM_EDIT_BACK) {
-        if (!is_port(w, t->in))
+    if (action == NFM_REWRITE && how->fields & (NFM_EDIT_BACK | NFM_EDIT_OUT)) {
+        uint8_t out = how->fields & NFM_EDIT_OUT ? how->out : t->in;
+        if (!nfm__is_port(w, out))
             return false;
-        t->out = t->in;
+        t->out = out;
     }
     if (verdict & NFM_REST && t->line != w->table.max_flows)
         return nfm__rule_set(w, ring, t, verdict, how);
@@ -368,14 +367,20 @@ void nfm__transit_judge(nfm_worker *w, nfm_ring *ring) {
     atomic_store_explicit(&ring->shared->judged, in->judged, memory_order_release);
 }
 
-bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, uint32_t hold, uint32_t verdict) {
+bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, const nfm_command *judgement) {
     struct nfm_inline *in = ring->in_line;
+    uint32_t hold = judgement->number, verdict = (uint32_t)judgement->a;
+    const uint8_t *bytes = nfm_ring_command_bytes(ring, judgement);
     if (in == NULL || hold >= ring->max_holds || in->who_of_hold[hold] == 0 ||
         (verdict & 0xff) == NFM_KEEP)
         return false;
+    nfm_edit edit;
+    bool has_edit = bytes != NULL && judgement->b == sizeof(edit);
+    if (has_edit)
+        memcpy(&edit, bytes, sizeof(edit));
     uint32_t who = in->who_of_hold[hold];
     in->who_of_hold[hold] = 0;
-    take_verdict(w, ring, who, verdict, NULL);
+    take_verdict(w, ring, who, verdict, has_edit ? &edit : NULL);
     return true;
 }
 

@@ -75,7 +75,7 @@ struct nfm_inline {
     uint64_t judged;       /* positions below have been taken into account */
     uint64_t late_until;   /* it is late as long as its tail is below; 0: it is not */
     int64_t progress_ns;   /* monotonic time when its tail moved, or its ring began to fill */
-    uint32_t mask;         /* of slot_of */
+    uint32_t mask;         /* of who_of */
     uint32_t *who_of;      /* by position: nfm_question.who that waits for it; 0 none */
     uint32_t *who_of_hold; /* by hold: the same of what is kept; 0 none */
 };
@@ -160,7 +160,7 @@ static inline uint8_t nfm__worse(uint8_t a, uint8_t b) {
 }
 
 /* A kept packet's verdict; false: no such packet. */
-bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, uint32_t hold, uint32_t verdict);
+bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, const nfm_command *judgement);
 /* The receiver will not answer: what waits for it takes its policy. */
 void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring);
 void nfm__transit_give_up_kept(nfm_worker *w, nfm_ring *ring);
@@ -172,6 +172,12 @@ static inline bool nfm__transit_has_line(const nfm_worker *w, uint32_t index) {
 
 /* ---- output.c ---- */
 
+/* Whether frames can leave by that port. */
+static inline bool nfm__is_port(const nfm_worker *w, uint32_t port) {
+    return port < w->n_ports && w->ports[port]->ops->tx != NULL;
+}
+/* Sends the frame that lies in |ring|'s out. False: it makes no sense. */
+bool nfm__inject(nfm_worker *w, const nfm_ring *ring, const nfm_command *command);
 /* Queues a frame; the slot reference is the queue's. A full queue drops it and counts. */
 void nfm__output(nfm_worker *w, uint32_t port, const nfm_tx *frame);
 /* Gives the ports what is queued. */
@@ -200,6 +206,8 @@ void nfm__edit_adapt(uint8_t *at, const uint8_t *old, const uint8_t *now, uint32
 
 /* Whether the ICMP message at |icmp| quotes a packet. */
 bool nfm__is_icmp_error(const uint8_t *icmp, bool ipv6);
+/* The key of the packet that |p| quotes; false: it is no ICMP error that quotes one. */
+bool nfm__quoted_key(const nfm_packet *p, nfm_key *key);
 /* Makes the ICMP error |p| one of the flow that it quotes; its side is that of the flow's other
  * end. False: it is no error, or that flow is not there. */
 bool nfm__quoted_find(nfm_worker *w, nfm_packet *p);

@@ -183,6 +183,10 @@ bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const n
     rule->edit[t->side] = edit;
     rule->edit[!t->side] = nfm__edit_inverse(&edit, &key, macs);
     rule->back |= (edit.fields & NFM_EDIT_BACK) != 0;
+    if (edit.fields & NFM_EDIT_OUT) {
+        rule->edit[!t->side].fields |= NFM_EDIT_OUT;
+        rule->edit[!t->side].out = t->in;
+    }
     rule->has_edit = 1;
     return true;
 }

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Custom resources on one host: the same file, read as a part of a spec.
+
+What only a cluster has (image, replicas, node labels) is left out there; what a host has in its
+place is taken over: `cores` says how many, the host's allocator says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mesh.errors import SpecError, system_text
+from mesh.kube.chains import Place, arrange
+from mesh.kube.models import GROUP, NetworkFunctionSpec, ServiceChainSpec, parse_object
+from mesh.spec import MAX_BYTES
+
+__all__ = ["Manifests", "entry_of", "is_manifest", "read_manifests"]
+
+_TAKEN = (
+    "config",
+    "events",
+    "subscriptions",
+    "mode",
+    "delivery",
+    "domain",
+    "share",
+    "hold",
+    "ring",
+)
+
+
+class Manifests:
+    """The network functions and chains of a file, checked.
+
+    Attributes:
+        functions: name → spec, in the order of the file.
+        chains: name and spec, in the order of the file.
+    """
+
+    def __init__(self, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        self.functions: dict[str, NetworkFunctionSpec] = {}
+        self.chains: list[tuple[str, ServiceChainSpec]] = []
+        for place, data in documents:
+            self._take(place, data)
+
+    def _take(self, place: str, data: Mapping[str, Any]) -> None:
+        try:
+            spec = parse_object(data)
+        except SpecError as error:
+            raise SpecError(f"{place}.{error.path}", error.text) from error
+        metadata = data.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, Mapping) else None
+        if not isinstance(name, str) or not name:
+            raise SpecError(f"{place}.metadata.name", "give the object a name")
+        if isinstance(spec, ServiceChainSpec):
+            taken = any(name == chain for chain, _ in self.chains)
+            self.chains.append((name, spec))
+        else:
+            taken = name in self.functions
+            self.functions[name] = spec
+        if taken:
+            raise SpecError(f"{place}.metadata.name", f"there are two of the name {name!r}")
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Returns entries for the `nfs` of a spec.
+
+        Raises:
+            SpecError: a chain that is not possible.
+        """
+        found = arrange(self.chains, self.functions)
+        for chain, problem in found.problems.items():
+            raise SpecError(f"ServiceChain {chain}", problem.text)
+        return [
+            entry_of(name, spec, found.places.get(name)) for name, spec in self.functions.items()
+        ]
+
+
+def entry_of(name: str, spec: NetworkFunctionSpec, place: Place | None) -> dict[str, Any]:
+    """Returns what a stack is told of a function: an entry as in a spec's `nfs`."""
+    said = spec.model_dump(mode="json", exclude_none=True)
+    entry = {"name": name, "use": spec.use, "fail": spec.fail, "deadline_ms": spec.deadline_ms}
+    entry |= {key: said[key] for key in _TAKEN if said.get(key)}
+    wheres = [text for text in (spec.where, place.where if place else None) if text]
+    if wheres:
+        entry["where"] = wheres[0] if len(wheres) == 1 else " and ".join(f"({w})" for w in wheres)
+    stage = place.stage if place else spec.stage
+    if stage is not None:
+        entry["stage"] = stage
+    return entry
+
+
+def is_manifest(data: object) -> bool:
+    """True for a document that is an object of this group, right or wrong."""
+    if not isinstance(data, Mapping):
+        return False
+    return str(data.get("apiVersion", "")).startswith(f"{GROUP}/")
+
+
+def read_manifests(path: Path) -> Manifests | None:
+    """Reads a file of custom resources; None when it is something else, such as a spec.
+
+    Raises:
+        SpecError: unreadable, too long, no YAML, or wrong; the text names the place.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SpecError(str(path), system_text(error)) from error
+    if len(raw) > MAX_BYTES:
+        raise SpecError(str(path), f"longer than {MAX_BYTES} bytes")
+    try:
+        documents = [each for each in yaml.safe_load_all(raw) if each is not None]
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise SpecError(str(path), f"no YAML: {' '.join(str(error).split())}") from error
+    if not any(is_manifest(each) for each in documents):
+        return None
+    return Manifests(_numbered(documents, path))
+
+
+def _numbered(documents: Sequence[Any], path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    for number, data in enumerate(documents, 1):
+        place = f"{path}, document {number}" if len(documents) > 1 else str(path)
+        if not is_manifest(data):
+            raise SpecError(place, "is no object of nfmesh.io, as others in this file are")
+        yield place, data

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from mesh.control.wire import PortPart
-from mesh.port_wrappers import Impaired, Impairment, Replay
+from mesh.port_wrappers import Impaired, Impairment, Replay, Tee
 from mesh.ports import Port
 
 __all__ = ["open_port", "open_ports"]
@@ -64,6 +64,7 @@ def open_port(part: PortPart) -> Port:
     try:
         if part.replay is not None:
             port = Replay(port, part.replay.speed, is_live=part.replay.live)
+        port = Tee(port)
         if part.impair is not None:
             impairment: dict[str, Any] = dict(part.impair)
             port = Impaired(port, Impairment(**impairment))

@@ -134,6 +134,7 @@ class NFHost:
             published=self._tell,
             caution=self._caution,
             spin_ns=spin_ns,
+            in_time=station.part.in_time,
             server=station.server(self.journal, spin_ns, IDLE_NS),
         )
         loop.restore()

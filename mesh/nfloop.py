@@ -36,6 +36,11 @@ IDLE_NS = 50_000_000
 """The longest sleep: how late a message of the controller may be seen."""
 PARTS = 16
 ALL = 0xFFFFFFFF
+SKEW_NS = 10_000_000
+"""Event time that entries of one worker are handed out before those of another, at most."""
+LAST_NS = (1 << 63) - 1
+LAG_NS = 500_000
+"""Between two looks how far a worker is that has nothing for the NF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,8 @@ class NFLoop:
         published: told of what the NF published.
         caution: from the supervisor.
         spin_ns: how long to wait awake.
+        in_time: the rings' workers read captures, each at its own speed: an entry waits for those
+            of other workers that are SKEW_NS earlier.
         server: of an NF that is native; used as long as there is nothing to do between its batches.
 
     Attributes:
@@ -112,11 +119,13 @@ class NFLoop:
         published: Callable[[Published], None] | None = None,
         caution: Caution | None = None,
         spin_ns: int = 0,
+        in_time: bool = False,
         server: Server | None = None,
     ) -> None:
         self.seat, self.sources, self._journal, self._log = seat, list(sources), journal, log
         self._published, self._caution = published, caution or Caution()
-        self._spin_ns, self._server = spin_ns, server
+        self._spin_ns, self._in_time = spin_ns, in_time
+        self._server = None if in_time else server
         self.recorders: Sequence[NFRecorder] = ()
         self._has_checkpoint = type(seat.instance).checkpoint is not NF.checkpoint
         self._covered: dict[str, tuple[int, int]] = {}
@@ -160,7 +169,8 @@ class NFLoop:
         return self._serve_all() > 0 or self._wait()
 
     def finish(self) -> None:
-        """Handles what is there, until the sources are empty."""
+        """Handles what is there, until the sources are empty; nobody is waited for any more."""
+        self._in_time = False
         while self._serve_all():
             self._journal.beat(Phase.RUNNING)
 
@@ -172,7 +182,17 @@ class NFLoop:
         waiting = self.sources
         if self._changes:  # a source that is as far as the change goes has entries for later
             waiting = [source for source in waiting if self._most(source, source.position)]
+        if self._in_time:
+            return self._wait_for_late(waiting)
         return wait_any(waiting, self._spin_ns, IDLE_NS) or len(waiting) < len(self.sources)
+
+    def _wait_for_late(self, sources: Sequence[Source]) -> bool:
+        """Waits for workers that are behind: they wake nobody when they have nothing to say."""
+        empty = [source for source in sources if not source.take()]
+        if len(empty) == len(self.sources):
+            return wait_any(empty, self._spin_ns, IDLE_NS)
+        wait_any(empty, self._spin_ns, LAG_NS)
+        return True
 
     def _rings_to_serve(self) -> list[RingSource]:
         """The sources, when the native loop may serve them; else none.
@@ -252,7 +272,13 @@ class NFLoop:
         most = self._caution.next_skip(source.number, position)
         if self._changes and source.name in self._changes[0].after:
             most = min(most, max(0, self._changes[0].after[source.name] - position))
-        return most
+        return min(most, self._in_order(source)) if self._in_time else most
+
+    def _in_order(self, source: RingSource) -> int:
+        """How many entries other workers have nothing for that is much earlier."""
+        others = [s for s in self.sources if isinstance(s, RingSource) and s is not source]
+        floor_ns = min((other.floor_ns() for other in others), default=LAST_NS)
+        return source.until(min(floor_ns, LAST_NS) + SKEW_NS)
 
     def _handle(self, source: Source, position: int, n: int) -> None:
         if self._log is not None:

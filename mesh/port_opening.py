@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from mesh.control.wire import PortPart
+from mesh.port_spec import record_format
 from mesh.port_wrappers import Impaired, Impairment, Replay, Tee
 from mesh.ports import Port
 
@@ -54,8 +55,8 @@ def open_port(part: PortPart) -> Port:
         NativeError: says what is missing, and how to get it.
     """
     options: dict[str, Any] = {_WORDS.get(k, k): v for k, v in part.options.items()}
-    if part.kind == "record" and options.get("format") is None:
-        options["format"] = "pcap-ns" if str(options["path"]).endswith(".pcap") else "pcapng"
+    if part.kind == "record":
+        options["format"] = record_format(options)
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
     if part.replay is not None:

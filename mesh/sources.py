@@ -7,6 +7,7 @@ gives it to the NF's seat, `passed` lets it go. A position means the same after 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -93,9 +94,24 @@ class RingSource:
         if self._gap:
             seat.lose(self._gap, now_ns)
             return
-        memory = self.ring.memory
-        self._now_ns = int(memory.mem.records[self._desc[n - 1].record].ts_ns)
-        seat.deliver(memory, self._desc, n, now_ns, self.number)
+        self._now_ns = self._time_of(self._desc[n - 1])
+        seat.deliver(self.ring.memory, self._desc, n, now_ns, self.number)
+
+    def floor_ns(self) -> int:
+        """Returns the event time that nothing is earlier than of what is to be handed out."""
+        clock_ns = self.ring.clock_ns
+        desc, n = self.ring.peek(1)
+        return self._time_of(desc[0]) if n else clock_ns
+
+    def until(self, ns: int) -> int:
+        """Returns how many entries of the next run are not later than an event time."""
+        desc, n = self.ring.peek()
+        if n and self._time_of(desc[n - 1]) > ns:
+            return bisect_right(range(n), ns, key=lambda i: self._time_of(desc[i]))
+        return _ALL
+
+    def _time_of(self, desc: Any) -> int:
+        return int(self.ring.memory.mem.records[desc.record].ts_ns)
 
     def show(self, recorder: NFRecorder, n: int) -> None:
         """Shows packets and verdicts."""

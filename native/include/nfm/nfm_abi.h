@@ -603,6 +603,9 @@ int nfm_pcap_writer_write_way(nfm_pcap_writer *writer, const nfm_captured_frame 
 int nfm_pcap_writer_write_totals(nfm_pcap_writer *writer, uint64_t received, uint64_t lost);
 int nfm_pcap_writer_flush(nfm_pcap_writer *writer); /* what is buffered is in the file */
 int nfm_pcap_writer_close(nfm_pcap_writer *writer, nfm_error *err); /* flushes, frees */
+/* Several captures as one, in the order of their frames' times; of equals the earlier part's first. */
+int nfm_pcap_merge(const char *const *parts, uint32_t n, const char *path, int format,
+                   nfm_error *err);
 
 /* ---- stack modules ------------------------------------------------------------------------ */
 
@@ -725,6 +728,10 @@ enum nfm_ring_state { NFM_RING_READY = 1, NFM_RING_TIMEOUT = 2, NFM_RING_ENDED =
 int nfm_ring_wait(nfm_ring *ring, int64_t spin_ns, int64_t timeout_ns);
 /* Position (from 0) of the next entry that peek returns: same after a restart. */
 uint64_t nfm_ring_position(const nfm_ring *ring);
+
+/* Event time that entries are not earlier than which are not in the ring yet: what it is read
+ * before. Only one of several workers says so, others leave it at 0. INT64_MAX: nothing follows. */
+int64_t nfm_ring_clock(const nfm_ring *ring);
 
 /* Entries missing at the next position of a lossy ring, 0 when an entry stands there. A gap takes
  * one position: nfm_ring_advance(ring, 1) passes it. nfm_ring_peek stops before gaps. */

@@ -248,6 +248,18 @@ void nfm_ring_wake(nfm_ring *ring) {
     ring->wakeups++;
 }
 
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns) {
+    if (ring->spilled == 0 &&
+        now_ns > atomic_load_explicit(&ring->shared->now_ns, memory_order_relaxed))
+        atomic_store_explicit(&ring->shared->now_ns, now_ns, memory_order_release);
+}
+
+int64_t nfm_ring_clock(const nfm_ring *ring) {
+    if (atomic_load_explicit(&ring->shared->ended, memory_order_acquire) != 0)
+        return INT64_MAX;
+    return atomic_load_explicit(&ring->shared->now_ns, memory_order_acquire);
+}
+
 void nfm_ring_end(nfm_ring *ring) {
     if (ring->missing > 0 && !ring->quarantined && room(ring) > 0) {
         put_gap(ring);

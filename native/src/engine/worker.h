@@ -219,6 +219,9 @@ void nfm__share_note(nfm_worker *w, const nfm_packet *p);
 /* Goes past a frame that is left to its owner. */
 void nfm__share_skip(nfm_worker *w, nfm_packet *p);
 
+/* Tells receivers of several workers how far this one is. Behind what it has published. */
+void nfm__share_tell_time(nfm_worker *w);
+
 /* ---- live.c: ports that do not end ---- */
 
 /* A turn begins. */

@@ -25,7 +25,7 @@ struct nfm_pcap_writer {
     int fd;
     int format;
     uint32_t snaplen;
-    int failed; /* errno of the first failure */
+    int failed;      /* errno of the first failure */
     int64_t last_ns; /* of the newest frame */
     char *path;
     size_t used;

@@ -6,7 +6,7 @@
     tools/kube/image.py archive FILE   writes the image as an OCI archive
     tools/kube/image.py where          names the archive that tests look for
 
-The root file system: the Debian packages of deploy/packages.txt, unpacked and cut down to what runs,
+The root file system: Debian's packages of deploy/packages.txt, unpacked and cut down to what runs,
 and /opt/nfmesh, a virtual environment of Debian's Python with nfmesh and its dependencies,
 compiled. It needs Debian 12 with mmdebstrap, and Debian's own Python with venv. All but nfmesh is
 kept in the cache folder (NFMESH_KUBE). Names, times and owners in the archive do not depend on who

@@ -16,6 +16,7 @@ from mesh.control.wire import to_wire
 from mesh.errors import CapacityError, system_text
 from mesh.port_spec import PortSpec
 from mesh.ports import Port
+from mesh.recordings import join_parts
 from mesh.registry import Registry
 from mesh.rundir import RunFolder, base_folder
 from mesh.spec import Spec
@@ -89,7 +90,12 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         folder.close()
         raise
     with supervisor:
-        return supervisor.run()
+        outcome = supervisor.run()
+        problems = join_parts(spec)
+    if problems and outcome.report is not None:
+        warnings = [*outcome.report["warnings"], *problems]
+        return replace(outcome, report={**outcome.report, "warnings": warnings})
+    return outcome
 
 
 def _speakable(spec: Spec, folder: Path) -> tuple[Spec, dict[Path, str]]:

@@ -31,11 +31,12 @@ from mesh.control.wire import NFPart, from_wire
 from mesh.errors import AttachError, MeshError, NFError, NFMissing, ProcessError
 from mesh.fdpass import SOCKET, DescriptorClient
 from mesh.journal import Journal, Phase, Work
-from mesh.nfloop import Caution, Change, NFLoop
+from mesh.nfloop import IDLE_NS, Caution, Change, NFLoop
 from mesh.nfseat import Station
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.publish import Block
 from mesh.reach import keep_reachable
+from mesh.recording import NFRecorder, Recordings
 from mesh.report import NFReport
 from mesh.sources import RingSource
 
@@ -91,6 +92,7 @@ class NFHost:
         key = self._client.welcome.get("key", token)
         address = f"ipc://{run}/control"
         self.control = Control(Settings(address, name, key, self._register(), self._stats))
+        self._recordings: Recordings[NFRecorder] = Recordings(NFRecorder, self.control.send)
 
     def _register(self) -> m.Register:
         abi = int(native().lib.nfm_abi_version())
@@ -103,6 +105,7 @@ class NFHost:
 
     def close(self) -> None:
         """Frees native code and the journal, and says goodbye to the controller."""
+        self._recordings.close()
         if self._station is not None:
             self._station.close()
         self.control.close(self._linger_s)
@@ -140,6 +143,7 @@ class NFHost:
         self.control.send(m.Ready(revision=plan.revision))
         self._await(m.Go)
         sources = station.attach(self._client)
+        spin_ns = SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0
         self._loop = loop = NFLoop(
             station.seat,
             sources,
@@ -147,7 +151,9 @@ class NFHost:
             log=station.log,
             published=self._tell,
             caution=self._caution,
-            spin_ns=SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0,
+            spin_ns=spin_ns,
+            in_time=station.part.in_time,
+            server=station.server(self.journal, spin_ns, IDLE_NS),
         )
         self._restore(loop)
         station.start()
@@ -193,6 +199,10 @@ class NFHost:
             return
         self._looked_at = now
         self._check_host()
+        self._recordings.look()
+        loop = self._loop
+        if loop is not None:
+            loop.recorders = self._recordings.running
         while (message := self.control.poll()) is not None:
             if isinstance(message, m.Drain | m.Leave):
                 self._leave(message)
@@ -200,6 +210,10 @@ class NFHost:
                 self._replan(message)
             elif isinstance(message, m.Hold):
                 self._hold(message)
+            elif isinstance(message, m.Record):
+                self._recordings.begin(message)
+            elif isinstance(message, m.RecordEnd):
+                self._recordings.finish(message)
             elif isinstance(message, m.Watch) and self._station is not None:
                 self._station.watched = tuple(message.events)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from mesh.control.shared_ports import ports_of_worker
 from mesh.control.wire import (
     ChildPart,
     HandlerPart,
@@ -94,7 +95,7 @@ class Layout:
     """How a plan is spread over processes.
 
     Attributes:
-        ports: of each worker, in order.
+        ports: of the mesh, in order.
         mode: "file" or "live".
         config: sizes of every worker, by name in nfm_worker_config.
         modules: the plan's stack modules by name.
@@ -195,7 +196,7 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...], number: int
         objects=_objects(number),
         config=dict(layout.config),
         mode=layout.mode,
-        ports=layout.ports,
+        ports=ports_of_worker(layout.ports, number, layout.workers),
         modules=tuple(
             ModulePart(
                 m.name,
@@ -306,6 +307,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         max_failures=MAX_FAILURES,
         fail_open=planned.fail_open,
         types=types,
+        in_time=layout.workers > 1 and layout.mode == "file",
         opens_files=place.token is not None,
         ports=tuple(port.names for port in layout.ports),
     )

@@ -370,6 +370,7 @@ class NFPart:
         max_failures: exceptions after which it hears nothing more.
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
+        in_time: workers read captures: entries of several are handed out by their time.
         opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
     """
@@ -388,6 +389,7 @@ class NFPart:
     max_failures: _U32
     types: tuple[TypeWire, ...]
     fail_open: bool = False
+    in_time: bool = False
     opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
 

@@ -57,6 +57,12 @@ void nfm__share_skip(nfm_worker *w, nfm_packet *p) {
     nfm_pool_put(&w->pool, p->rec.slot);
 }
 
+void nfm__share_tell_time(nfm_worker *w) {
+    for (uint32_t i = 0; i < w->n_rings; i++)
+        if (w->rings[i] != NULL && w->rings[i]->is_shared)
+            nfm_ring_tell_time(w->rings[i], w->now_ns);
+}
+
 /*
  * nfm_worker_share makes |w|, whose id is less than |sharing|'s n_workers, one of so many.
  * Returns NFM_OK, NFM_E_INVAL, or NFM_E_STATE: it has started.

@@ -232,6 +232,8 @@ static void settle(nfm_worker *w, bool at_once) {
     serve_native(w, at_once ? 1 : NATIVE_BATCH);
     nfm_delivery_collect(&w->delivery);
     nfm__domains_publish(w, w->full_bursts == 0);
+    if (w->n_workers > 1)
+        nfm__share_tell_time(w);
     if (w->way != NULL)
         nfm__transit_settle(w);
     else

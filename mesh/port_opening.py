@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh.control.wire import PortPart
 from mesh.port_spec import record_format
-from mesh.port_wrappers import Impaired, Impairment, Replay
+from mesh.port_wrappers import Impaired, Impairment, Replay, Tee
 from mesh.ports import Port
 
 __all__ = ["open_port", "open_ports"]
@@ -65,6 +65,7 @@ def open_port(part: PortPart) -> Port:
     try:
         if part.replay is not None:
             port = Replay(port, part.replay.speed, is_live=part.replay.live)
+        port = Tee(port)
         if part.impair is not None:
             impairment: dict[str, Any] = dict(part.impair)
             port = Impaired(port, Impairment(**impairment))

@@ -532,13 +532,26 @@ typedef struct nfm_tee_stats {
     uint64_t written; /* in the file, as far as the thread knows */
     uint32_t recording; /* 1: on; 0: not begun, ended, a limit reached, or the file failed */
     uint32_t failed;    /* 1: the file could not be written; nfm_port_tee_stop says why */
+    uint32_t ended;     /* 1: the file is closed: nfm_port_tee_stop does not wait */
+    uint32_t reserved;
 } nfm_tee_stats;
 
 nfm_port *nfm_port_tee_new(nfm_port *inner, nfm_error *err); /* records nothing yet */
 int nfm_port_tee_start(nfm_port *port, const nfm_tee_config *config, nfm_error *err);
+/* Says that nothing follows; nfm_tee_stats.ended says when the file is written. Does not wait. */
+int nfm_port_tee_end(nfm_port *port);
 /* Ends the recording: all that was recorded is in the file, or err says why not. */
 int nfm_port_tee_stop(nfm_port *port, nfm_error *err);
 int nfm_port_tee_stats(const nfm_port *port, nfm_tee_stats *out);
+
+/* The same of what an NF is handed (NFM_DIR_RX), and of what its verdicts let pass (NFM_DIR_TX), by
+ * the NF's process: shown the next |n| entries of a ring that it has handled and not passed. */
+typedef struct nfm_recorder nfm_recorder;
+nfm_recorder *nfm_recorder_open(const nfm_tee_config *config, nfm_error *err);
+void nfm_recorder_take(nfm_recorder *recorder, const nfm_ring *ring, const nfm_mem *mem, uint32_t n);
+void nfm_recorder_end(nfm_recorder *recorder);
+void nfm_recorder_stats(const nfm_recorder *recorder, nfm_tee_stats *out);
+int nfm_recorder_close(nfm_recorder *recorder, nfm_error *err); /* waits until all is written */
 
 /* A live interface through packet sockets (Linux); frames are Ethernet, or plain IP where the
  * interface has no link header. GSO frames and frames without checksum pass whole. */
@@ -586,6 +599,8 @@ int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_
                           uint32_t wire_len, int64_t ts_ns);
 /* The same with the way the frame went (NFM_DIR_RX, NFM_DIR_TX; 0: not known), which pcapng keeps. */
 int nfm_pcap_writer_write_way(nfm_pcap_writer *writer, const nfm_captured_frame *frame);
+/* pcapng: how many frames were received, and how many of them lost on the way to the file. */
+int nfm_pcap_writer_write_totals(nfm_pcap_writer *writer, uint64_t received, uint64_t lost);
 int nfm_pcap_writer_flush(nfm_pcap_writer *writer); /* what is buffered is in the file */
 int nfm_pcap_writer_close(nfm_pcap_writer *writer, nfm_error *err); /* flushes, frees */
 /* Several captures as one, in the order of their frames' times; of equals the earlier part's first. */

@@ -100,7 +100,7 @@ class HealthServer:
             raise SpecError("--health-port", f"{port}: {error}") from error
         self._server.health = self
         self.port = int(self._server.server_address[1])
-        self._registry.register(status if isinstance(status, Collector) else _Status(status))
+        self._registry.register(_Status(status) if callable(status) else status)
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
         self._thread.start()
 

@@ -14,7 +14,7 @@ from kube_rig import Rig, api_of, chain, condition, function, settings, until
 
 from mesh.control.keys import ClientKeys
 from mesh.errors import ApiError, ProcessError
-from mesh.kube.api import CHAINS, DEPLOYMENTS, EVENTS, FUNCTIONS, Api
+from mesh.kube.api import CHAINS, DEPLOYMENTS, EVENTS, FUNCTIONS, PODS, Api
 from mesh.kube.control_keys import control_keys
 from mesh.kube.leader import GIVE_UP_S, LEASE_S, Leader
 from mesh.kube.models import parse_object
@@ -28,6 +28,15 @@ from mesh.kube.workqueue import Backoff, WorkQueue
 def rig():
     with Rig() as found:
         yield found
+
+
+@pytest.fixture
+def api():
+    with FakeKube() as kube:
+        found = api_of(kube.url)
+        found.kube = kube
+        yield found
+        found.close()
 
 
 class Clock:
@@ -96,15 +105,12 @@ def test_server_that_is_away_for_long_is_found_again(rig):
     assert operator.is_alive
 
 
-def test_answers_that_are_no_objects_are_errors_with_words(rig):
-    api = rig.api
-    rig.kube.fail("GET", "pods", status=503, reason="ServiceUnavailable")
-    from mesh.kube.api import PODS
-
+def test_errors_have_the_servers_words(api):
+    api.kube.fail("GET", "pods", status=503, reason="ServiceUnavailable")
     with pytest.raises(ApiError, match="as the test wants it") as caught:
         api.list(PODS)
     assert (caught.value.status, caught.value.reason) == (503, "ServiceUnavailable")
-    rig.kube.fail("GET", "pods", status=0)
+    api.kube.fail("GET", "pods", status=0)
     with pytest.raises(ApiError, match="GET /api/v1/namespaces/edge/pods: ") as caught:
         api.list(PODS)
     assert caught.value.status == 0
@@ -173,15 +179,6 @@ def test_one_of_two_operators_leads_and_the_other_takes_over():
         rig.apply(function("two"))
         rig.wait("two", "Attached")
         assert rig.nodes.stacks["node-1"].removed == []
-
-
-@pytest.fixture
-def api():
-    with FakeKube() as kube:
-        found = api_of(kube.url)
-        found.kube = kube
-        yield found
-        found.close()
 
 
 def test_lease_is_taken_when_it_was_not_renewed(api):

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from mesh.control.metrics import families
 from mesh.errors import MeshError, SpecError
 
-__all__ = ["HealthServer", "StatusCollector"]
+__all__ = ["HealthServer"]
 
 Check = Callable[[], str]
 """Returns what is wrong, "" when nothing is."""
@@ -30,18 +30,11 @@ TIMEOUT_S = 5.0
 _TEXT = "text/plain; charset=utf-8"
 
 
-class StatusCollector(Collector):
-    """Makes metrics of a status, each time anew.
-
-    Args:
-        status: numbers in the form of a mesh's status.
-    """
-
+class _Status(Collector):
     def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
         self._status = status
 
     def collect(self) -> Iterable[Metric]:
-        """Returns all of them."""
         return families(self._status())
 
 
@@ -83,7 +76,7 @@ class HealthServer:
         port: on all addresses; 0 takes a free one.
         alive: what is wrong so that the process should be started again.
         ready: what is missing so that nobody should count on it.
-        collector: of metrics.
+        status: numbers in the form of a mesh's status, or a collector of others.
         cores: where its threads may run; empty: where this one may.
 
     Raises:
@@ -95,7 +88,7 @@ class HealthServer:
         port: int,
         alive: Check,
         ready: Check,
-        collector: Collector,
+        status: Callable[[], Mapping[str, Any]] | Collector,
         cores: Collection[int] = (),
     ) -> None:
         self._checks = {"/healthz": alive, "/livez": alive, "/readyz": ready}
@@ -107,7 +100,7 @@ class HealthServer:
             raise SpecError("--health-port", f"{port}: {error}") from error
         self._server.health = self
         self.port = int(self._server.server_address[1])
-        self._registry.register(collector)
+        self._registry.register(_Status(status) if callable(status) else status)
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
         self._thread.start()
 

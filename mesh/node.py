@@ -25,7 +25,7 @@ from mesh.control.composing import compose_desired
 from mesh.control.desired import FILE, Desired, with_files
 from mesh.control.tool import ask
 from mesh.errors import MeshError, ProcessError, SpecError, system_text
-from mesh.health import HealthServer, StatusCollector
+from mesh.health import HealthServer
 from mesh.launch import Launch, launch
 from mesh.registry import Registry
 from mesh.spec import MAX_BYTES, Spec, parse
@@ -145,9 +145,7 @@ def run_node(node: Node, registry: Registry | None = None) -> Outcome:
     how = Launch(node.run_dir.name, settings=settings, registry=registry, run_dir=node.run_dir)
     server = None
     if node.health_port is not None:
-        server = HealthServer(
-            node.health_port, life.wrong, life.missing, StatusCollector(life.status)
-        )
+        server = HealthServer(node.health_port, life.wrong, life.missing, life.status)
     try:
         return launch(spec, how)
     finally:

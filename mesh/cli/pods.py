@@ -16,7 +16,7 @@ from mesh.cli.output import complain, stdout, warn
 from mesh.confine import give_up_privileges
 from mesh.control.keys import write_keys
 from mesh.errors import SpecError
-from mesh.health import HealthServer, StatusCollector
+from mesh.health import HealthServer
 from mesh.joining import Joining, Member
 from mesh.node import Node, load_node, run_node
 from mesh.rundir import base_folder
@@ -115,9 +115,7 @@ def _served(joining: Joining, port: int | None, cores: Collection[int]) -> Healt
         silent = joining.silent_s
         return f"no sign of life for {silent:.0f} s" if silent > NF_HANGS_S else ""
 
-    return HealthServer(
-        port, wrong, lambda: joining.missing, StatusCollector(joining.status), cores
-    )
+    return HealthServer(port, wrong, lambda: joining.missing, joining.status, cores)
 
 
 def keys(

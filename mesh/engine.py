@@ -154,7 +154,8 @@ class Engine:
     def _start(self) -> None:
         """Starts every NF; when one fails, stops those that had started."""
         for seat in self._seats:
-            seat.start(Context(seat.planned.name, self.port.source, self._out))
+            types = self.plan.catalogue.numbers
+            seat.start(Context(seat.planned.name, self.port.source, self._out, types=types))
             if not seat.started:
                 reports = [other.stop() for other in self._seats]
                 raise next(error for nf in reports for error in nf.errors)

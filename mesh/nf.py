@@ -27,7 +27,7 @@ from typing import IO, Any, ClassVar, Literal, TypeVar
 
 from mesh.batch import EventBatch, EventView
 from mesh.commands import Flow, FlowControl
-from mesh.declare import Event
+from mesh.declare import Event, Origin
 from mesh.errors import StateError
 
 __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
@@ -126,12 +126,14 @@ class Context:
         source: what the packets come from, as text: a file name or "memory".
         out: folder for files that the NF writes.
         files: descriptors of files that were opened for it.
+        types: name of an event type → its number in descriptors, for native code.
     """
 
     name: str
     source: str
     out: Path = field(default_factory=Path)
     files: Mapping[str, int] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
 
     def open(self, path: str | Path, mode: Literal["w", "wb"] = "w") -> IO[Any]:
         """Opens a file to write; the NF closes it.
@@ -176,7 +178,7 @@ class NF:
 
     log: logging.Logger
     native_handle: NativeHandle | None
-    _published: list[tuple[Event, EventView | None]]
+    _published: list[tuple[Event, EventView | Origin | None]]
     _flows: FlowControl | None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -237,12 +239,13 @@ class NF:
             raise StateError(f"{self.name} has no flows before its first event")
         return Flow(int(flow), self._flows)
 
-    def publish(self, event: Event, about: EventView | None = None) -> None:
+    def publish(self, event: Event, about: EventView | Origin | None = None) -> None:
         """Publishes an event; its subscribers get it in the same run, after this handler.
 
         Args:
             event: one of the classes in `publishes`.
-            about: the event that caused it: gives time, flow and inherited fields.
+            about: the event that caused it: gives time, flow and inherited fields; an Origin, which
+                native code has copied, gives time and flow.
 
         Raises:
             StateError: the class is not in `publishes`.

@@ -117,7 +117,8 @@ class Station:
             NFError: it failed.
         """
         part = self.part
-        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files))
+        types = self._catalogue.numbers
+        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files, types))
         if not self.seat.started:
             raise self.stop().errors[0]
 

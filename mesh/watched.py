@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file that is read again whenever it changes, beside the packets.
 
-An NF makes its table of the file in `start` itself. In `poll` it asks `take` for the next one: what a
-thread has made of a changed file, or why nothing could be made of it, so that what runs stays.
+An NF makes its table of the file in `start` itself. In `poll` it asks `take` for the next one: what
+a thread has made of a changed file, or why nothing could be made of it, so that what runs stays.
 """
 
 from __future__ import annotations

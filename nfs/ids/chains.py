@@ -2,10 +2,10 @@
 """From contents and their places to expressions that the matcher takes.
 
 Contents that follow each other (`distance`, `within`) are one chain, and a chain is one expression:
-`content:"ab"; content:"c"; distance:2; within:4;` is `ab.{2,5}c`. So a chain is found across any cut
-of the bytes, and nothing of it is kept but the matcher's own state. Chains of a rule are found apart
-and put together by bits. What must not be there is an expression, too: it clears its chain when it is
-found in its range, and the chain holds once that range has passed.
+`content:"ab"; content:"c"; distance:2; within:4;` is `ab.{2,5}c`. So a chain is found across any
+cut of the bytes, and nothing of it is kept but the matcher's own state. Chains of a rule are found
+apart and put together by bits. What must not be there is an expression, too: it clears its chain
+when it is found in its range, and the chain holds once that range has passed.
 """
 
 from __future__ import annotations

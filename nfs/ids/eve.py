@@ -82,5 +82,3 @@ def _time(ts_ns: int) -> str:
     seconds, rest = divmod(ts_ns, 1_000_000_000)
     whole = datetime.fromtimestamp(seconds, UTC)
     return whole.strftime("%Y-%m-%dT%H:%M:%S") + f".{rest // 1000:06d}+0000"
-
-

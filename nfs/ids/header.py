@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from mesh.errors import did_you_mean
 from mesh.ranges import Ranges, complement, intersect, union
+from nfs.ids.vocabulary import OTHER_PROTOCOLS
 from nfs.ids.words import Unsupported, Word
 
 __all__ = ["ACTIONS", "Addresses", "Header", "Variables", "header_of"]
@@ -20,11 +21,6 @@ ACTIONS = ("pass", "drop", "reject", "alert")
 PROTOCOLS = {"ip": 0, "any": 0, "tcp": 6, "tcp-pkt": 6, "tcp-stream": 6, "udp": 17, "icmp": 1}
 APPLICATIONS = {"http": 6, "dns": 0}
 """Protocols that stack modules follow, by transport; 0: several."""
-_OTHERS = frozenset(
-    "tls ssl ssh smtp ftp ftp-data smb dcerpc http1 http2 nfs krb5 tftp ntp dhcp snmp sip rfb mqtt "
-    "rdp ike modbus dnp3 enip telnet quic pgsql bittorrent-dht ipv4 ipv6 ip4 ip6 icmpv4 icmpv6 "
-    "sctp pkthdr imap pop3 websocket ldap doh2 mdns igmp esp gre arp".split()
-)
 _MOST = {4: 2**32 - 1, 6: 2**128 - 1}
 _DEEPEST = 16
 Variables = Mapping[str, str]
@@ -80,7 +76,7 @@ def header_of(words: list[Word], variables: Variables) -> tuple[str, str, Header
         raise action.fail(f"unknown action {action.text!r}{hint}")
     known = PROTOCOLS | APPLICATIONS
     if proto.text not in known:
-        if proto.text in _OTHERS:
+        if proto.text in OTHER_PROTOCOLS:
             raise Unsupported(proto, proto.text, f"the protocols are {', '.join(known)}")
         raise proto.fail(f"unknown protocol {proto.text!r}{did_you_mean(proto.text, known)}")
     if arrow.text not in ("->", "<>"):

@@ -19,31 +19,10 @@ from nfs.ids.buffers import EVENTS, Kind
 from nfs.ids.eve import Found, eve_record
 from nfs.ids.rules import LeftOut, Rule, Ruleset, load, parse
 from nfs.ids.table import Core, Table
+from nfs.ids.vocabulary import VARIABLES
 
 TAKE = 1024
 """Alerts fetched from C at a time."""
-VARIABLES = {
-    "HOME_NET": "[10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7,fe80::/10]",
-    "EXTERNAL_NET": "!$HOME_NET",
-    **dict.fromkeys(
-        "HTTP_SERVERS SMTP_SERVERS SQL_SERVERS DNS_SERVERS TELNET_SERVERS AIM_SERVERS "
-        "DC_SERVERS DNP3_SERVER DNP3_CLIENT MODBUS_CLIENT MODBUS_SERVER ENIP_CLIENT "
-        "ENIP_SERVER".split(),
-        "$HOME_NET",
-    ),
-    "HTTP_PORTS": "80",
-    "SHELLCODE_PORTS": "!80",
-    "ORACLE_PORTS": "1521",
-    "SSH_PORTS": "22",
-    "DNP3_PORTS": "20000",
-    "MODBUS_PORTS": "502",
-    "FILE_DATA_PORTS": "[$HTTP_PORTS,110,143]",
-    "FTP_PORTS": "21",
-    "GENEVE_PORTS": "6081",
-    "VXLAN_PORTS": "4789",
-    "TEREDO_PORTS": "3544",
-}
-"""What $NAME stands for unless the option `variables` says otherwise."""
 
 
 class Alert(Event, name="ids.alert"):

@@ -74,7 +74,7 @@ def _bare(text: str) -> Iterator[tuple[int, str]]:
             in_class = letter != "]"
         elif letter == "[":
             in_class = True
-            at += text[at + 1 : at + 3] == "^]" and 2 or text[at + 1 : at + 2] == "]" and 1 or 0
+            at += (text[at + 1 : at + 3] == "^]" and 2) or (text[at + 1 : at + 2] == "]" and 1) or 0
         else:
             yield at, letter
         at += 1

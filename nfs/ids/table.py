@@ -401,4 +401,3 @@ def _headers(
         for header, number in headers.items()
     ]
     return rows, addresses, ports
-

@@ -139,7 +139,7 @@ class RawRule:
 
 
 def raw_rules(source: Source) -> Iterator[RawRule]:
-    """Yields the rules of a file: one a line, `#` begins a comment line, `\\` continues a line.
+    r"""Yields the rules of a file: one a line, `#` begins a comment line, `\` continues a line.
 
     Raises:
         SpecError: names line and column of what is no rule.

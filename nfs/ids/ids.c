@@ -55,6 +55,8 @@ static void judge_flow(ids *nf, const nfm_batch *batch, const ids_occasion *o, i
 /* The session of the flow at hand; NULL: beyond the limit. */
 static ids_flow *session_of(ids *nf, const nfm_batch *batch, const ids_occasion *o) {
     uint32_t at = nf_session_find(&nf->map, o->record->flow);
+    if (at == NF_NO_SESSION && o->record->kind == NFM_REC_FLOW)
+        return NULL;
     if (at == NF_NO_SESSION) {
         at = nf_session_add(&nf->map, o->record->flow, 0);
         if (at == NF_NO_SESSION) {

@@ -121,7 +121,7 @@ class _Reader:
         elif name in OLD_NAMES:
             self.move(option, OLD_NAMES[name])
         elif name in OTHER_KEYWORDS:
-            raise Unsupported(option.name, name, "this keyword")
+            raise Unsupported(option.name, name, "this keyword is not handled")
         else:
             known = (*_READERS, *BUFFERS, *OLD_NAMES, *OTHER_KEYWORDS)
             text = f"unknown keyword {name!r}{did_you_mean(name, known)}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh import NF, Context, Event, NativeCode, on
+from mesh.columns import endpoint
 from mesh.declare import Origin
 from mesh.errors import NFMissing, SpecError
 from mesh.native_nf import library_path
@@ -114,7 +115,8 @@ class Ids(NF):
             "max_alerts": max(1, max_alerts),
             "max_counters": max(1, max_counters),
         }
-        self.records = Records(path, keep)
+        self.records, self.keep = Records(path, 0), keep
+        self.shown: list[dict[str, Any]] = []
         self.running: dict[tuple[int, int], Rule] = {}
         self.left_out: tuple[LeftOut, ...] = ()
         self.hits: Counter[tuple[int, int]] = Counter()
@@ -184,7 +186,10 @@ class Ids(NF):
         meaning = rule.meaning
         self.hits[rule.identity] += 1
         found = Found(rule, about, int(row.position), int(row.verdict))
-        self.records.write(eve_record(found))
+        record = eve_record(found)
+        self.records.write(record)
+        if len(self.shown) < self.keep:
+            self.shown.append(_line_of(record, meaning.sid, meaning.msg))
         self.publish(
             Alert(
                 sid=meaning.sid,
@@ -222,7 +227,7 @@ class Ids(NF):
             "rules": len(self.running),
             "alerts_by_rule": rows,
             "left_out": left_out,
-            "alerts": self.records.kept,
+            "alerts": self.shown,
             "counters": stats,
             "error": self.error or None,
         }
@@ -231,6 +236,20 @@ class Ids(NF):
         rule = self.running.get(identity)
         msg = rule.meaning.msg if rule is not None else ""
         return {"sid": identity[1], "msg": msg, "alerts": n}
+
+
+def _line_of(record: Mapping[str, Any], sid: int, msg: str) -> dict[str, Any]:
+    """An alert as a line of a table."""
+    ends = [endpoint(record[f"{end}_ip"], record.get(f"{end}_port", 0)) for end in ("src", "dest")]
+    return {
+        "time": record["timestamp"],
+        "sid": sid,
+        "msg": msg,
+        "source": ends[0],
+        "target": ends[1],
+        "proto": record["proto"],
+        "action": record["alert"]["action"],
+    }
 
 
 def _library() -> Path:

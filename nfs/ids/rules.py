@@ -101,7 +101,7 @@ def parse(
             rule = _rule(raw, variables or {})
         except Unsupported as error:
             if strict:
-                text = f"{error.keyword}: {error.reason}: not supported"
+                text = f"not supported: {error.keyword}: {error.reason}"
                 raise SpecError(error.word.place, text) from error
             left_out.append(LeftOut(error.word.place, error.keyword, error.reason, _sid(raw)))
             continue

@@ -256,7 +256,8 @@ class EventBatch:
             mask: marks the entries; None all.
             rest: the same for all that follow on their flows, and the inverse for what comes back.
             what: src_ip, dst_ip, src_port, dst_port, src_mac, dst_mac, ttl, ttl_down, vlan_push,
-                vlan_pop, seq_add, ack_add: one value, or one for each entry that is marked.
+                vlan_pop, seq_add, ack_add, out (the port by which it leaves): one value, or one
+                for each entry that is marked.
         """
         rows = self._judge(mask, word(REWRITE, rest=rest))
         if self._verdicts is not None and len(rows):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an NF asks of a worker beside its ring: keeping records, and hearing more or less of a flow.
+"""What an NF asks of a worker beside its ring: keeping records, choosing flows, sending frames.
 
 Theory of operation. Commands go through a small queue in the NF's ring; the worker takes them
 between two bursts, before it releases what the NF passed after it. The queue is rarely full, since
@@ -64,6 +64,14 @@ class Commands:
         call = self._lib.nfm_ring_judge
         check(self._do(lambda: call(self.ring, hold, verdict)), "judge")
 
+    def inject(self, port: int, frame: bytes) -> None:
+        """Sends a frame by a port."""
+        call = self._lib.nfm_ring_inject
+        rc = self._do(lambda: call(self.ring, port, frame, len(frame)))
+        if rc == int(self._lib.NFM_E_INVAL):
+            raise ValueError(f"a frame of {len(frame)} bytes cannot be sent")
+        check(rc, "inject")
+
     def subscribe(self, flow: int, group: int) -> None:
         """Begins a group of subscriptions on a flow."""
         call = self._lib.nfm_ring_subscribe
@@ -108,12 +116,17 @@ class FlowControl:
     Args:
         groups: the NF's subscriptions.
         commands: (worker's id, whether native) → queue; one queue may serve both.
+        is_inline: the NF decides over packets, and may send some of its own.
     """
 
     def __init__(
-        self, groups: Sequence[Group], commands: Mapping[tuple[int, bool], Commands]
+        self,
+        groups: Sequence[Group],
+        commands: Mapping[tuple[int, bool], Commands],
+        *,
+        is_inline: bool = False,
     ) -> None:
-        self._groups, self._commands = groups, commands
+        self._groups, self._commands, self._is_inline = groups, commands, is_inline
 
     def choose(self, flow: int, names: Sequence[str], *, on: bool) -> None:
         """Begins or ends the subscriptions that `names` names, or all of them.
@@ -125,6 +138,17 @@ class FlowControl:
             commands = self._commands.get((flow >> 56, group.native))
             if commands is not None:
                 (commands.subscribe if on else commands.unsubscribe)(flow, group.number)
+
+    def inject(self, frame: bytes, port: int) -> None:
+        """Sends a frame by a port of the first worker.
+
+        Raises:
+            StateError: the NF decides over no packets.
+        """
+        commands = self._commands.get((0, False)) or self._commands.get((0, True))
+        if commands is None or not self._is_inline:
+            raise StateError("only an inline NF sends frames of its own")
+        commands.inject(port, frame)
 
     def _named(self, names: Sequence[str]) -> list[Group]:
         found: list[Group] = []

@@ -224,6 +224,12 @@ class NativeWorker:
         rc = native().lib.nfm_worker_forward(self.pointer, way_in, way_out)
         check(rc, f"ports {way_in} → {way_out}")
 
+    def share(self, n_workers: int) -> None:
+        """Leaves to other workers, which read the same captures, what is theirs."""
+        ffi, lib = native()
+        sharing = ffi.new("nfm_sharing *", {"n_workers": n_workers})
+        check(lib.nfm_worker_share(self.pointer, sharing), "sharing packets")
+
     def make_inline(self, ring: Any, *, fail_open: bool, deadline_ms: int) -> None:
         """Lets packets wait for a receiver."""
         ffi, lib = native()

@@ -28,7 +28,7 @@ from typing import IO, Any, ClassVar, Literal, TypeVar
 from mesh.batch import EventBatch, EventView
 from mesh.commands import Flow, FlowControl
 from mesh.declare import Event, Origin
-from mesh.errors import StateError
+from mesh.errors import StateError, did_you_mean
 
 __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
 
@@ -126,6 +126,7 @@ class Context:
         source: what the packets come from, as text: a file name or "memory".
         out: folder for files that the NF writes.
         files: descriptors of files that were opened for it.
+        ports: by number, what each port may be called.
         types: name of an event type → its number in descriptors, for native code.
     """
 
@@ -133,7 +134,25 @@ class Context:
     source: str
     out: Path = field(default_factory=Path)
     files: Mapping[str, int] = field(default_factory=dict)
+    ports: tuple[tuple[str, ...], ...] = ()
     types: Mapping[str, int] = field(default_factory=dict)
+
+    def port(self, said: str | int) -> int:
+        """Returns the number of a port: as verdicts and `NF.inject` take it.
+
+        Args:
+            said: its name in the spec, its interface, or its number.
+
+        Raises:
+            StateError: there is no such port.
+        """
+        wanted = int(said) if isinstance(said, str) and said.isdecimal() else said
+        for number, names in enumerate(self.ports):
+            if wanted == number or wanted in names:
+                return number
+        known = [names[0] for names in self.ports if names]
+        hint = did_you_mean(str(said), known) or f"; there are: {', '.join(known)}"
+        raise StateError(f"no port {said!r}{hint}")
 
     def open(self, path: str | Path, mode: Literal["w", "wb"] = "w") -> IO[Any]:
         """Opens a file to write; the NF closes it.
@@ -238,6 +257,21 @@ class NF:
         if self._flows is None:
             raise StateError(f"{self.name} has no flows before its first event")
         return Flow(int(flow), self._flows)
+
+    def inject(self, frame: bytes, port: int) -> None:
+        """Sends a frame of the NF's own: whole, with checksums; it passes no NF. For inline NFs.
+
+        Args:
+            frame: link layer and all, up to 69568 bytes.
+            port: number of the port by which it leaves (`Context.port`).
+
+        Raises:
+            StateError: the NF does not run yet, or decides over no packets.
+            ValueError: too long, or empty.
+        """
+        if self._flows is None:
+            raise StateError(f"{self.name} can send nothing before its first event")
+        self._flows.inject(frame, port)
 
     def publish(self, event: Event, about: EventView | Origin | None = None) -> None:
         """Publishes an event; its subscribers get it in the same run, after this handler.

@@ -27,10 +27,20 @@ def nf_config(cls: type[NF], config: Mapping[str, Any], path: str) -> dict[str, 
             hint = did_you_mean(key, options) or f" (has: {', '.join(options) or 'none'})"
             raise SpecError(f"{path}.{key}", f"NF {cls.name!r} has no option {key!r}{hint}")
         try:
-            checked[key] = TypeAdapter(options[key].type).validate_python(value)
+            checked[key] = _checked(TypeAdapter(options[key].type), value)
         except ValidationError as error:
             raise SpecError(f"{path}.{key}", error.errors()[0]["msg"]) from error
     missing = [name for name, option in options.items() if option.required and name not in checked]
     if missing:
         raise SpecError(f"{path}.{missing[0]}", f"NF {cls.name!r} needs this option")
     return checked
+
+
+def _checked(adapter: TypeAdapter[Any], value: object) -> object:
+    """The value as the option's type; text may be the JSON of it, as a command line has lists."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        if not isinstance(value, str) or value[:1] not in ("[", "{"):
+            raise
+    return adapter.validate_json(value)

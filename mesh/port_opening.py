@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from mesh.control.wire import PortPart
-from mesh.port_wrappers import Impaired, Impairment, Replay
+from mesh.port_spec import record_format
+from mesh.port_wrappers import Impaired, Impairment, Replay, Tee
 from mesh.ports import Port
 
 __all__ = ["open_port", "open_ports"]
@@ -54,8 +55,8 @@ def open_port(part: PortPart) -> Port:
         NativeError: says what is missing, and how to get it.
     """
     options: dict[str, Any] = {_WORDS.get(k, k): v for k, v in part.options.items()}
-    if part.kind == "record" and options.get("format") is None:
-        options["format"] = "pcap-ns" if str(options["path"]).endswith(".pcap") else "pcapng"
+    if part.kind == "record":
+        options["format"] = record_format(options)
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
     if part.replay is not None:
@@ -64,6 +65,7 @@ def open_port(part: PortPart) -> Port:
     try:
         if part.replay is not None:
             port = Replay(port, part.replay.speed, is_live=part.replay.live)
+        port = Tee(port)
         if part.impair is not None:
             impairment: dict[str, Any] = dict(part.impair)
             port = Impaired(port, Impairment(**impairment))

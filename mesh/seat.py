@@ -133,6 +133,11 @@ class Seat:
         """True when it did not start or failed too often."""
         return not self.started or self._failures >= self._max_failures
 
+    @property
+    def is_native(self) -> bool:
+        """True when all that it hears goes to its native function."""
+        return bool(self._natives) and not self._handlers and not self._heard
+
     def start(self, ctx: Context) -> None:
         """Calls the NF's `start`; a failure disables it."""
         try:
@@ -168,7 +173,9 @@ class Seat:
             commands: (worker's id, whether of the native ring) → queue.
         """
         self._commands = commands
-        self.instance._flows = FlowControl(_groups(self.planned), commands)
+        self.instance._flows = FlowControl(
+            _groups(self.planned), commands, is_inline=self.planned.is_inline
+        )
 
     def lose(self, entries: int, now_ns: Callable[[], int]) -> None:
         """Tells the NF of a gap in a lossy ring."""

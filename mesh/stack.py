@@ -60,6 +60,8 @@ class Stack:
         self._numbers: dict[str, int] = {}
         for port in self.ports:
             self.worker.add_port(port)
+        if part.workers > 1:
+            self.worker.share(part.workers)
         for number, way in enumerate(part.ports):
             if way.out is not None:
                 self.worker.forward(number, way.out)
@@ -96,10 +98,16 @@ class Stack:
         source = ", ".join(port.source for port in self.ports)
         if self.left is None:
             return self.worker.run(budget, source)
-        before = self.worker.statistics().packets
+        before = self.frames
         reason = self.worker.run(min(budget, self.left), source)
-        self.left -= self.worker.statistics().packets - before
+        self.left -= self.frames - before
         return reason
+
+    @property
+    def frames(self) -> int:
+        """Number of the last frame: of a capture, whoever's of the workers it was."""
+        statistics = self.worker.statistics()
+        return statistics.packets + statistics.foreign
 
     def positions(self) -> dict[str, int]:
         """Returns the entries published so far by ring."""

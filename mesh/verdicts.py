@@ -39,7 +39,7 @@ EDIT = np.dtype(
         ("dst_mac", "u1", 6),
         ("vlan", "<u2"),
         ("ttl", "u1"),
-        ("reserved", "u1"),
+        ("out", "u1"),
     ]
 )
 """nfm_edit."""
@@ -56,6 +56,7 @@ _FIELDS: Final = {
     "vlan_pop": 512,
     "seq_add": 1024,
     "ack_add": 2048,
+    "out": 8192,
 }
 """Keyword of `rewrite` → enum nfm_edit_field."""
 _COLUMNS: Final = {

@@ -244,3 +244,52 @@ def test_what_is_no_packet_that_has_just_come_cannot_be_decided_on(event: str) -
 
     with pytest.raises(PlanError, match="packets cannot wait for a verdict on"):
         mesh.replay(CAPTURES / "office.pcap", nfs=[Late])
+
+
+class Answers(NF):
+    """Drops what it hears and sends a frame of its own instead."""
+
+    subscribes = (Subscription(("packet.udp",), mode="inline"),)
+
+    def handle(self, batch: EventBatch) -> None:
+        """Sends each frame backwards."""
+        batch.drop()
+        for event in batch:
+            self.inject(bytes(event.frame)[::-1], int(event.in_port) + 1)
+
+
+def test_an_nf_sends_frames_of_its_own(tmp_path: Path) -> None:
+    said = [("client", number.to_bytes(4, "big")) for number in range(600)]
+    path = write(tmp_path / "in.pcapng", datagrams(said))
+    report, frames = through(path, tmp_path, Answers)
+    assert [frame[::-1] for frame in frames] == FRAMES[path]
+    assert report.counters["inline.injected"] == len(frames)
+
+
+class Listens(NF):
+    """Tries to send, and only observes."""
+
+    @on("packet.udp")
+    def hear(self, batch: EventBatch) -> None:
+        """Is refused."""
+        self.inject(b"x" * 60, 1)
+
+
+def test_who_only_observes_sends_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.pcapng", datagrams([("client", b"x")]))
+    report, frames = through(path, tmp_path, Listens)
+    assert frames == FRAMES[path]
+    assert isinstance(report.errors[0].cause, StateError)
+    assert "only an inline NF" in str(report.errors[0])
+
+
+def test_an_edit_chooses_the_port(tmp_path: Path) -> None:
+    class Turns(PassAll):
+        """Sends packets by the port that they would leave by."""
+
+        def handle(self, batch: EventBatch) -> None:
+            batch.rewrite(out=1, dst_mac="02:00:00:00:00:99")
+
+    path = write(tmp_path / "in.pcapng", datagrams([("client", b"x")]))
+    _, [frame] = through(path, tmp_path, Turns)
+    assert frame[:6].hex() == "020000000099"

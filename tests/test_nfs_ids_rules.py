@@ -220,8 +220,8 @@ def test_bytes_written_in_any_way_are_read_back(data):
         assert bytes_of(Word(text, Source(text, "x"), 0)) == data
 
 
-WORDS = r"""alert tcp any any -> ( ) ; sid:1 content: "ab" ! [ ] , $HOME_NET nocase within:3 \ pcre:
-"/a/R" flow: http.uri flowbits: set,a : é # 10.0.0.1 80 drop " |41| content:"ab"; sid:2;)"""
+WORDS = r"""alert tcp any any -> any any ( ) ; sid:1 content: "ab" ! [ ] , $HOME_NET nocase within:3
+\ pcre: "/a/R" flow: http.uri flowbits: set,a : é # 10.0.0.1 80 drop " |41| content:"ab"; sid:2;)"""
 PIECES = [*WORDS.split(), " ", "\n", " any any -> any any ("]
 
 
@@ -239,7 +239,7 @@ def test_any_text_is_rules_or_a_mistake_with_a_place(text):
 
 OPTIONS = """content:"ab" content:!"c" nocase offset:1 depth:4 distance:1 within:5 startswith endswith
 http.uri http.stat_code dsize:4 flow:to_server flowbits:isset,a|b flags:S noalert http_uri
-flow:only_stream pcre:"/^a/R" pcre:"/b/i""""
+pcre:"/^a/R" pcre:"/b/i" flow:only_stream"""
 BODIES = OPTIONS.split()
 
 

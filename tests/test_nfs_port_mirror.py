@@ -5,7 +5,7 @@ import pytest
 
 import mesh
 from mesh.compose import NFUse
-from mesh.errors import SpecError
+from mesh.errors import NFError, SpecError
 from mesh.ports import Port
 from mesh.testing import conversation, datagrams, write_capture
 from nfs.port_mirror.nf import PortMirror
@@ -74,17 +74,23 @@ def test_a_sampled_flow_is_copied_whole(tmp_path):
     assert 25 <= len(whole) <= 75
 
 
-@pytest.mark.parametrize("fail_open", [True, False])
-def test_a_port_that_is_not_there_is_a_matter_of_policy(tmp_path, fail_open):
+@pytest.mark.parametrize("to", [9, "nosuch"])
+def test_a_port_that_is_not_there_is_refused(tmp_path, to):
     source, out = tmp_path / "in.pcapng", tmp_path / "out.pcap"
-    frames = numbered(40)
-    write_capture(source, frames)
-    use = NFUse(PortMirror, options={"to": 9}, fail_open=fail_open)
-    mesh.replay(source, [use], sink=Port.record(out, "pcap"))
-    assert frames_of(out) == ([frame.data for frame in frames] if fail_open else [])
+    write_capture(source, numbered(40))
+    use = NFUse(PortMirror, options={"to": to})
+    with pytest.raises(NFError, match=f"no port '?{to}'?; there are: .*in.pcapng, .*out.pcap"):
+        mesh.replay(source, [use], sink=Port.record(out, "pcap"))
 
 
-@pytest.mark.parametrize("options", [{"to": -1}, {"to": 16}, {"to": 1, "sample": 0}])
-def test_options_without_sense_are_refused(options):
+def test_a_port_has_a_name(tmp_path):
+    source, out = tmp_path / "in.pcapng", tmp_path / "out.pcap"
+    write_capture(source, numbered(40))
+    use = NFUse(PortMirror, options={"to": str(out)})
+    report = mesh.replay(source, [use], sink=Port.record(out, "pcap"))
+    assert report["port_mirror"].results["mirrored"] == 40
+
+
+def test_options_without_sense_are_refused():
     with pytest.raises(SpecError):
-        PortMirror(**options)
+        PortMirror(1, sample=0)

@@ -123,12 +123,19 @@ def test_errors_name_their_place(data: object, text: str):
         ({"size": "many"}, "nfs[0].config.size: Input should be a valid integer"),
         ({"share": 0.1}, "nfs[0].config.size: NF 'sample' needs this option"),
         ({"size": 1, "words": [1]}, "nfs[0].config.words: "),
+        ({"size": 1, "words": '["a", '}, "nfs[0].config.words: "),
+        ({"size": 1, "words": "a"}, "nfs[0].config.words: "),
     ],
 )
 def test_options_are_checked_against_the_signature(config: dict[str, object], text: str):
     with pytest.raises(SpecError) as caught:
         nf_config(Sample, config, "nfs[0].config")
     assert text in str(caught.value)
+
+
+def test_a_list_may_be_written_as_json():
+    options = nf_config(Sample, {"size": "7", "words": '["a", "b"]'}, "nfs[0].config")
+    assert options == {"size": 7, "words": ["a", "b"]}
 
 
 def test_events_of_an_nf_with_several_subscriptions_is_ambiguous():

@@ -135,7 +135,7 @@ def add(
     where: Annotated[str | None, typer.Option(help="Filter that narrows what it hears.")] = None,
     name: Annotated[str | None, typer.Option(help="Of this instance.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Option of the NF: KEY=VALUE.")
+        list[str] | None, typer.Option("--set", help="Option of the NF: KEY=VALUE; lists as JSON.")
     ] = None,
     cores: Annotated[list[int] | None, typer.Option("--core", help="Core to pin it to.")] = None,
     mesh: OfMesh = None,

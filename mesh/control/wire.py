@@ -35,7 +35,7 @@ from mesh.plan import (
     PlannedNF,
     PlannedSubscription,
 )
-from mesh.words import OWN_DOMAIN
+from mesh.words import MAX_WORKERS, OWN_DOMAIN
 
 if TYPE_CHECKING:
     from mesh.nf import NF
@@ -245,6 +245,7 @@ class PortPart:
         source: what reports call it.
         options: of its kind, as in a spec; those left out have their defaults.
         out: number of the port by which frames leave that enter here; None: they do not.
+        names: what NFs may call it.
         replay, impair: what is around it; the latter by name in `mesh.port_wrappers.Impairment`.
     """
 
@@ -254,6 +255,7 @@ class PortPart:
     out: Annotated[int, Field(ge=0, lt=16)] | None = None
     replay: ReplayPart | None = None
     impair: dict[Text, int | float | Text] | None = None
+    names: tuple[Text, ...] = ()
 
     @property
     def is_realtime(self) -> bool:
@@ -269,6 +271,7 @@ class WorkerPart:
         worker: its name, as in `worker-0`; `id` is its number, part of flow ids.
         objects: names of its shared objects by enum nfm_object: `w0/header`, ...
         config: sizes and switches, by name in nfm_worker_config.
+        workers: how many there are that share the packets.
         mode: "file" ends at the end of its ports, "live" never.
         max_packets: stop after so many; None all.
         types: all event types.
@@ -288,6 +291,7 @@ class WorkerPart:
     max_packets: _U64 | None = None
     room: tuple[RoomPart, ...] = ()
     inboxes: tuple[InboxPart, ...] = ()
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -366,6 +370,9 @@ class NFPart:
         max_failures: exceptions after which it hears nothing more.
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
+        in_time: workers read captures: entries of several are handed out by their time.
+        opens_files: the NF opens the files that it writes by itself; nobody does it for it.
+        ports: what each port may be called.
     """
 
     nf: Text
@@ -382,6 +389,9 @@ class NFPart:
     max_failures: _U32
     types: tuple[TypeWire, ...]
     fail_open: bool = False
+    in_time: bool = False
+    opens_files: bool = False
+    ports: tuple[tuple[Text, ...], ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -414,6 +424,8 @@ class ChildPart:
         module: what it runs, when it is the process of a stack module.
         is_waited_for: what is in its rings stays there while it is started again; else packets
             that wait for its verdicts take its policy, and are not read again.
+        place: "pod": it joins from elsewhere, and is never started here.
+        token: of one that joins: SHA-256 of what it has to show, in hexadecimal.
     """
 
     name: Text
@@ -425,6 +437,8 @@ class ChildPart:
     domain: Text = OWN_DOMAIN
     module: ModuleHostPart | None = None
     is_waited_for: bool = True
+    place: Literal["process", "pod"] = "process"
+    token: Text = ""
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

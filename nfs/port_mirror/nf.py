@@ -8,29 +8,36 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mesh import NF, EventBatch, on
-from mesh.errors import SpecError
+from mesh import NF, Context, EventBatch, on
+from mesh.errors import SpecError, StateError
 
 _ODD = np.array([0x9E3779B97F4A7C15], np.uint64)
-MAX_PORT = 15
 
 
 class PortMirror(NF):
     """Sends copies of packets to a port; the packets themselves go on.
 
     Args:
-        to: number of the port that gets the copies.
+        to: the port that gets the copies: its name, interface or number.
         sample: one of so many packets or flows.
         by: what is sampled: packet (every n-th of them) or flow (all packets of every n-th flow).
     """
 
-    def __init__(self, to: int, sample: int = 1, by: Literal["packet", "flow"] = "packet") -> None:
-        if not 0 <= to <= MAX_PORT:
-            raise SpecError("to", f"a port's number is 0 to {MAX_PORT}, not {to}")
+    def __init__(
+        self, to: str | int, sample: int = 1, by: Literal["packet", "flow"] = "packet"
+    ) -> None:
         if sample < 1:
             raise SpecError("sample", f"one of {sample} packets makes no sense")
         self.to, self.sample, self.by = to, sample, by
+        self._port = 0
         self.packets = self.mirrored = 0
+
+    def start(self, ctx: Context) -> None:
+        """Finds the port."""
+        try:
+            self._port = ctx.port(self.to)
+        except StateError as error:
+            raise SpecError("to", str(error)) from error
 
     @on("packet", mode="inline")
     def copy(self, batch: EventBatch) -> None:
@@ -41,7 +48,7 @@ class PortMirror(NF):
             chosen = (self.packets + np.arange(len(batch))) % self.sample == 0
         else:
             chosen = self._by_flow(batch)
-        batch.mirror(chosen, self.to)
+        batch.mirror(chosen, self._port)
         self.packets += len(batch)
         self.mirrored += int(chosen.sum())
 

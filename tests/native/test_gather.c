@@ -26,7 +26,7 @@ static void make(shared *s) {
         s->desc[i] = (nfm_desc){N - 1 - i, i, 0};
         s->records[i].ts_ns = -(int64_t)i;
         s->records[i].wire_len = 1000 + i;
-        s->records[i].tag = (uint16_t)(i * 3);
+        s->records[i].port = (uint16_t)(i * 3);
         s->records[i].side = i & 1;
         s->records[i].slot = NFM_NO_SLOT;
         s->records[i].flags = i % 3 == 0 ? NFM_F_CLIENT_IS_1 : 0;
@@ -53,7 +53,7 @@ static void test_record_columns(void) {
     uint16_t tag[N];
     nfm_field_def ts_def = field(NFM_KIND_TIME, NFM_FROM_RECORD, offsetof(nfm_record, ts_ns));
     nfm_field_def len_def = field(NFM_KIND_U32, NFM_FROM_RECORD, offsetof(nfm_record, wire_len));
-    nfm_field_def tag_def = field(NFM_KIND_U16, NFM_FROM_RECORD, offsetof(nfm_record, tag));
+    nfm_field_def tag_def = field(NFM_KIND_U16, NFM_FROM_RECORD, offsetof(nfm_record, port));
     CHECK_EQ(nfm_gather(&s.mem, s.desc, N, &ts_def, ts), NFM_OK);
     CHECK_EQ(nfm_gather(&s.mem, s.desc, N, &len_def, len), NFM_OK);
     CHECK_EQ(nfm_gather(&s.mem, s.desc, N, &tag_def, tag), NFM_OK);

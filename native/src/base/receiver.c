@@ -63,19 +63,43 @@ void nfm_ring_detach(nfm_ring *ring) {
     free(ring);
 }
 
-static int command(nfm_ring *ring, nfm_command command) {
+static nfm_command *command_at(const nfm_ring *ring, uint64_t position) {
+    return &ring->shared->command[position % NFM_COMMANDS];
+}
+
+/* Where bytes of commands that were not taken begin in out. */
+static uint64_t out_tail(const nfm_ring *ring, uint64_t taken) {
+    const nfm_command *oldest = command_at(ring, taken);
+    return taken == ring->cmd_head ? ring->out_head : oldest->out_end - oldest->b;
+}
+
+/* Queues |command| with |bytes|, command.b of them; they fit out many times over. */
+static int command_with(nfm_ring *ring, nfm_command command, const void *bytes) {
     nfm_ring_shared *shared = ring->shared;
     uint64_t taken = atomic_load_explicit(&shared->cmd_tail, memory_order_acquire);
-    if (ring->cmd_head - taken >= NFM_COMMANDS)
+    uint64_t at = ring->out_head, left = NFM_OUT_BYTES - at % NFM_OUT_BYTES;
+    if (command.b > left)
+        at += left;
+    command.out_end = at + command.b;
+    if (ring->cmd_head - taken >= NFM_COMMANDS ||
+        command.out_end - out_tail(ring, taken) > NFM_OUT_BYTES)
         return NFM_E_AGAIN;
-    shared->command[ring->cmd_head % NFM_COMMANDS] = command;
+    if (command.b > 0)
+        memcpy(shared->out + at % NFM_OUT_BYTES, bytes, command.b);
+    ring->out_head = command.out_end;
+    *command_at(ring, ring->cmd_head) = command;
     atomic_store_explicit(&shared->cmd_head, ++ring->cmd_head, memory_order_release);
     return NFM_OK;
+}
+
+static int command(nfm_ring *ring, nfm_command command) {
+    return command_with(ring, command, NULL);
 }
 
 int nfm_ring_begin_receiver(nfm_ring *ring) {
     uint32_t holds = atomic_load_explicit(&ring->shared->holds, memory_order_acquire);
     ring->cmd_head = atomic_load_explicit(&ring->shared->cmd_head, memory_order_relaxed);
+    ring->out_head = ring->cmd_head == 0 ? 0 : command_at(ring, ring->cmd_head - 1)->out_end;
     ring->gaps_seen = atomic_load_explicit(&ring->shared->gaps_seen, memory_order_relaxed);
     ring->max_holds = holds < NFM_MAX_HOLDS ? holds : NFM_MAX_HOLDS;
     free(ring->free_holds);
@@ -112,13 +136,31 @@ int nfm_ring_release(nfm_ring *ring, uint32_t hold) {
     return rc;
 }
 
-int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict) {
-    if (hold >= ring->max_holds || ring->n_free_holds == ring->max_holds)
+/* A hold that |judgement| ends. */
+static int judge(nfm_ring *ring, nfm_command judgement, const nfm_edit *edit) {
+    if (judgement.number >= ring->max_holds || ring->n_free_holds == ring->max_holds)
         return NFM_E_INVAL;
-    int rc = command(ring, (nfm_command){.kind = NFM_CMD_JUDGE, .number = hold, .a = verdict});
+    int rc = command_with(ring, judgement, edit);
     if (rc == NFM_OK)
-        ring->free_holds[ring->n_free_holds++] = (uint16_t)hold;
+        ring->free_holds[ring->n_free_holds++] = (uint16_t)judgement.number;
     return rc;
+}
+
+int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict) {
+    return judge(ring, (nfm_command){.kind = NFM_CMD_JUDGE, .number = hold, .a = verdict}, NULL);
+}
+
+int nfm_ring_rewrite(nfm_ring *ring, uint32_t hold, const nfm_edit *edit) {
+    nfm_command judgement = {
+        .kind = NFM_CMD_JUDGE, .number = hold, .a = NFM_REWRITE, .b = sizeof(*edit)};
+    return judge(ring, judgement, edit);
+}
+
+int nfm_ring_inject(nfm_ring *ring, uint32_t port, const uint8_t *frame, uint32_t len) {
+    if (len == 0 || len > NFM_MAX_FRAME)
+        return NFM_E_INVAL;
+    return command_with(ring, (nfm_command){.kind = NFM_CMD_INJECT, .number = port, .b = len},
+                        frame);
 }
 
 uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n) {
@@ -129,6 +171,25 @@ uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n) {
 
 nfm_edit *nfm_ring_edits(nfm_ring *ring) {
     return nfm_ring_edit_of(ring, ring->tail);
+}
+
+uint8_t *nfm_ring_payload(nfm_ring *ring, uint32_t len, uint32_t *off) {
+    const uint32_t half = NFM_PAYLOAD_BYTES / 2;
+    if (len > half)
+        return NULL;
+    if (ring->payload_used + len > half) {
+        uint32_t other = ring->payload_half ^ 1;
+        if (atomic_load_explicit(&ring->shared->judged, memory_order_acquire) <
+            ring->payload_mark[other])
+            return NULL;
+        ring->payload_mark[ring->payload_half] =
+            atomic_load_explicit(&ring->shared->head, memory_order_relaxed);
+        ring->payload_half = other;
+        ring->payload_used = 0;
+    }
+    *off = ring->payload_half * half + ring->payload_used;
+    ring->payload_used += len;
+    return nfm_ring_payloads_of(ring) + *off;
 }
 
 int nfm_ring_subscribe(nfm_ring *ring, uint64_t flow, uint32_t group) {

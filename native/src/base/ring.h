@@ -18,10 +18,14 @@
  *
  * Commands go the other way, by a queue of the same kind (NF: cmd_head, worker: cmd_tail): what the
  * NF keeps past its tail (holds), and on which flows it wants to hear what. A command written
- * before a tail is taken before what that tail releases.
+ * before a tail is taken before what that tail releases. Bytes that go with a command (a frame to
+ * be sent, an edit) lie in |out|, which is used round and round: a command says where its bytes
+ * end, none are split at out's end, and they are free when it was taken.
  *
  * Verdicts of inline receivers lie beside the entries, one for each, with what is to be edited. The
  * NF writes them before it passes the entries; the worker reads those of entries that were passed.
+ * Behind them is the NF's out: bytes to be put in place of payloads. It has two halves, of which
+ * one is filled while the worker may still take verdicts that refer to the other.
  *
  * Gaps. A lossy ring that had no room pushes, before the next entry that fits, one entry that says
  * how many are missing there.
@@ -48,8 +52,10 @@ typedef struct nfm_ring_shared {
     _Atomic uint64_t gaps;               /* worker: gap entries pushed, ever; hardly written */
     alignas(64) _Atomic uint64_t head;   /* worker */
     _Atomic uint64_t cmd_tail;           /* worker: commands taken */
+    _Atomic uint64_t judged;             /* worker: verdicts before it are taken, with payloads */
     _Atomic uint32_t wake_seq;           /* worker; the futex */
     _Atomic uint32_t ended;              /* worker: nothing follows */
+    _Atomic int64_t now_ns;              /* worker, of several: no earlier entry follows */
     alignas(64) _Atomic uint64_t tail;   /* NF */
     _Atomic uint64_t cmd_head;           /* NF: commands written */
     _Atomic uint64_t gaps_seen;          /* NF: gap entries passed, ever */
@@ -58,6 +64,7 @@ typedef struct nfm_ring_shared {
     _Atomic uint32_t absent;             /* supervisor, NF: 1 while there is no receiver */
     alignas(64) nfm_command command[NFM_COMMANDS];
     uint32_t held[NFM_MAX_HOLDS]; /* worker, for the next one: by hold, record + 1; 0 free */
+    uint8_t out[NFM_OUT_BYTES];   /* NF: the bytes of commands */
     alignas(64) nfm_desc desc[];  /* a burst must not share lines with its neighbours */
 } nfm_ring_shared;
 
@@ -100,9 +107,12 @@ struct nfm_ring {
     uint64_t tail;
     uint64_t head_seen; /* entries below are there; read anew when fewer are known than asked for */
     uint64_t cmd_head;
+    uint64_t out_head; /* position behind the last command's bytes */
     uint64_t gaps_seen;
     uint16_t *free_holds; /* a stack; NULL without a quota */
     uint32_t n_free_holds;
+    uint32_t payload_half, payload_used; /* where the next one goes */
+    uint64_t payload_mark[2];            /* by half: free again when verdicts before it are taken */
     /* native NF that is called by the worker itself */
     nfm_process_fn process;
     void *process_state;
@@ -118,6 +128,10 @@ static inline uint32_t *nfm_ring_verdict_of(const nfm_ring *ring, uint64_t posit
 static inline nfm_edit *nfm_ring_edit_of(const nfm_ring *ring, uint64_t position) {
     uint32_t *end = nfm_ring_verdict_of(ring, 0) + ring->mask + 1;
     return (nfm_edit *)(void *)end + (position & ring->mask);
+}
+/* Behind the edits: NFM_PAYLOAD_BYTES bytes. */
+static inline uint8_t *nfm_ring_payloads_of(const nfm_ring *ring) {
+    return (uint8_t *)(nfm_ring_edit_of(ring, 0) + ring->mask + 1);
 }
 /* Lays a ring of |entries| (power of two) over |memory| (nfm_ring_shared_size bytes, zeroed,
  * aligned to 64, borrowed). Returns NFM_OK, NFM_E_INVAL or NFM_E_NOMEM. */
@@ -141,10 +155,14 @@ void nfm_ring_unspill(nfm_ring *ring);
 int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds);
 /* Worker's side: the next command, copied out; false when there is none. */
 bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out);
+/* Worker's side: the bytes in out that a command names; NULL: it names none that can be. */
+const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *command);
 /* Receiver's side: goes on where the last receiver stopped, without its holds. */
 int nfm_ring_begin_receiver(nfm_ring *ring);
 /* Wakes the receiver if it sleeps; some time after nfm_ring_flush, see "Sleeping". */
 void nfm_ring_wake(nfm_ring *ring);
+/* Says that what follows is not earlier than |now_ns|; wakes nobody. */
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns);
 /* Says that nothing follows, and wakes. */
 void nfm_ring_end(nfm_ring *ring);
 

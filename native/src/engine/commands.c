@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What receivers ask for by their queues of commands: holds, and subscriptions on single flows. */
+/* What receivers ask for by their queues of commands: holds, subscriptions on single flows, frames
+ * of their own. */
 #include "engine/transit.h"
 
 uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index) {
@@ -69,7 +70,7 @@ static void end_holds(nfm_worker *w, nfm_ring *ring) {
 
 /* A kept packet is judged, and held no longer. */
 static bool judge(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
-    bool kept = nfm__transit_judge_kept(w, ring, command->number, (uint32_t)command->a);
+    bool kept = nfm__transit_judge_kept(w, ring, command);
     return nfm_delivery_unhold(&w->delivery, ring, command->number) && kept;
 }
 
@@ -93,6 +94,9 @@ static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
     case NFM_CMD_JUDGE:
         good = judge(w, ring, command);
         break;
+    case NFM_CMD_INJECT:
+        good = nfm__inject(w, ring, command);
+        break;
     default:
         good = false;
     }
@@ -100,6 +104,7 @@ static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
 }
 
 void nfm_worker_take_commands(nfm_worker *w) {
+    uint64_t injected = w->core_counters[NFM_CC_INJECTED];
     for (uint32_t i = 0; i < w->n_rings; i++) {
         nfm_ring *ring = w->rings[i];
         nfm_command command;
@@ -114,4 +119,6 @@ void nfm_worker_take_commands(nfm_worker *w) {
         if (ring->quarantined)
             end_holds(w, ring);
     }
+    if (w->core_counters[NFM_CC_INJECTED] != injected)
+        nfm__output_flush(w);
 }

@@ -98,22 +98,44 @@ static bool edit_ports(const frame *f, const nfm_edit *e) {
     return true;
 }
 
+static void set_ttl(uint8_t *l3, bool ipv6, uint8_t ttl) {
+    uint8_t *at = l3 + (ipv6 ? 7 : 8);
+    uint8_t old[2] = {at[0], at[1]}, now[2] = {ttl, at[1]};
+    *at = ttl;
+    if (!ipv6)
+        nfm__edit_adapt(l3 + 10, old, now, 2, false);
+}
+
 static bool edit_ttl(const frame *f, const nfm_edit *e) {
     if (!(e->fields & (NFM_EDIT_TTL | NFM_EDIT_TTL_DOWN)))
         return true;
-    uint8_t *at = f->l3 + (f->ipv6 ? 7 : 8), ttl = e->ttl;
+    uint8_t ttl = e->ttl;
     if (e->fields & NFM_EDIT_TTL_DOWN) {
-        if (*at <= e->ttl)
+        uint8_t before = f->l3[f->ipv6 ? 7 : 8];
+        if (before <= e->ttl)
             return false;
-        ttl = (uint8_t)(*at - e->ttl);
+        ttl = (uint8_t)(before - e->ttl);
     }
-    if (f->ipv6) {
-        *at = ttl;
-        return true;
-    }
-    uint8_t old[2] = {at[0], at[1]}, now[2] = {ttl, at[1]};
-    *at = ttl;
-    nfm__edit_adapt(f->l3 + 10, old, now, 2, false);
+    set_ttl(f->l3, f->ipv6, ttl);
+    return true;
+}
+
+/* What a router does: of the outermost IP header, whatever is in the packet. */
+static bool edit_hop(uint8_t *base, const nfm_transit *t, const nfm_tx *tx) {
+    uint8_t *at = base + tx->off + MACS, *end = base + tx->off + tx->len;
+    if (t->link_type != 1)
+        return false;
+    while (at + 6 <= end && (nfm_read16(at) == 0x8100 || nfm_read16(at) == 0x88a8))
+        at += 4;
+    if (at + 2 > end)
+        return false;
+    bool ipv6 = nfm_read16(at) == 0x86dd;
+    if (!ipv6 && nfm_read16(at) != 0x0800)
+        return false;
+    at += 2;
+    if (at + (ipv6 ? 40 : 20) > end || at[ipv6 ? 7 : 8] <= 1)
+        return false;
+    set_ttl(at, ipv6, (uint8_t)(at[ipv6 ? 7 : 8] - 1));
     return true;
 }
 
@@ -222,6 +244,8 @@ bool nfm__edit_apply(uint8_t *base, const nfm_transit *t, const nfm_edit *e, nfm
             return false;
         edit_addresses(&f, e);
     }
+    if (e->fields & NFM_EDIT_HOP && !edit_hop(base, t, tx))
+        return false;
     return edit_link(base, t, e, tx);
 }
 
@@ -245,7 +269,8 @@ nfm_key nfm__edit_key(const nfm_edit *e, const nfm_key *key) {
 }
 
 nfm_edit nfm__edit_inverse(const nfm_edit *e, const nfm_key *key, const uint8_t *macs) {
-    nfm_edit back = {.fields = e->fields & (NFM_EDIT_TTL_DOWN | NFM_EDIT_BACK), .ttl = e->ttl};
+    nfm_edit back = {.fields = e->fields & (NFM_EDIT_TTL_DOWN | NFM_EDIT_HOP | NFM_EDIT_BACK),
+                     .ttl = e->ttl};
     if (macs != NULL && e->fields & NFM_EDIT_DST_MAC) {
         back.fields |= NFM_EDIT_SRC_MAC;
         memcpy(back.src_mac, macs, 6);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames that leave: queues in front of the ports. */
+#include <string.h>
+
 #include "engine/transit.h"
 
 static void discard(nfm_worker *w, nfm_out_queue *q, uint32_t counter) {
@@ -36,6 +38,25 @@ void nfm__output(nfm_worker *w, uint32_t port, const nfm_tx *frame) {
     }
     q->frame[q->tail++ % NFM_OUT_QUEUE] = *frame;
     w->core_counters[NFM_CC_FORWARDED]++;
+}
+
+bool nfm__inject(nfm_worker *w, const nfm_ring *ring, const nfm_command *command) {
+    const uint8_t *bytes = nfm_ring_command_bytes(ring, command);
+    if (ring->in_line == NULL || bytes == NULL || command->b > NFM_MAX_FRAME ||
+        !nfm__is_port(w, command->number))
+        return false;
+    uint32_t len = (uint32_t)command->b, slot = nfm_pool_get(&w->pool, len);
+    if (slot == NFM_NO_SLOT) {
+        w->core_counters[NFM_CC_INJECT_FULL]++;
+        return true;
+    }
+    uint8_t *base = nfm_pool_addr(&w->pool, slot);
+    memset(base, 0, sizeof(nfm_slot_meta));
+    memcpy(base + NFM_HEADROOM, bytes, len);
+    nfm_tx tx = {slot, NFM_HEADROOM, len, len, w->now_ns};
+    nfm__output(w, command->number, &tx);
+    w->core_counters[NFM_CC_INJECTED]++;
+    return true;
 }
 
 void nfm__output_flush(nfm_worker *w) {

@@ -26,7 +26,7 @@ static void parse_burst(nfm_worker *w, uint32_t n, uint64_t *hash) {
         p->rec.wire_len = frame->wire_len;
         p->rec.flow = 0;
         p->rec.side = 0;
-        p->rec.tag = 0;
+        p->rec.port = (uint16_t)w->in_port;
         p->rec.conn_state = 0;
         p->rec.reason = 0;
         memset(&p->rec.tcp, 0, sizeof(p->rec.tcp));
@@ -73,25 +73,37 @@ static void forward_fragment(nfm_worker *w, const nfm_packet *p, const nfm_frame
     nfm__transit_begin(w, &alone);
 }
 
-/* Whether the packet is a fragment that needs no verdict: it is on its way then. */
-static bool passes_alone(nfm_worker *w, const nfm_packet *p, const nfm_frame *frame) {
+/* Whether the packet is a fragment that needs no verdict: its owner sends it on its way. */
+static bool passes_alone(nfm_worker *w, const nfm_packet *p, const nfm_frame *frame, bool foreign) {
     if (p->status != NFM_PARSE_FRAGMENT || w->way->has_inline)
         return false;
-    forward_fragment(w, p, frame);
+    if (!foreign)
+        forward_fragment(w, p, frame);
     return true;
+}
+
+/* A fragment that is put together here, whoever's it will turn out to be. */
+static bool is_piece(const nfm_worker *w, const nfm_packet *p) {
+    return p->status == NFM_PARSE_FRAGMENT && w->graph.defrag != NULL;
 }
 
 static void process_burst(nfm_worker *w, uint32_t n) {
     uint64_t hash[NFM_BURST];
-    bool forwards = w->way != NULL;
+    bool forwards = w->way != NULL, shares = w->n_workers > 1;
     parse_burst(w, n, hash);
     prefetch_flows(w, n, hash);
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
-        bool is_gone = forwards && passes_alone(w, p, &w->frames[i]);
+        bool foreign = shares && nfm__is_foreign(w, p);
+        if (foreign && !is_piece(w, p)) {
+            nfm__share_skip(w, p);
+            continue;
+        }
+        if (foreign)
+            nfm__share_note(w, p);
+        bool is_gone = forwards && passes_alone(w, p, &w->frames[i], foreign);
         nfm__packet_process(w, p, hash[i]);
-        bool is_held = p->status == NFM_PARSE_FRAGMENT && w->graph.defrag != NULL;
-        if (forwards && !is_gone && !is_held)
+        if (forwards && !is_gone && !is_piece(w, p))
             nfm__transit_begin(w, p);
         if (p->rec.slot != NFM_NO_SLOT)
             nfm_pool_put(&w->pool, p->rec.slot);
@@ -220,6 +232,8 @@ static void settle(nfm_worker *w, bool at_once) {
     serve_native(w, at_once ? 1 : NATIVE_BATCH);
     nfm_delivery_collect(&w->delivery);
     nfm__domains_publish(w, w->full_bursts == 0);
+    if (w->n_workers > 1)
+        nfm__share_tell_time(w);
     if (w->way != NULL)
         nfm__transit_settle(w);
     else

@@ -42,7 +42,7 @@ static const nfm_field_def root_fields[] = {
     {"payload", NFM_KIND_BYTES, NFM_FROM_PAYLOAD, 0, "", "the transport payload of this packet"},
     {"tcp_flags", NFM_KIND_U8, RECORD(tcp_flags), "",
      "FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128"},
-    {"tag", NFM_KIND_U16, RECORD(tag), "", "tag of the packet, 0 none"},
+    {"in_port", NFM_KIND_U16, RECORD(port), "", "number of the port where the packet came"},
     {"conn_state", NFM_KIND_U8, RECORD(conn_state), "conn_state",
      "state of the connection in Zeek's words, such as SF or S0"},
     {"fragment", NFM_KIND_BOOL, FLAG(FRAGMENT), "", "a fragment, or put together from fragments"},

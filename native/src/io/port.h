@@ -24,19 +24,6 @@ typedef struct nfm_tx {
     int64_t ts_ns;     /* event time, for ports that record; 0: not known */
 } nfm_tx;
 
-/* What the kernel or the NIC left undone in a frame, as in virtio_net_hdr. It lies at the very
- * start of the frame's slot, in the headroom, written by the port that received the frame (zeroes:
- * the frame is whole) and read by the one that sends it. */
-typedef struct nfm_slot_meta {
-    uint8_t needs_csum;   /* 1: the L4 checksum is to be completed from csum_start on */
-    uint8_t gso_type;     /* VIRTIO_NET_HDR_GSO_*; 0 none */
-    uint16_t gso_size;    /* payload bytes of each segment */
-    uint16_t hdr_len;     /* bytes of the headers that each segment repeats */
-    uint16_t csum_start;  /* from the frame's start */
-    uint16_t csum_offset; /* of the checksum field, from csum_start */
-    uint16_t in_port;     /* number of the port in its worker, set by the worker */
-    uint32_t reserved;
-} nfm_slot_meta;
 static_assert(sizeof(nfm_slot_meta) == 16, "slot meta lies in the headroom");
 
 typedef struct nfm_port_ops {

@@ -168,7 +168,6 @@ static void publish(nfm__walk *w, enum nfm__step step) {
     rec->flags = layer->flags;
     if (packet->link_type != LINK_ETHERNET)
         rec->flags |= NFM_F_NOT_ETHERNET;
-    rec->tag = 0;
     rec->conn_state = rec->reason = 0;
     packet->key = layer->key;
     key_extend(w, packet);
@@ -256,7 +255,6 @@ static inline void fast_fill(nfm_packet *packet, const uint8_t *ip, uint32_t tot
     rec->tcp_flags = tcp[13];
     rec->kind = NFM_REC_PACKET;
     rec->flags = 0;
-    rec->tag = 0;
     rec->conn_state = rec->reason = 0;
     nfm__key_clear(&packet->key);
     memcpy(packet->key.addr[0], ip + 12, 4);

@@ -123,6 +123,7 @@ def test_when_a_rule_is_asked(head, options, kinds):
         (f"{HEAD} (nocase; sid:1;)", 31, "belongs behind a content"),
         (f'{HEAD} (conten:"a"; sid:1;)', 31, "did you mean 'content'"),
         (f'{HEAD} (content:"a" sid:1;)', 39, "write content"),
+        (f'{HEAD} (content:"a"; http_uri; http_uri; sid:1;)', 54, "in a buffer already"),
         (f'{HEAD} (content:"a"; sid:1)', 44, "does not end"),
         (f'{HEAD} (pcre:"a"; sid:1;)', 36, "write pcre"),
         (f'{HEAD} (pcre:"/a/q"; sid:1;)', 36, "unknown flag 'q'"),
@@ -220,7 +221,7 @@ def test_bytes_written_in_any_way_are_read_back(data):
         assert bytes_of(Word(text, Source(text, "x"), 0)) == data
 
 
-WORDS = r"""alert tcp any any -> any any ( ) ; sid:1 content: "ab" ! [ ] , $HOME_NET nocase within:3
+WORDS = r"""alert tcp any any -> ( ) ; sid:1 content: "ab" ! [ ] , $HOME_NET nocase within:3 :
 \ pcre: "/a/R" flow: http.uri flowbits: set,a : é # 10.0.0.1 80 drop " |41| content:"ab"; sid:2;)"""
 PIECES = [*WORDS.split(), " ", "\n", " any any -> any any ("]
 
@@ -237,8 +238,8 @@ def test_any_text_is_rules_or_a_mistake_with_a_place(text):
         assert int(place[2]) <= len(lines[int(place[1]) - 1]) + 1
 
 
-OPTIONS = """content:"ab" content:!"c" nocase offset:1 depth:4 distance:1 within:5 startswith endswith
-http.uri http.stat_code dsize:4 flow:to_server flowbits:isset,a|b flags:S noalert http_uri
+OPTIONS = """content:"ab" content:!"c" nocase offset:1 depth:4 distance:1 within:5 startswith
+endswith http.uri http.stat_code dsize:4 flow:to_server flowbits:isset,a|b flags:S noalert http_uri
 pcre:"/^a/R" pcre:"/b/i" flow:only_stream"""
 BODIES = OPTIONS.split()
 

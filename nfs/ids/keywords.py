@@ -151,8 +151,10 @@ class _Reader:
         """A modifier of old that puts the content before it into a buffer."""
         option.alone()
         last = self.of_last(option)
-        items = self.meaning.items[self.buffer]
-        items.remove(last)
+        items = self.meaning.items.get(self.buffer, [])
+        if not items or items[-1] is not last:
+            raise option.name.fail("the content before it is in a buffer already")
+        items.pop()
         if not items:
             del self.meaning.items[self.buffer]
         self.meaning.items.setdefault(buffer, []).append(last)

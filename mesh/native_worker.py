@@ -227,8 +227,9 @@ class NativeWorker:
     def share(self, n_workers: int) -> None:
         """Leaves to other workers, which read the same captures, what is theirs."""
         ffi, lib = native()
-        sharing = ffi.new("nfm_sharing *", {"n_workers": n_workers})
-        check(lib.nfm_worker_share(self.pointer, sharing), "sharing packets")
+        error = ffi.new("nfm_error *")
+        sharing = ffi.new("nfm_sharing *", {"n_workers": n_workers, "read_by_all": 0xFFFFFFFF})
+        check(lib.nfm_worker_share(self.pointer, sharing, error), "sharing packets", error)
 
     def make_inline(self, ring: Any, *, fail_open: bool, deadline_ms: int) -> None:
         """Lets packets wait for a receiver."""

@@ -36,6 +36,7 @@ from mesh.nfseat import Station
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.publish import Block
 from mesh.reach import keep_reachable
+from mesh.recording import NFRecorder, Recordings
 from mesh.report import NFReport
 from mesh.sources import RingSource
 
@@ -82,9 +83,11 @@ class NFHost:
         register = m.Register(role="nf", pid=os.getpid(), abi=abi, cores=cores)
         address = f"ipc://{run}/control"
         self.control = Control(Settings(address, name, token, register, self._stats))
+        self._recordings: Recordings[NFRecorder] = Recordings(NFRecorder, self.control.send)
 
     def close(self) -> None:
         """Frees native code and the journal, and says goodbye to the controller."""
+        self._recordings.close()
         if self._station is not None:
             self._station.close()
         self.control.close()
@@ -165,6 +168,10 @@ class NFHost:
         if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
+        self._recordings.look()
+        loop = self._loop
+        if loop is not None:
+            loop.recorders = self._recordings.running
         while (message := self.control.poll()) is not None:
             if isinstance(message, m.Drain | m.Leave):
                 self._leave(message)
@@ -172,6 +179,10 @@ class NFHost:
                 self._replan(message)
             elif isinstance(message, m.Hold):
                 self._hold(message)
+            elif isinstance(message, m.Record):
+                self._recordings.begin(message)
+            elif isinstance(message, m.RecordEnd):
+                self._recordings.finish(message)
             elif isinstance(message, m.Watch) and self._station is not None:
                 self._station.watched = tuple(message.events)
 

@@ -25,6 +25,7 @@ from mesh.eventlog import LogWriter, Run
 from mesh.journal import Journal, Phase, Work
 from mesh.nf import NF
 from mesh.publish import Published
+from mesh.recording import NFRecorder
 from mesh.seat import Seat, SeatCounts
 from mesh.serving import Server
 from mesh.sources import RingSource, Source, wait_any
@@ -103,6 +104,9 @@ class NFLoop:
         in_time: the rings' workers read captures, each at its own speed: an entry waits for those
             of other workers that are SKEW_NS earlier.
         server: of an NF that is native; used as long as there is nothing to do between its batches.
+
+    Attributes:
+        recorders: what the NF is handed is shown to them.
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class NFLoop:
         self._published, self._caution = published, caution or Caution()
         self._spin_ns, self._in_time = spin_ns, in_time
         self._server = None if in_time else server
+        self.recorders: Sequence[NFRecorder] = ()
         self._has_checkpoint = type(seat.instance).checkpoint is not NF.checkpoint
         self._covered: dict[str, tuple[int, int]] = {}
         self._changes: list[Change] = []
@@ -192,10 +197,12 @@ class NFLoop:
     def _rings_to_serve(self) -> list[RingSource]:
         """The sources, when the native loop may serve them; else none.
 
-        Checkpoints, changes, runs that killed and runs half published need each run's bounds.
+        Checkpoints, changes, recorders, runs that killed and runs half published want each run.
         """
         server = self._server
-        if server is None or self._has_checkpoint or self._changes or not server.fits(self.sources):
+        if server is None or self._has_checkpoint or self._changes or self.recorders:
+            return []
+        if not server.fits(self.sources):
             return []
         if self.seat.is_disabled or not self.seat.is_native:
             return []
@@ -278,6 +285,8 @@ class NFLoop:
             self._log.begin(source.number, Run(position, n))
         self._journal.work(Work(source.number, position, n))
         source.hand(self.seat, n, self.now_ns)
+        for recorder in self.recorders:
+            source.show(recorder, n)
         self._now_ns = max(self._now_ns, source.now_ns)
         self.seat.poll(self.now_ns)
         self._journal.idle()

@@ -15,6 +15,7 @@ from mesh._ffi import check, native
 from mesh.attached import AttachedRing
 from mesh.eventlog import HEARD, LogReader, Waited
 from mesh.publish import Block
+from mesh.recording import NFRecorder
 from mesh.seat import Seat
 
 __all__ = ["LogSource", "RingSource", "Source", "wait_any"]
@@ -49,6 +50,9 @@ class Source(Protocol):
 
     def passed(self, n: int) -> None:
         """Lets them go."""
+
+    def show(self, recorder: NFRecorder, n: int) -> None:
+        """Shows what was handed out to a recorder, before it is passed."""
 
     def skip(self, first: int, n: int) -> None:
         """Lets a run go that was handled before a restart; nothing when it is gone already."""
@@ -109,6 +113,11 @@ class RingSource:
     def _time_of(self, desc: Any) -> int:
         return int(self.ring.memory.mem.records[desc.record].ts_ns)
 
+    def show(self, recorder: NFRecorder, n: int) -> None:
+        """Shows packets and verdicts."""
+        if not self._gap:
+            recorder.take(self.ring.pointer, self.ring.memory.mem, n)
+
     def passed(self, n: int) -> None:
         """Advances the ring."""
         self.ring.advance(n)
@@ -151,6 +160,9 @@ class LogSource:
         """Hands out the block."""
         if self._block is not None:
             seat.hear([self._block], now_ns)
+
+    def show(self, recorder: NFRecorder, n: int) -> None:
+        """Shows nothing: published events are no packets."""
 
     def passed(self, n: int) -> None:
         """Moves the cursor behind the block."""

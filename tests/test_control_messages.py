@@ -40,6 +40,7 @@ EXAMPLES = [
     *(m.Status(), m.Stop(now=True), m.Apply(spec={"nfs": []}), m.NfRemove(nf="a")),
     *(m.NfPut(entry={"use": "http_log"}), m.Away(name="a")),
     m.NfAdd(entry={"use": "http_log"}),
+    *(m.Record(process="worker-0", path="/p", port=1), m.RecordEnd(process="a", path="/p")),
     m.Subscribe(nf="a", events=["tcp.syn"], where="port 80"),
     m.Unsubscribe(nf="a"),
     *(m.Ok(request=4, result={"x": 1}), m.Error(request=4, text="no", path="nfs[0]")),

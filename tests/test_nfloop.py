@@ -237,3 +237,14 @@ def test_a_change_waits_for_its_place_also_in_a_native_nf(objects):
     assert applied == [40]
     assert seat.runs == [(0, 40)]
     assert server.turns[0] == (40, 30)
+
+
+def test_a_native_nf_that_is_recorded_is_served_run_by_run(objects):
+    ring, server, shown = Ring(50), NativeServer(), []
+    ring.show = lambda recorder, n: shown.append((ring.at, n))  # type: ignore[method-assign]
+    seat = NativeSeat(server)
+    made = NFLoop(seat, [ring], Journal(objects.journal), server=server)
+    made.recorders = [object()]
+    run_out(made)
+    assert shown == seat.runs == [(0, 50)]
+    assert server.turns == []

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from mesh.cli import apply, bench, capture, doctor, flows, meshes, show, status
+from mesh.cli import apply, bench, capture, doctor, flows, meshes, record, show, status
 from mesh.cli.output import accept_all_text, complain, explain
 from mesh.errors import MeshError
 from mesh.forks import ForkServer
@@ -32,6 +32,7 @@ _HELP = """Network functions beside one consolidated protocol stack.
 [bold]While packets flow[/bold]
   nfmesh status · nfmesh watch syn_scan.port_scan · nfmesh nf add dns_log
   nfmesh apply mesh.yaml · nfmesh stop
+  nfmesh capture --at eth0 -w eth0.pcapng
 
 Each command explains itself: nfmesh run --help
 """
@@ -53,6 +54,7 @@ app.command("schema")(show.schema)
 app.command("status")(status.status)
 app.command("stop")(meshes.stop)
 app.command("watch")(meshes.watch)
+app.command("capture")(record.capture)
 app.add_typer(meshes.nf_app, name="nf")
 app.command("apply")(apply.apply)
 app.command("subscribe")(meshes.subscribe)

@@ -10,8 +10,9 @@ than a message may be, the report of an NF that found much, goes in pieces.
     register                        plan (its part)               status, stop, apply
     ready     plan applied          go        data may flow       nf_add, nf_put, nf_remove
     attached  data flows            drain     finish what is there  subscribe, unsubscribe
-    heartbeat every 500 ms          hold      a change comes      ok, error
+    heartbeat every 500 ms          hold      a change comes      record, record_end, ok, error
     held      I wait for it         seen      I am here
+                                    record, record_end: a tool's, handed on
     published (when watched)        who       register again
     eof, result, drained, failed    watch, leave, stats_request
     away      an NF that had joined is gone, says the supervisor
@@ -60,6 +61,8 @@ __all__ = [
     "Published",
     "PublishedEvent",
     "Ready",
+    "Record",
+    "RecordEnd",
     "Register",
     "Result",
     "Seen",
@@ -364,6 +367,35 @@ class Stop(Body):
     now: bool = False
 
 
+class Record(Body):
+    """Records frames into a pipe: from a tool by way of the controller to a process.
+
+    It begins when the pipe has its header; what is wrong is said by `failed` where "record".
+
+    Attributes:
+        process: a worker, whose port `port` is meant, or an NF.
+        path: of a named pipe that the tool reads.
+        where: filter over packets, "" all.
+        direction: "rx" came in, or the NF was handed; "tx" went out, or the NF let pass.
+    """
+
+    TYPE = "record"
+    process: Name
+    path: Text
+    port: Annotated[int, Field(ge=0, lt=256)] = 0
+    where: Text = ""
+    snaplen: Annotated[int, Field(ge=0, lt=1 << 20)] = 0
+    direction: Literal["rx", "tx", "both"] = "both"
+
+
+class RecordEnd(Body):
+    """Ends a recording: the pipe gets what is left, and its end."""
+
+    TYPE = "record_end"
+    process: Name
+    path: Text
+
+
 class Apply(Body):
     """Replaces the whole spec."""
 
@@ -443,7 +475,21 @@ BODIES: Mapping[str, type[Body]] = {
     for body in (
         *(Piece, Register, Keys, Ready, Attached, Held, Heartbeat, Drained, Eof, Result, Failed),
         *(Published, PlanPart, Go, Hold, Drain, Leave, StatsRequest, Watch, Seen, Who, Finished),
-        *(Away, Status, Stop, Apply, NfAdd, NfPut, NfRemove, Subscribe, Unsubscribe, Ok, Error),
+        *(
+            Record,
+            RecordEnd,
+            Away,
+            Status,
+            Stop,
+            Apply,
+            NfAdd,
+            NfPut,
+            NfRemove,
+            Subscribe,
+            Unsubscribe,
+            Ok,
+            Error,
+        ),
     )
 }
 """Every message by its type on the wire."""

@@ -41,7 +41,7 @@ __all__ = ["Action", "Compose", "Mesh", "Pending", "Publish", "Save", "Send"]
 
 CHANGE_S = 30.0
 """A change that has not come into effect by then is taken back."""
-FROM_TOOLS = (m.Status, m.Stop, *CHANGES)
+FROM_TOOLS = (m.Status, m.Stop, m.Record, m.RecordEnd, *CHANGES)
 FROM_AFAR = (m.Status, m.Stop, m.NfPut, m.NfRemove)
 ASKED_BY = {"tool": FROM_TOOLS, "supervisor": FROM_TOOLS, REMOTE: FROM_AFAR}
 """Who may ask for what."""
@@ -359,12 +359,24 @@ class Mesh:
         elif isinstance(body, m.Stop):
             self.stopping = "now" if body.now else "stop"
             self._answer(identity, message.name, message.seq, {"stopping": True})
+        elif isinstance(body, m.Record | m.RecordEnd):
+            self._hand_on(identity, message, body)
         elif isinstance(body, CHANGES):
             self._waiting.append((identity, message, body))
             if len(self._waiting) > MAX_WAITING:
                 asked = Pending(body, identity, message.name, message.seq, self.desired, now)
                 self._waiting.pop()
                 self._refuse(asked, SpecError("", "too many changes are under way; try again"))
+
+    def _hand_on(self, identity: bytes, message: Envelope, body: m.Record | m.RecordEnd) -> None:
+        """Tells a process to record what passes it."""
+        process = self.processes.get(body.process)
+        if process is None or not process.attached:
+            text = f"{body.process!r} does not run"
+            self._send(identity, message.name, m.Error(request=message.seq, text=text, path="at"))
+            return
+        self._send(process.identity, process.name, body)
+        self._answer(identity, message.name, message.seq, {"process": process.name})
 
     @property
     def _is_ending(self) -> bool:

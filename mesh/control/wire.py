@@ -44,6 +44,7 @@ __all__ = [
     "ChildPart",
     "FieldWire",
     "HandlerPart",
+    "HandoverPart",
     "HeardWire",
     "HostPart",
     "HostedPart",
@@ -247,20 +248,41 @@ class PortPart:
         out: number of the port by which frames leave that enter here; None: they do not.
         names: what NFs may call it.
         replay, impair: what is around it; the latter by name in `mesh.port_wrappers.Impairment`.
+        fanout: every worker opens it, and the kernel spreads its packets.
     """
 
-    kind: Literal["pcap", "afpacket", "tap", "afxdp", "dpdk", "record"]
+    kind: Literal["pcap", "afpacket", "tap", "afxdp", "dpdk", "record", "remote"]
     source: Text
     options: dict[Text, bool | int | float | Text | None] = field(default_factory=dict)
     out: Annotated[int, Field(ge=0, lt=16)] | None = None
     replay: ReplayPart | None = None
     impair: dict[Text, int | float | Text] | None = None
     names: tuple[Text, ...] = ()
+    fanout: bool = False
 
     @property
     def is_realtime(self) -> bool:
         """True when frames have the time at which they come; sinks have none."""
         return self.kind != "pcap" or (self.replay is not None and self.replay.live)
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
+class HandoverPart:
+    """How a worker reaches the others: names of objects by their number, "" for its own.
+
+    Attributes:
+        to: rings that it writes; taken: rings that it reads.
+        bells: what wakes each, its own too.
+    """
+
+    to: tuple[Text, ...]
+    taken: tuple[Text, ...]
+    bells: tuple[Text, ...]
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(name for name in (*self.to, *self.taken, *self.bells) if name)
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -272,6 +294,7 @@ class WorkerPart:
         objects: names of its shared objects by enum nfm_object: `w0/header`, ...
         config: sizes and switches, by name in nfm_worker_config.
         workers: how many there are that share the packets.
+        handover: None where each finds all that is its own by itself.
         mode: "file" ends at the end of its ports, "live" never.
         max_packets: stop after so many; None all.
         types: all event types.
@@ -292,6 +315,7 @@ class WorkerPart:
     room: tuple[RoomPart, ...] = ()
     inboxes: tuple[InboxPart, ...] = ()
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    handover: HandoverPart | None = None
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -447,11 +471,14 @@ class ObjectPart:
 
     Attributes:
         kind: "worker" and "inbox": size is asked of the library with a config; "ring": `entries`
-            long; "answers", "log", "cursor" and "checkpoint": as the supervisor sees fit.
+            long; "bell": an eventfd; "answers", "handover", "log", "cursor" and "checkpoint": as
+            the supervisor sees fit.
     """
 
     name: Text
-    kind: Literal["worker", "inbox", "ring", "answers", "log", "cursor", "checkpoint"]
+    kind: Literal[
+        "worker", "inbox", "ring", "answers", "handover", "bell", "log", "cursor", "checkpoint"
+    ]
     entries: _U32 = 0
 
 

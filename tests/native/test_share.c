@@ -108,7 +108,7 @@ static void join(rig *r, uint32_t id) {
         to[i] = i == id ? -1 : r->fds[id][i];
         from[i] = i == id ? -1 : r->fds[i][id];
     }
-    const nfm_sharing sharing = {.n_workers = WORKERS, .to = to, .from = from, .bells = r->bells};
+    const nfm_sharing sharing = {.n_workers = WORKERS, .to = to, .taken = from, .bells = r->bells};
     for (uint32_t i = 0; i < 2; i++)
         CHECK_EQ(nfm_worker_add_port(r->w[id], r->port[id][i]), NFM_OK);
     CHECK_EQ(nfm_worker_forward(r->w[id], IN, OUT), NFM_OK);

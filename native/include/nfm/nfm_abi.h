@@ -349,11 +349,20 @@ enum nfm_edit_field { /* what of nfm_edit holds */
     NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048,
     NFM_EDIT_BACK = 4096, /* leaves by the port where it came from */
     NFM_EDIT_OUT = 8192,  /* leaves by port |out| */
-    NFM_EDIT_HOP = 16384  /* a router's: the outermost header's TTL or hop limit, less 1 */
+    NFM_EDIT_HOP = 16384, /* a router's: the outermost header's TTL or hop limit, less 1 */
+    NFM_EDIT_PAYLOAD = 32768 /* other bytes instead of the entry's own: tcp.data, udp.datagram. Not
+                                with NFM_REST, and alone */
 };
 typedef struct nfm_edit { /* of the innermost headers; checksums are adapted */
     uint32_t fields; /* enum nfm_edit_field */
-    uint32_t seq_add, ack_add; /* modulo 2^32 */
+    union {
+        struct {
+            uint32_t seq_add, ack_add; /* modulo 2^32 */
+        };
+        struct {
+            uint32_t bytes_off, bytes_len; /* NFM_EDIT_PAYLOAD: as nfm_ring_payload gave it */
+        };
+    };
     uint16_t src_port, dst_port; /* ICMP echo: both are the identifier */
     uint8_t src[16], dst[16];
     uint8_t src_mac[6], dst_mac[6];
@@ -532,13 +541,26 @@ typedef struct nfm_tee_stats {
     uint64_t written; /* in the file, as far as the thread knows */
     uint32_t recording; /* 1: on; 0: not begun, ended, a limit reached, or the file failed */
     uint32_t failed;    /* 1: the file could not be written; nfm_port_tee_stop says why */
+    uint32_t ended;     /* 1: the file is closed: nfm_port_tee_stop does not wait */
+    uint32_t reserved;
 } nfm_tee_stats;
 
 nfm_port *nfm_port_tee_new(nfm_port *inner, nfm_error *err); /* records nothing yet */
 int nfm_port_tee_start(nfm_port *port, const nfm_tee_config *config, nfm_error *err);
+/* Says that nothing follows; nfm_tee_stats.ended says when the file is written. Does not wait. */
+int nfm_port_tee_end(nfm_port *port);
 /* Ends the recording: all that was recorded is in the file, or err says why not. */
 int nfm_port_tee_stop(nfm_port *port, nfm_error *err);
 int nfm_port_tee_stats(const nfm_port *port, nfm_tee_stats *out);
+
+/* The same of what an NF is handed (NFM_DIR_RX), and of what its verdicts let pass (NFM_DIR_TX), by
+ * the NF's process: shown the next |n| entries of a ring that it has handled and not passed. */
+typedef struct nfm_recorder nfm_recorder;
+nfm_recorder *nfm_recorder_open(const nfm_tee_config *config, nfm_error *err);
+void nfm_recorder_take(nfm_recorder *recorder, const nfm_ring *ring, const nfm_mem *mem, uint32_t n);
+void nfm_recorder_end(nfm_recorder *recorder);
+void nfm_recorder_stats(const nfm_recorder *recorder, nfm_tee_stats *out);
+int nfm_recorder_close(nfm_recorder *recorder, nfm_error *err); /* waits until all is written */
 
 /* A live interface through packet sockets (Linux); frames are Ethernet, or plain IP where the
  * interface has no link header. GSO frames and frames without checksum pass whole. */
@@ -586,6 +608,8 @@ int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_
                           uint32_t wire_len, int64_t ts_ns);
 /* The same with the way the frame went (NFM_DIR_RX, NFM_DIR_TX; 0: not known), which pcapng keeps. */
 int nfm_pcap_writer_write_way(nfm_pcap_writer *writer, const nfm_captured_frame *frame);
+/* pcapng: how many frames were received, and how many of them lost on the way to the file. */
+int nfm_pcap_writer_write_totals(nfm_pcap_writer *writer, uint64_t received, uint64_t lost);
 int nfm_pcap_writer_flush(nfm_pcap_writer *writer); /* what is buffered is in the file */
 int nfm_pcap_writer_close(nfm_pcap_writer *writer, nfm_error *err); /* flushes, frees */
 /* Several captures as one, in the order of their frames' times; of equals the earlier part's first. */
@@ -765,6 +789,11 @@ int nfm_ring_unsubscribe(nfm_ring *ring, uint64_t flow, uint32_t group);
  * nfm_ring_peek returned, until nfm_ring_advance. */
 uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n);
 nfm_edit *nfm_ring_edits(nfm_ring *ring);
+/* Room for the |len| bytes of a payload, which an edit with NFM_EDIT_PAYLOAD names by *off; they are
+ * the worker's when the entry is passed. NULL: what was put there before is not taken yet, or len is
+ * more than half of NFM_PAYLOAD_BYTES. */
+enum { NFM_PAYLOAD_BYTES = 262144 };
+uint8_t *nfm_ring_payload(nfm_ring *ring, uint32_t len, uint32_t *off);
 /* Says what becomes of a packet that was kept by |hold|. NFM_OK or NFM_E_AGAIN. */
 int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict);
 /* The same with the verdict NFM_REWRITE, by |edit|, which is copied. */
@@ -1051,7 +1080,7 @@ int nfm_worker_forward(nfm_worker *worker, uint32_t in, uint32_t out);
 typedef struct nfm_sharing {
     uint32_t n_workers;   /* their ids are 0 to n_workers - 1 */
     uint32_t read_by_all; /* bit per port: every worker reads the same there */
-    const int32_t *to, *from; /* by worker: handover objects, written to it and read from it; -1: none */
+    const int32_t *to, *taken; /* by worker: handover objects, written to it and read from it; -1: none */
     const int32_t *bells;     /* by worker: eventfds that wake it; -1: none */
 } nfm_sharing;
 /* Where every worker reads the same captures it leaves to the others what is theirs; frames keep

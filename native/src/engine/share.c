@@ -110,8 +110,8 @@ static int open_rings(struct nfm_share *share, const nfm_sharing *sharing, nfm_e
     for (uint32_t i = 0; i < share->n_workers && rc == NFM_OK; i++) {
         if (sharing->to != NULL && sharing->to[i] >= 0)
             rc = nfm_handover_open(&share->to[i], sharing->to[i], true, err);
-        if (rc == NFM_OK && sharing->from != NULL && sharing->from[i] >= 0)
-            rc = nfm_handover_open(&share->from[i], sharing->from[i], false, err);
+        if (rc == NFM_OK && sharing->taken != NULL && sharing->taken[i] >= 0)
+            rc = nfm_handover_open(&share->from[i], sharing->taken[i], false, err);
         if (rc != NFM_OK || sharing->bells == NULL || sharing->bells[i] < 0)
             continue;
         share->to[i].bell = share->bells[i] = fcntl(sharing->bells[i], F_DUPFD_CLOEXEC, 0);

@@ -58,10 +58,10 @@ enum nfm_core_counter {
     NFM_CC_INLINE_REPLACED,      /* payloads */
     NFM_CC_INJECTED,             /* frames that receivers sent */
     NFM_CC_INJECT_FULL,          /* such frames for which there was no slot */
-    NFM_CC_HANDED_OVER,   /* frames given to the workers that own them */
-    NFM_CC_TAKEN_OVER,    /* frames that others have given */
-    NFM_CC_HANDOVER_FULL, /* lost: the other worker was behind, or away */
-    NFM_CC_KEYS_FULL,     /* flows of others that cannot be found by their second key */
+    NFM_CC_HANDED_OVER,          /* frames given to the workers that own them */
+    NFM_CC_TAKEN_OVER,           /* frames that others have given */
+    NFM_CC_HANDOVER_FULL,        /* lost: the other worker was behind, or away */
+    NFM_CC_KEYS_FULL,            /* flows of others that cannot be found by their second key */
     NFM_CC_COUNT
 };
 

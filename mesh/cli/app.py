@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from mesh.cli import apply, bench, capture, doctor, flows, meshes, record, show, status
+from mesh.cli import apply, bench, capture, doctor, flows, meshes, operator, record, show, status
 from mesh.cli.output import accept_all_text, complain, explain
 from mesh.errors import MeshError
 from mesh.forks import ForkServer
@@ -59,6 +59,7 @@ app.add_typer(meshes.nf_app, name="nf")
 app.command("apply")(apply.apply)
 app.command("subscribe")(meshes.subscribe)
 app.command("unsubscribe")(meshes.unsubscribe)
+app.command("operator")(operator.operator)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

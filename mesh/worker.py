@@ -57,13 +57,8 @@ class WorkerHost:
     """
 
     def __init__(self, name: str, run: Path, token: bytes, *, is_again: bool) -> None:
-<<<<<<< HEAD
         self.name, self._is_again, self._mesh = name, is_again, str(run)
-        self._client = DescriptorClient(run / "fd.sock", name, token)
-=======
-        self.name, self._is_again = name, is_again
         self._client = DescriptorClient(run / SOCKET, name, token)
->>>>>>> aac883635cdb8f212d72aaa21105f491166f3f68
         handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
         self.journal = Journal(handle.fd)
         os.close(handle.fd)

@@ -139,7 +139,10 @@ class NFLoop:
             False when all sources have ended.
         """
         self._journal.beat(Phase.RUNNING)
-        return self._serve_all() > 0 or self._wait()
+        if self._serve_all() > 0:
+            return True
+        self.seat.poll(self.now_ns)  # what it publishes now goes out with the next run
+        return self._wait()
 
     def finish(self) -> None:
         """Handles what is there, until the sources are empty."""

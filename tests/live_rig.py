@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -137,9 +138,7 @@ class Bridge:
         self._process.communicate()
 
 
-def join(
-    middle: Namespace, port: str, host: Namespace, end: str, addresses: Sequence[str]
-) -> None:
+def join(middle: Namespace, port: str, host: Namespace, end: str, addresses: Sequence[str]) -> None:
     """Lays a veth from the middle to a host that gets these addresses."""
     middle.ip(f"link add {port} type veth peer name {end} netns {host.pid}")
     middle.ip(f"link set {port} up")
@@ -256,6 +255,15 @@ def build_bridge(folder: Path) -> Path:
     for plugin in filter(None, map(find_plugin, PLUGINS)):
         shutil.copy(plugin, folder)
     return tool
+
+
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    """Makes a folder that NFs may read, which are other users."""
+    with tempfile.TemporaryDirectory(prefix="nfmesh-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @contextmanager

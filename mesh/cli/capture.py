@@ -72,7 +72,8 @@ def run(
         typer.Option("--nf", help="Installed name, file.py:Class or package.module:Class."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Option of an NF: NAME.KEY=VALUE; lists as JSON.")
+        list[str] | None,
+        typer.Option("--set", help="Option of an NF: NAME.KEY=VALUE; lists as JSON."),
     ] = None,
     where: Annotated[
         str | None, typer.Option(help="Filter that narrows what all NFs hear.")

@@ -82,7 +82,8 @@ struct nfm_way {            /* allocated when a worker forwards */
     nfm_region transit_region, edit_region, rule_region, line_region;
     uint32_t n_transits;
     uint8_t out_of[NFM_MAX_PORTS];
-    nfm_out_queue *queue; /* by port */
+    nfm_out_queue *queue;   /* by port */
+    uint32_t next_fragment; /* identification of an IPv6 datagram that is cut */
     bool has_inline;
     bool is_live;    /* some port does not end: there are deadlines */
     int64_t mono_ns; /* monotonic time of the last settling, 0 when nobody needs it */
@@ -145,6 +146,15 @@ void nfm__output_flush(nfm_worker *w);
 bool nfm__output_is_idle(const nfm_worker *w);
 /* Drops what is queued: the ports go. */
 void nfm__output_discard(nfm_worker *w);
+
+/* ---- fragment.c ---- */
+
+/* Queues |tx| in fragments when it is an IP packet that is longer than the port's MTU, and may be
+ * cut: was_cut, it came in fragments; else an IPv4 packet whose sender allows it. True: it is
+ * queued and the slot reference taken. It may write to the slot. */
+bool nfm__output_cut(nfm_worker *w, uint32_t port, const nfm_tx *tx, bool was_cut);
+/* The outermost IP header of an Ethernet frame, at least its fixed part; NULL: there is none. */
+uint8_t *nfm__outer_ip(uint8_t *base, const nfm_tx *tx, bool *ipv6);
 
 /* ---- edit.c ---- */
 

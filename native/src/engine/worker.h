@@ -51,6 +51,7 @@ enum nfm_core_counter {
     NFM_CC_INLINE_FAILED_CLOSED, /* packets that were dropped without one */
     NFM_CC_INLINE_BAD,           /* verdicts that make no sense */
     NFM_CC_ALIAS_TAKEN,          /* rewritings that another flow's key forbids */
+    NFM_CC_FRAGMENTED,           /* datagrams that left in fragments */
     NFM_CC_INJECTED,             /* frames that receivers sent */
     NFM_CC_INJECT_FULL,          /* such frames for which there was no slot */
     NFM_CC_COUNT

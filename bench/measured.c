@@ -2,7 +2,6 @@
 #include "measured.h"
 
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -18,11 +17,6 @@ static const measured_level levels[] = {
     {"data", NFM_LEVEL_DATA, NFM_BIT(NFM_EV_TCP_DATA) | NFM_BIT(NFM_EV_TCP_GAP)},
 };
 enum { N_LEVELS = sizeof(levels) / sizeof(levels[0]) };
-
-void measured_die(const char *what, const char *why) {
-    fprintf(stderr, "%s: %s\n", what, why);
-    exit(2);
-}
 
 const measured_level *measured_find_level(const char *name) {
     for (int i = 0; i < N_LEVELS; i++)
@@ -76,6 +70,30 @@ int64_t measured_monotonic_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void measured_times_init(measured_times *times, uint64_t max) {
+    *times = (measured_times){.ns = malloc(max * sizeof(*times->ns)), .max = max};
+    if (times->ns == NULL)
+        measured_die("samples", "no memory");
+    memset(times->ns, 0, max * sizeof(*times->ns)); /* faulted in */
+}
+
+void measured_times_fini(measured_times *times) {
+    free(times->ns);
+    *times = (measured_times){0};
+}
+
+static int compare(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+int64_t measured_quantile(measured_times *times, uint32_t percent) {
+    if (times->n == 0)
+        return 0;
+    qsort(times->ns, times->n, sizeof(*times->ns), compare);
+    return times->ns[(times->n - 1) * percent / 100];
 }
 
 void measured_pin(int which) {

@@ -4,6 +4,7 @@
 #ifndef NFM_BENCH_MEASURED_H
 #define NFM_BENCH_MEASURED_H
 
+#include "measured_options.h"
 #include "workload.h"
 
 typedef struct measured_level {
@@ -16,8 +17,11 @@ typedef struct measured_totals { /* what one native subscriber counted */
     uint64_t events, opened, established, ended, bytes, gap_bytes;
 } measured_totals;
 
-/* Ends the program with a line on standard error. */
-_Noreturn void measured_die(const char *what, const char *why);
+typedef struct measured_times { /* samples of how long something took */
+    int64_t *ns;
+    uint64_t n, max;
+} measured_times;
+
 /* One of header, packets, track, data; ends the program for another name. */
 const measured_level *measured_find_level(const char *name);
 /* Adds the built-in modules that |level| needs. */
@@ -28,6 +32,15 @@ int measured_count(void *totals, const nfm_batch *batch);
 /* Processor time of this process, user and system. */
 uint64_t measured_cpu_ns(void);
 int64_t measured_monotonic_ns(void);
+/* Room for |max| samples. */
+void measured_times_init(measured_times *times, uint64_t max);
+void measured_times_fini(measured_times *times);
+static inline void measured_time(measured_times *times, int64_t ns) {
+    if (times->n < times->max)
+        times->ns[times->n++] = ns;
+}
+/* The value that |percent| of the samples do not exceed; 0 without any. Sorts them. */
+int64_t measured_quantile(measured_times *times, uint32_t percent);
 /* Runs this process on number |which| (0 or 1) of the processors that it may use, when it has two.
  */
 void measured_pin(int which);

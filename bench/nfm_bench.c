@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One measured run of the stack over a workload in memory: prints a JSON line. The table of figures
  * is made of such runs by bench/__main__.py. */
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -20,7 +19,7 @@ typedef struct options {
     const char *workload;
     uint64_t packets, passes, seed;
     const measured_level *level;
-    int subscribers;
+    uint32_t subscribers;
     uint32_t max_flows;
     bool shared; /* rings are shared objects, which receivers of their own drain */
 } options;
@@ -37,7 +36,7 @@ typedef struct clocks {
 } clocks;
 
 /* A ring whose receiver the worker calls, or a shared one with a receiver of its own. */
-static nfm_ring *make_ring(const options *o, subject *s, int i) {
+static nfm_ring *make_ring(const options *o, subject *s, uint32_t i) {
     nfm_error err = {0};
     nfm_object_info object;
     nfm_ring *ring;
@@ -60,7 +59,7 @@ static nfm_ring *make_ring(const options *o, subject *s, int i) {
 
 static void drain(const options *o, subject *s) {
     nfm_batch batch = {.mem = nfm_worker_mem(s->worker), .handler = UINT32_MAX};
-    for (int i = 0; o->shared && i < o->subscribers; i++) {
+    for (uint32_t i = 0; o->shared && i < o->subscribers; i++) {
         while ((batch.n = nfm_ring_peek(s->receivers[i], &batch.desc, UINT32_MAX)) > 0) {
             measured_count(&s->totals[i], &batch);
             nfm_ring_advance(s->receivers[i], batch.n);
@@ -77,7 +76,7 @@ static void make_worker(const options *o, nfm_port *port, subject *s) {
     if (worker == NULL || nfm_worker_add_port(worker, port) != NFM_OK)
         measured_die("worker", err.text);
     measured_add_modules(worker, o->level->level);
-    for (int i = 0; i < o->subscribers; i++) {
+    for (uint32_t i = 0; i < o->subscribers; i++) {
         nfm_subscription sub = {
             .ring = make_ring(o, s, i),
             .level = o->level->level,
@@ -124,7 +123,7 @@ static void run(const options *o, subject *s, uint64_t packets) {
 static void print(const options *o, const nfm_workload_truth *truth, const nfm_worker_stats *stats,
                   const measured_totals *sum, const clocks *spent) {
     uint64_t timed = stats->packets - truth->opening_packets;
-    printf("{\"name\":\"nfmesh\",\"workload\":\"%s\",\"level\":\"%s\",\"subscribers\":%d,"
+    printf("{\"name\":\"nfmesh\",\"workload\":\"%s\",\"level\":\"%s\",\"subscribers\":%u,"
            "\"packets\":%" PRIu64 ",\"wire_bytes\":%" PRIu64 ",\"flows\":%" PRIu64
            ",\"established\":%" PRIu64 ",\"ended\":%" PRIu64 ",\"events\":%" PRIu64
            ",\"bytes\":%" PRIu64 ",\"gap_bytes\":%" PRIu64 ",\"cpu_ns\":%" PRIu64
@@ -160,54 +159,31 @@ static void measure(const options *o) {
     clocks spent = {end.cpu_ns - begin.cpu_ns, end.cycles - begin.cycles,
                     end.rss_kib - before.rss_kib};
     print(o, &truth, &stats, &s.totals[0], &spent);
-    for (int i = 0; i < o->subscribers; i++)
+    for (uint32_t i = 0; i < o->subscribers; i++)
         nfm_ring_detach(s.receivers[i]);
     nfm_worker_free(s.worker);
     nfm_port_free(port);
 }
 
-static const char usage[] =
-    "usage: nfm-bench [--workload NAME] [--level header|packets|track|data] [--subscribers N]\n"
-    "                 [--packets N] [--passes N] [--max-flows N] [--seed N] [--shared]\n"
-    "Runs the stack over a generated workload in memory and prints what it counted and cost.\n";
-
 static void parse(int argc, char **argv, options *o) {
-    static const struct option longs[] = {
-        {"workload", required_argument, NULL, 'w'},
-        {"level", required_argument, NULL, 'l'},
-        {"subscribers", required_argument, NULL, 's'},
-        {"packets", required_argument, NULL, 'n'},
-        {"passes", required_argument, NULL, 'p'},
-        {"max-flows", required_argument, NULL, 'f'},
-        {"seed", required_argument, NULL, 'r'},
-        {"shared", no_argument, NULL, 'o'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+    char *level = NULL;
+    const measured_option known[] = {
+        {"workload", MEASURED_TEXT, &o->workload, "of workload.h"},
+        {"level", MEASURED_TEXT, &level, "header, packets, track or data"},
+        {"subscribers", MEASURED_U32, &o->subscribers, "of the same events"},
+        {"packets", MEASURED_U64, &o->packets, "of a pass"},
+        {"passes", MEASURED_U64, &o->passes, "over the workload"},
+        {"max-flows", MEASURED_U32, &o->max_flows, "a power of two"},
+        {"seed", MEASURED_U64, &o->seed, "of the workload"},
+        {"shared", MEASURED_FLAG, &o->shared, "rings as between processes"},
+        {0},
     };
-    int c;
-    while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
-        if (c == 'w')
-            o->workload = optarg;
-        else if (c == 'l')
-            o->level = measured_find_level(optarg);
-        else if (c == 's')
-            o->subscribers = atoi(optarg);
-        else if (c == 'n')
-            o->packets = strtoull(optarg, NULL, 10);
-        else if (c == 'p')
-            o->passes = strtoull(optarg, NULL, 10);
-        else if (c == 'f')
-            o->max_flows = (uint32_t)strtoul(optarg, NULL, 10);
-        else if (c == 'r')
-            o->seed = strtoull(optarg, NULL, 10);
-        else if (c == 'o')
-            o->shared = true;
-        else {
-            fputs(usage, c == 'h' ? stdout : stderr);
-            exit(c == 'h' ? 0 : 2);
-        }
-    }
-    if (o->subscribers < 0 || o->subscribers > MAX_SUBSCRIBERS || o->passes == 0)
+    measured_parse(argc, argv, known,
+                   "Runs the stack over a generated workload in memory and prints what it counted "
+                   "and cost.");
+    if (level != NULL)
+        o->level = measured_find_level(level);
+    if (o->subscribers > MAX_SUBSCRIBERS || o->passes == 0)
         measured_die("arguments", "0 to 64 subscribers, at least one pass");
 }
 

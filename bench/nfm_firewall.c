@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Finds the rules of packets in a table of so many random rules: nfm-firewall RULES PASSES.
+/* Finds the rules of packets in a table of so many random rules: nfm-firewall --rules N --passes N.
  * Each rule leaves out the source or the destination in one case of five; half of the packets aim
  * at a rule. Under callgrind the difference of two numbers of passes is what classifying costs. */
 #include <stdio.h>
@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "classify.h"
+#include "measured_options.h"
 
 enum { NETS = 64, PACKETS = 1024, MAX_BOUNDS = 4 };
 
@@ -99,15 +100,17 @@ static void aim(const load *l, uint32_t rule, firewall_key *key) {
 
 int main(int argc, char **argv) {
     load l = {0};
-    uint32_t n = argc > 1 ? (uint32_t)atoi(argv[1]) : 0, passes = 1, sum = 0;
+    uint32_t n = 10, passes = 1, sum = 0;
+    const measured_option known[] = {
+        {"rules", MEASURED_U32, &n, "in the table"},
+        {"passes", MEASURED_U32, &passes, "over 1024 packets"},
+        {0},
+    };
+    measured_parse(argc, argv, known, "Finds the rules of packets in a table of random rules.");
     firewall_table *table = n > 0 ? make_table(&l, n) : NULL;
     firewall_key *key = calloc(PACKETS, sizeof(*key));
-    if (table == NULL || key == NULL) {
-        fprintf(stderr, "usage: nfm-firewall RULES [PASSES]\n");
-        return 2;
-    }
-    if (argc > 2)
-        passes = (uint32_t)atoi(argv[2]);
+    if (table == NULL || key == NULL)
+        measured_die("rules", "none, or no memory");
     for (uint32_t i = 0; i < PACKETS; i++) {
         key[i] = (firewall_key){.src = {0, l.net[below(&l, NETS)] | below(&l, 256)},
                                 .dst = {0, l.net[below(&l, NETS)] | below(&l, 256)},

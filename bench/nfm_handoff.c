@@ -11,7 +11,6 @@
  *
  * The receiver adds up what it gets, and the sum must be right. Prints a JSON line.
  */
-#include <getopt.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
@@ -23,6 +22,7 @@
 #include <unistd.h>
 
 #include "event/delivery.h"
+#include "measured_options.h"
 
 /* WAKE_BURSTS: as the worker does while bursts are full. */
 enum { RING = 4096, RECORDS = 8192, SPIN_NS = 1000000000, WAKE_BURSTS = 128 };
@@ -55,9 +55,8 @@ typedef struct contest { /* one way to hand over: both halves */
     uint64_t (*receive)(const run *run);
 } contest;
 
-static void die(const char *what) {
-    fprintf(stderr, "nfm-handoff: %s\n", what);
-    exit(2);
+_Noreturn static void die(const char *what) {
+    measured_die("nfm-handoff", what);
 }
 
 static inline void relax(void) {
@@ -178,7 +177,10 @@ static nfm_ring *attach_ring(const run *r) {
     return ring;
 }
 
-static uint64_t receive_ring(const run *r) {
+typedef uint64_t (*add_fn)(const run *r, const nfm_desc *desc, uint32_t n);
+
+/* Takes all entries of the ring; |add| says what a run of them adds up to. */
+static inline uint64_t receive(const run *r, add_fn add) {
     nfm_ring *ring = attach_ring(r);
     const nfm_desc *desc;
     uint64_t sum = 0;
@@ -188,13 +190,24 @@ static uint64_t receive_ring(const run *r) {
             nfm_ring_wait(ring, SPIN_NS, SPIN_NS);
             continue;
         }
-        for (uint32_t i = 0; i < n; i++)
-            sum += desc[i].what;
+        sum += add(r, desc, n);
         nfm_ring_advance(ring, n);
         at += n;
     }
     nfm_ring_detach(ring);
     return sum;
+}
+
+static inline uint64_t add_entries(const run *r, const nfm_desc *desc, uint32_t n) {
+    uint64_t sum = 0;
+    (void)r;
+    for (uint32_t i = 0; i < n; i++)
+        sum += desc[i].what;
+    return sum;
+}
+
+static uint64_t receive_ring(const run *r) {
+    return receive(r, add_entries);
 }
 
 /* ---- the worker's delivery ------------------------------------------------------------------ */
@@ -238,23 +251,15 @@ static void send_records(const run *r) {
     nfm_ring_fini(&ring);
 }
 
-static uint64_t receive_records(const run *r) {
-    nfm_ring *ring = attach_ring(r);
-    const nfm_desc *desc;
+static inline uint64_t add_records(const run *r, const nfm_desc *desc, uint32_t n) {
     uint64_t sum = 0;
-    for (uint64_t at = 0; at < r->entries;) {
-        uint32_t n = nfm_ring_peek(ring, &desc, r->burst);
-        if (n == 0) {
-            nfm_ring_wait(ring, SPIN_NS, SPIN_NS);
-            continue;
-        }
-        for (uint32_t i = 0; i < n; i++)
-            sum += r->arena->records[desc[i].record].packet;
-        nfm_ring_advance(ring, n);
-        at += n;
-    }
-    nfm_ring_detach(ring);
+    for (uint32_t i = 0; i < n; i++)
+        sum += r->arena->records[desc[i].record].packet;
     return sum;
+}
+
+static uint64_t receive_records(const run *r) {
+    return receive(r, add_records);
 }
 
 /* ---- runs ----------------------------------------------------------------------------------- */
@@ -319,21 +324,13 @@ static const contest contests[] = {
 };
 
 int main(int argc, char **argv) {
-    static const struct option longs[] = {
-        {"burst", required_argument, NULL, 'b'},
-        {"entries", required_argument, NULL, 'n'},
-        {NULL, 0, NULL, 0},
-    };
     run r = {.entries = 50000000, .burst = 32};
-    int c;
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-        if (c == 'b')
-            r.burst = (uint32_t)strtoul(optarg, NULL, 10);
-        else if (c == 'n')
-            r.entries = strtoull(optarg, NULL, 10);
-        else
-            die("usage: nfm-handoff [--burst N] [--entries N]");
-    }
+    const measured_option known[] = {
+        {"burst", MEASURED_U32, &r.burst, "entries, 1 to 2048"},
+        {"entries", MEASURED_U64, &r.entries, "in all"},
+        {0},
+    };
+    measured_parse(argc, argv, known, "Entries per second from a worker's ring to a process.");
     if (r.burst == 0 || r.burst > RING / 2)
         die("a burst has 1 to 2048 entries");
     r.entries -= r.entries % r.burst;

@@ -37,7 +37,14 @@ static void paced_free(nfm_port *port) {
     free(self);
 }
 
-static const nfm_port_ops paced_ops = {.name = "paced", .rx = paced_rx, .free = paced_free};
+/* A live port, of which only looking tells. */
+static int paced_wait_fd(nfm_port *port) {
+    (void)port;
+    return -1;
+}
+
+static const nfm_port_ops paced_ops = {
+    .name = "paced", .rx = paced_rx, .wait_fd = paced_wait_fd, .free = paced_free};
 
 nfm_port *paced_port_new(nfm_port *inner, int64_t gap_ns) {
     paced_port *self = calloc(1, sizeof(*self));
@@ -46,5 +53,42 @@ nfm_port *paced_port_new(nfm_port *inner, int64_t gap_ns) {
     self->port.ops = &paced_ops;
     self->inner = inner;
     self->gap_ns = gap_ns;
+    return &self->port;
+}
+
+typedef struct timing_port {
+    nfm_port port;
+    measured_times *late;
+} timing_port;
+
+static int timing_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
+    (void)port, (void)pool, (void)frames, (void)n;
+    return NFM_E_EOF;
+}
+
+static int timing_tx(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n) {
+    timing_port *self = (timing_port *)port;
+    int64_t now = measured_monotonic_ns();
+    for (uint32_t i = 0; i < n; i++) {
+        measured_time(self->late, now - frames[i].ts_ns);
+        nfm_pool_put(pool, frames[i].slot);
+    }
+    port->stats.tx_packets += n;
+    return (int)n;
+}
+
+static void timing_free(nfm_port *port) {
+    free(port);
+}
+
+static const nfm_port_ops timing_ops = {
+    .name = "timing", .rx = timing_rx, .tx = timing_tx, .free = timing_free};
+
+nfm_port *timing_port_new(measured_times *late) {
+    timing_port *self = calloc(1, sizeof(*self));
+    if (self == NULL)
+        return NULL;
+    self->port.ops = &timing_ops;
+    self->late = late;
     return &self->port;
 }

@@ -2,7 +2,7 @@
 #ifndef NFM_BENCH_PACED_PORT_H
 #define NFM_BENCH_PACED_PORT_H
 
-#include "nfm/nfm.h"
+#include "measured.h"
 
 /*
  * A live port as far as the worker can see: hands over the frames of |inner|, one at a time, and no
@@ -11,5 +11,8 @@
  * Owns |inner|. NULL when there is no memory.
  */
 nfm_port *paced_port_new(nfm_port *inner, int64_t gap_ns);
+/* A port that only sends: it takes how late each frame is after its own time, to |late|, which is
+ * borrowed. NULL when there is no memory. */
+nfm_port *timing_port_new(measured_times *late);
 
 #endif

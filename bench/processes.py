@@ -40,9 +40,24 @@ def mesh(**values: Any) -> Result:
 
 def python_nf(style: str, spin_ns: int = 0, **values: Any) -> Result:
     """The same with one NF in Python; returns what the NF says."""
-    command = f"{sys.executable} -m bench.process_nf {style} {spin_ns}"
+    command = hosted_nf(style, f"--spin-ns {spin_ns}")
     nf: Result = mesh(nf=command, level="packets", **values)["nfs"][0]
     return nf
+
+
+def hosted_nf(style: str, *more: str) -> str:
+    """Returns the command of an NF that is served by the loop of NFs' processes."""
+    return " ".join([sys.executable, "-m", "bench.process_nf", style, *more])
+
+
+def inline(**values: Any) -> Result:
+    """One run whose packets wait for NFs; all of them must leave by the other port."""
+    command = [str(build() / "nfm-processes"), "--inline", *options(level="packets", **values)]
+    [worker] = [line for line in run_lines(command) if line["name"] == "worker"]
+    if not worker["packets"] == worker["sent"] == worker["want_packets"]:
+        text = f"{worker['sent']} of {worker['want_packets']} packets left"
+        raise BenchError(f"{' '.join(command)}: {text}")
+    return worker
 
 
 def stacks(k: int, **values: Any) -> Result:

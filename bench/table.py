@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench import rivals_python as python
+from bench import table_inline as in_line
 from bench import table_processes as apart
 from bench.measure import (
     Row,
@@ -180,6 +181,10 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
     "attach": apart.attach,
     "python": python_nfs,
     "memory": memory,
+    "inline": in_line.inline_nfs,
+    "verdict": in_line.verdict,
+    "offload": in_line.offload,
+    "firewall": in_line.firewall,
 }
 
 

@@ -61,6 +61,11 @@ class AttachedRing:
         """Position of the next entry: the same after a restart."""
         return int(native().lib.nfm_ring_position(self._ring))
 
+    @property
+    def clock_ns(self) -> int:
+        """Event time that entries to come are not earlier than; read it before `peek`."""
+        return int(native().lib.nfm_ring_clock(self._ring))
+
     def wait(self, spin_ns: int, timeout_ns: int) -> bool:
         """Waits for an entry; returns False when the ring has ended and is empty."""
         return int(native().lib.nfm_ring_wait(self._ring, spin_ns, timeout_ns)) != self._ended

@@ -17,6 +17,7 @@ MeshError
 ├── StateError         a method was called in the wrong order
 ├── ProcessError       a process of the mesh did not start or went wrong: .process
 │   └── AttachError    a process was not given the shared memory that it asked for
+├── ApiError           a Kubernetes API server refused or does not answer: .status, .reason
 └── NFError            an exception inside a network function: .nf, .event, .cause
 """
 
@@ -29,6 +30,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = [
+    "ApiError",
     "AttachError",
     "CapacityError",
     "FilterError",
@@ -177,6 +179,24 @@ class ProcessError(MeshError):
 
 class AttachError(ProcessError):
     """A process was not given the shared memory that it asked for."""
+
+
+class ApiError(MeshError):
+    """A Kubernetes API server refused, or does not answer.
+
+    Attributes:
+        status: of HTTP; 0 when there was no answer.
+        reason: the server's word (`Conflict`, `Expired`), or "".
+        text: what is wrong.
+        retry_after_s: seconds that the server wants to be left alone for; 0 none said.
+    """
+
+    def __init__(
+        self, text: str, *, status: int = 0, reason: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(f"API server: {text}")
+        self.text, self.status, self.reason = text, status, reason
+        self.retry_after_s = retry_after_s
 
 
 class NFError(MeshError):

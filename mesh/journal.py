@@ -29,7 +29,7 @@ import msgpack
 
 from mesh.errors import CapacityError, StateError
 
-__all__ = ["AT_LIFE", "CHECKPOINT_BYTES", "JOURNAL_BYTES", "Journal", "Phase", "Work"]
+__all__ = ["AT_LIFE", "AT_WORK", "CHECKPOINT_BYTES", "JOURNAL_BYTES", "Journal", "Phase", "Work"]
 
 CHECKPOINT_BYTES = 32 << 20
 """The most that an NF's state may take; memory is used as it is written."""
@@ -41,7 +41,9 @@ _WORK = struct.Struct("<IIQ")
 _CHECKPOINT = struct.Struct("<QII")
 AT_LIFE = 16
 """Where the time of the last sign of life is: monotonic ns, i64."""
-_AT_WORK, _AT_HEADS, _AT_WORDS, _PLACES = 32, 64, 1024, 4096
+AT_WORK = 32
+"""Where the work at hand is: source u32, entries u32, position u64."""
+_AT_HEADS, _AT_WORDS, _PLACES = 64, 1024, 4096
 _HEAD_STEP, _WORDS = 32, 2048
 
 
@@ -113,15 +115,15 @@ class Journal:
 
     def work(self, work: Work) -> None:
         """Says which entries are handled next."""
-        _WORK.pack_into(self._map, _AT_WORK, work.source, work.n, work.position)
+        _WORK.pack_into(self._map, AT_WORK, work.source, work.n, work.position)
 
     def idle(self) -> None:
         """Says that no entry is at hand."""
-        _WORK.pack_into(self._map, _AT_WORK, 0, 0, 0)
+        _WORK.pack_into(self._map, AT_WORK, 0, 0, 0)
 
     def at_hand(self) -> Work | None:
         """Returns the entries that were being handled."""
-        source, n, position = _WORK.unpack_from(self._map, _AT_WORK)
+        source, n, position = _WORK.unpack_from(self._map, AT_WORK)
         return Work(source, position, n) if n else None
 
     def last_words(self, text: str) -> None:

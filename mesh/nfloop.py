@@ -20,19 +20,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from mesh.errors import StateError
 from mesh.eventlog import LogWriter, Run
 from mesh.journal import Journal, Phase, Work
 from mesh.nf import NF
 from mesh.publish import Published
+from mesh.recording import NFRecorder
 from mesh.seat import Seat, SeatCounts
+from mesh.serving import Server
 from mesh.sources import RingSource, Source, wait_any
 
-__all__ = ["Caution", "NFLoop"]
+__all__ = ["IDLE_NS", "Carried", "Caution", "Change", "NFLoop"]
 
 IDLE_NS = 50_000_000
 """The longest sleep: how late a message of the controller may be seen."""
 PARTS = 16
 ALL = 0xFFFFFFFF
+SKEW_NS = 10_000_000
+"""Event time that entries of one worker are handed out before those of another, at most."""
+LAST_NS = (1 << 63) - 1
+LAG_NS = 500_000
+"""Between two looks how far a worker is that has nothing for the NF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,12 @@ class Caution:
                 return work.n, max(1, work.n // PARTS)
         return 0, 0
 
+    def is_past(self, source: int, position: int) -> bool:
+        """Says whether nothing that it knows of a source is still to come."""
+        last = [work.position + work.n for work in self.careful if work.source == source]
+        last += [at + 1 for number, at in self.skip if number == source]
+        return max(last, default=0) <= position
+
     def next_skip(self, source: int, position: int) -> int:
         """Returns how many entries lie before the next one of a ring that is left out."""
         ahead = [at - position for number, at in self.skip if number == source and at > position]
@@ -76,6 +90,14 @@ class Change:
     apply: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """An NF's state and totals, on the way from one stack to the next."""
+
+    state: object
+    counts: SeatCounts
+
+
 class NFLoop:
     """Serves one NF.
 
@@ -87,6 +109,12 @@ class NFLoop:
         published: told of what the NF published.
         caution: from the supervisor.
         spin_ns: how long to wait awake.
+        in_time: the rings' workers read captures, each at its own speed: an entry waits for those
+            of other workers that are SKEW_NS earlier.
+        server: of an NF that is native; used as long as there is nothing to do between its batches.
+
+    Attributes:
+        recorders: what the NF is handed is shown to them.
     """
 
     def __init__(
@@ -99,10 +127,14 @@ class NFLoop:
         published: Callable[[Published], None] | None = None,
         caution: Caution | None = None,
         spin_ns: int = 0,
+        in_time: bool = False,
+        server: Server | None = None,
     ) -> None:
         self.seat, self.sources, self._journal, self._log = seat, list(sources), journal, log
         self._published, self._caution = published, caution or Caution()
-        self._spin_ns = spin_ns
+        self._spin_ns, self._in_time = spin_ns, in_time
+        self._server = None if in_time else server
+        self.recorders: Sequence[NFRecorder] = ()
         self._has_checkpoint = type(seat.instance).checkpoint is not NF.checkpoint
         self._covered: dict[str, tuple[int, int]] = {}
         self._changes: list[Change] = []
@@ -114,10 +146,17 @@ class NFLoop:
         """Event time: of the last entry that was handed out."""
         return self._now_ns
 
-    def restore(self) -> None:
-        """Goes on from the checkpoint that an earlier process left; before the NF's `start`."""
+    def restore(self, carried: Carried | None = None) -> None:
+        """Goes on from the checkpoint that an earlier process left; before the NF's `start`.
+
+        Args:
+            carried: what this process took along from another stack, for when there is none.
+        """
         found = self._journal.load() if self._has_checkpoint else None
         if not isinstance(found, dict):
+            if carried is not None and self._has_checkpoint:
+                self.seat.instance.restore(carried.state)
+                self.seat.resume(carried.counts)
             return
         self.seat.instance.restore(found["state"])
         self.seat.resume(SeatCounts(**found["counts"]))
@@ -126,6 +165,16 @@ class NFLoop:
         for source in self.sources:
             if source.name in self._covered:
                 source.skip(*self._covered[source.name])
+
+    def carry(self) -> Carried | None:
+        """Returns what goes along to another stack; None for an NF that has no checkpoint."""
+        if not self._has_checkpoint or self.seat.is_disabled:
+            return None
+        try:
+            return Carried(self.seat.instance.checkpoint(), self.seat.counts())
+        except Exception as error:
+            self.seat.fail("checkpoint", error)
+            return None
 
     def change(self, change: Change) -> None:
         """Applies something when the sources are as far as it says; changes keep their order."""
@@ -139,13 +188,17 @@ class NFLoop:
             False when all sources have ended.
         """
         self._journal.beat(Phase.RUNNING)
+        rings = self._rings_to_serve()
+        if rings and self._server is not None:
+            return self._serve_natively(self._server, rings)
         if self._serve_all() > 0:
             return True
         self.seat.poll(self.now_ns)  # what it publishes now goes out with the next run
         return self._wait()
 
     def finish(self) -> None:
-        """Handles what is there, until the sources are empty."""
+        """Handles what is there, until the sources are empty; nobody is waited for any more."""
+        self._in_time = False
         while self._serve_all():
             self._journal.beat(Phase.RUNNING)
 
@@ -157,7 +210,57 @@ class NFLoop:
         waiting = self.sources
         if self._changes:  # a source that is as far as the change goes has entries for later
             waiting = [source for source in waiting if self._most(source, source.position)]
+        if self._in_time:
+            return self._wait_for_late(waiting)
         return wait_any(waiting, self._spin_ns, IDLE_NS) or len(waiting) < len(self.sources)
+
+    def _wait_for_late(self, sources: Sequence[Source]) -> bool:
+        """Waits for workers that are behind: they wake nobody when they have nothing to say."""
+        empty = [source for source in sources if not source.take()]
+        if len(empty) == len(self.sources):
+            return wait_any(empty, self._spin_ns, IDLE_NS)
+        wait_any(empty, self._spin_ns, LAG_NS)
+        return True
+
+    def _rings_to_serve(self) -> list[RingSource]:
+        """The sources, when the native loop may serve them; else none.
+
+        Checkpoints, changes, recorders, runs that killed and runs half published want each run.
+        """
+        server = self._server
+        if server is None or self._has_checkpoint or self._changes or self.recorders:
+            return []
+        if not server.fits(self.sources):
+            return []
+        if self.seat.is_disabled or not self.seat.is_native:
+            return []
+        rings = [source for source in self.sources if isinstance(source, RingSource)]
+        return rings if all(self._is_clear(ring) for ring in rings) else []
+
+    def _is_clear(self, source: Source) -> bool:
+        pending = None if self._log is None else self._log.pending(source.number)
+        at = source.position
+        return (pending is None or pending.first < at) and self._caution.is_past(source.number, at)
+
+    def _serve_natively(self, server: Server, rings: Sequence[RingSource]) -> bool:
+        """A turn of the native loop; what the NF publishes belongs to all that it handled."""
+        before = [(ring, ring.position) for ring in rings]
+        served = server.turn(rings)
+        if served.batches:
+            for ring, position in before:
+                n = ring.position - position
+                if n and self._log is not None:
+                    self._log.begin(ring.number, Run(position, n))
+                self._now_ns = max(self._now_ns, ring.now_ns)
+            if served.status < 0:
+                self.seat.fail("native", StateError(f"it refused a batch: status {served.status}"))
+            self.seat.poll(self.now_ns)
+            self._take_published()
+        else:
+            self.seat.poll(self.now_ns)
+        if served.stopped:
+            self._serve_all()
+        return not served.ended
 
     def _serve_all(self) -> int:
         return sum([self._serve(source) for source in self.sources])
@@ -199,13 +302,21 @@ class NFLoop:
         most = self._caution.next_skip(source.number, position)
         if self._changes and source.name in self._changes[0].after:
             most = min(most, max(0, self._changes[0].after[source.name] - position))
-        return most
+        return min(most, self._in_order(source)) if self._in_time else most
+
+    def _in_order(self, source: RingSource) -> int:
+        """How many entries other workers have nothing for that is much earlier."""
+        others = [s for s in self.sources if isinstance(s, RingSource) and s is not source]
+        floor_ns = min((other.floor_ns() for other in others), default=LAST_NS)
+        return source.until(min(floor_ns, LAST_NS) + SKEW_NS)
 
     def _handle(self, source: Source, position: int, n: int) -> None:
         if self._log is not None:
             self._log.begin(source.number, Run(position, n))
         self._journal.work(Work(source.number, position, n))
         source.hand(self.seat, n, self.now_ns)
+        for recorder in self.recorders:
+            source.show(recorder, n)
         self._now_ns = max(self._now_ns, source.now_ns)
         self.seat.poll(self.now_ns)
         self._journal.idle()

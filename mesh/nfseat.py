@@ -9,7 +9,6 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from mesh._ffi import check, native
 from mesh.attached import attach_rings
 from mesh.columns import Schema
 from mesh.commands import Commands
@@ -19,7 +18,7 @@ from mesh.errors import NFError
 from mesh.eventlog import LogReader, LogWriter
 from mesh.events import Catalogue
 from mesh.fdpass import DescriptorClient, Handle
-from mesh.memory import Memory
+from mesh.journal import Journal
 from mesh.native_nf import load
 from mesh.native_worker import Filters
 from mesh.nf import NF, Context
@@ -30,8 +29,8 @@ from mesh.publish import Block
 from mesh.registry import Registry
 from mesh.report import NFReport
 from mesh.seat import Heard, NativeProcess, Seat
+from mesh.serving import NativeFunction, Server
 from mesh.sources import LogSource, RingSource, Source
-from mesh.verdicts import Verdicts
 
 __all__ = ["Station"]
 
@@ -54,6 +53,7 @@ class Station:
     def __init__(self, part: NFPart) -> None:
         self.part, self.revision = part, 0
         self.watched: tuple[str, ...] = ()
+        self.backing: dict[str, str] = {}
         self._cleanups: list[Callable[[], None]] = []
         cls = Registry.installed().nf(part.use)
         options = nf_config(cls, part.config, f"{part.nf}.config")
@@ -61,6 +61,7 @@ class Station:
         self._catalogue = catalogue_of(part.types)
         self._filters = Filters(self._catalogue)
         self.instance = _make(self._planned)
+        self._function: NativeFunction | None = None
         natives = self._natives()
         heard = _heard(self._planned, self._catalogue, self._filters)
         self.seat = Seat(
@@ -83,6 +84,7 @@ class Station:
         rings = [(ring.ring, ring.objects) for ring in part.rings]
         names = [name for ring, objects in rings for name in (ring, *objects)]
         handles = client.fetch(list(dict.fromkeys(names)))
+        self.backing = {name: handle.backing for name, handle in handles.items()}
         attached = attach_rings(rings, handles)
         sources: list[Source] = [RingSource(ring, worker) for worker, ring in enumerate(attached)]
         queues = [Commands(ring.pointer) for ring in attached]
@@ -93,10 +95,14 @@ class Station:
             self.log = _with(client, part.log, LogWriter)
             self._add_readers(client, part.readers)
         self._logs = self._open_logs(client, part.reads)
-        files = output_paths(self._planned.cls, self._planned.options, part.out)
+        files = () if part.opens_files else self._outputs()
         for name, handle in client.fetch([f"{PREFIX}{path}" for path in files]).items():
             self._files[name.removeprefix(PREFIX)] = handle.fd
         return [*sources, *self._logs]
+
+    def _outputs(self) -> tuple[str, ...]:
+        """Returns the files that were opened for the NF."""
+        return tuple(output_paths(self._planned.cls, self._planned.options, self.part.out))
 
     def attach_new_logs(self, client: DescriptorClient, part: NFPart) -> list[Source]:
         """Maps logs that a new part of the plan adds, and counts readers in and out."""
@@ -120,6 +126,22 @@ class Station:
         self.seat.start(Context(part.nf, part.source, Path(part.out), self._files, part.ports))
         if not self.seat.started:
             raise self.stop().errors[0]
+
+    def server(self, journal: Journal, spin_ns: int, idle_ns: int) -> Server | None:
+        """Returns the native loop of a native NF; it ends with `close`."""
+        if self._function is None:
+            return None
+        planned = self._planned
+        made = Server(
+            self._function,
+            journal,
+            in_line=planned.is_inline,
+            fail_open=planned.fail_open,
+            spin_ns=spin_ns,
+            idle_ns=idle_ns,
+        )
+        self._cleanups.append(made.close)
+        return made
 
     def stop(self) -> NFReport:
         """Ends the log, calls `stop` and returns the report."""
@@ -180,8 +202,8 @@ class Station:
         handle, process, free = load(self._planned.cls, self._planned.options)
         self.instance.native_handle = handle
         self._cleanups.append(free)
-        call = _native_call(process, handle.state, self._planned.name)
-        return dict.fromkeys(numbers, call)
+        self._function = NativeFunction(self._planned.name, process, handle.state)
+        return dict.fromkeys(numbers, self._function)
 
     def _add_readers(self, client: DescriptorClient, readers: Sequence[LogPart]) -> None:
         for reader in readers:
@@ -231,22 +253,6 @@ def _with(client: DescriptorClient, name: str, make: Callable[[int], LogWriter])
         return make(handle.fd)
     finally:
         os.close(handle.fd)
-
-
-def _native_call(process: Any, state: int, name: str) -> NativeProcess:
-    ffi = native().ffi
-    pointer = ffi.cast("void *", state)
-
-    def call(memory: Memory, ring: Any, desc: Any, n: int, verdicts: Verdicts | None) -> None:
-        batch = ffi.new("nfm_batch *")
-        batch.ring = ring
-        if verdicts is not None:
-            batch.verdict = ffi.cast("uint32_t *", verdicts.words.ctypes.data)
-            batch.edit = ffi.cast("nfm_edit *", verdicts.edits.ctypes.data)
-        batch.mem, batch.desc, batch.n, batch.handler = memory.mem, desc, n, 0xFFFFFFFF
-        check(process(pointer, batch), f"NF {name}")
-
-    return call
 
 
 def _plain(name: str, schema: Schema, view: Any) -> m.PublishedEvent:

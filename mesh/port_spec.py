@@ -12,7 +12,7 @@ A kind's options are a mapping; a text alone is the first of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -26,10 +26,12 @@ __all__ = [
     "ImpairSpec",
     "PcapSpec",
     "PortSpec",
+    "RecordFormat",
     "ReplaySpec",
     "check_ports",
     "is_live",
     "outs_of",
+    "record_format",
 ]
 
 KINDS = ("pcap", "afpacket", "tap", "afxdp", "dpdk", "record")
@@ -41,6 +43,7 @@ _Interface = Annotated[str, Field(min_length=1, max_length=15, description="its 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Seconds = Annotated[float, Field(ge=0, le=3600)]
 _Copy = Literal["auto", "always", "never"]
+RecordFormat: TypeAlias = Literal["pcap", "pcap-ns", "pcapng"]
 
 
 class _Model(BaseModel):
@@ -78,7 +81,7 @@ class RecordSpec(_Kind):
 
     path: Annotated[str, Field(min_length=1, description="file, made or emptied")]
     format: Annotated[
-        Literal["pcap", "pcap-ns", "pcapng"] | None,
+        RecordFormat | None,
         Field(description="none: pcap-ns for a file.pcap, else pcapng"),
     ] = None
 
@@ -268,6 +271,12 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "dpdk": DpdkSpec,
     "record": RecordSpec,
 }
+
+
+def record_format(options: Mapping[str, Any]) -> RecordFormat:
+    """Returns the format of a recording: what its options say, else what its name suggests."""
+    found: RecordFormat | None = options.get("format")
+    return found or ("pcap-ns" if str(options["path"]).endswith(".pcap") else "pcapng")
 
 
 def is_live(ports: Sequence[PortSpec]) -> bool:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mesh._ffi import check, check_pointer, native
+from mesh.errors import StateError
 from mesh.ports import LINKTYPE_ETHERNET, Port
 
 __all__ = [
+    "DIRECTIONS",
     "Direction",
     "Impaired",
     "Impairment",
@@ -23,12 +25,14 @@ __all__ = [
     "Replay",
     "Tee",
     "TeeStatistics",
+    "Wrapper",
 ]
 
 Direction = Literal["rx", "tx", "both"]
 """Of frames: received, sent, or either."""
 
-_DIRECTIONS: dict[str, int] = {"rx": 1, "tx": 2, "both": 3}
+DIRECTIONS: dict[str, int] = {"rx": 1, "tx": 2, "both": 3}
+"""enum nfm_direction."""
 _NS_PER_S = 1_000_000_000
 
 
@@ -40,7 +44,43 @@ def _around(inner: Port, make: Callable[[Any, Any], Any]) -> Any:
     return found
 
 
-class Replay(Port):
+class Wrapper(Port):
+    """A port around a port: what it does itself can be asked for as long as the outermost is open.
+
+    Args:
+        inner: which it takes over.
+        make: makes the native port of (inner, place for an error).
+    """
+
+    def __init__(self, inner: Port, make: Callable[[Any, Any], Any]) -> None:
+        source = inner.source
+        super().__init__(_around(inner, make), source)
+        self._inner, self._own = inner, self.pointer
+
+    @property
+    def own(self) -> Any:
+        """Its `nfm_port *`, also when another port is around it.
+
+        Raises:
+            StateError: it is closed.
+        """
+        if self._own is None:
+            raise StateError(f"port {self.source} is closed")
+        return self._own
+
+    def layers(self) -> list[Wrapper]:
+        """Returns this port and those that it is around."""
+        return [self, *(self._inner.layers() if isinstance(self._inner, Wrapper) else [])]
+
+    def close(self) -> None:
+        """Closes it and what it is around; a second time does nothing."""
+        if self._pointer is not None:
+            for layer in self.layers():
+                layer._own = None
+        super().close()
+
+
+class Replay(Wrapper):
     """A recording whose frames come at a pace.
 
     Args:
@@ -59,9 +99,7 @@ class Replay(Port):
         ffi, lib = native()
         row = ffi.new("nfm_replay_config *")
         row.speed, row.wait_us, row.live = speed, round(wait * 1e6), is_live
-        source = inner.source
-        made = _around(inner, lambda port, error: lib.nfm_port_replay_new(port, row, error))
-        super().__init__(made, source)
+        super().__init__(inner, lambda port, error: lib.nfm_port_replay_new(port, row, error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +152,7 @@ class ImpairmentStatistics:
     kept: int
 
 
-class Impaired(Port):
+class Impaired(Wrapper):
     """A port whose link is not what it should be.
 
     Raises:
@@ -129,16 +167,14 @@ class Impaired(Port):
         for name in ("delay", "jitter", "reorder"):
             setattr(row, f"{name}_ns", round(getattr(impairment, f"{name}_s") * _NS_PER_S))
         row.rate_bps, row.queue = impairment.rate_bps, impairment.queue
-        row.direction = _DIRECTIONS[impairment.direction]
-        source = inner.source
-        made = _around(inner, lambda port, error: lib.nfm_port_impair_new(port, row, error))
-        super().__init__(made, source)
+        row.direction = DIRECTIONS[impairment.direction]
+        super().__init__(inner, lambda port, error: lib.nfm_port_impair_new(port, row, error))
 
     def impairments(self, direction: Literal["rx", "tx"]) -> ImpairmentStatistics:
         """Returns what became of the frames of one direction."""
         ffi, lib = native()
         out = ffi.new("nfm_impair_stats *")
-        check(lib.nfm_port_impair_stats(self.pointer, _DIRECTIONS[direction], out), self.source)
+        check(lib.nfm_port_impair_stats(self.own, DIRECTIONS[direction], out), self.source)
         names = ImpairmentStatistics.__slots__
         return ImpairmentStatistics(*(int(getattr(out, name)) for name in names))
 
@@ -155,9 +191,10 @@ class TeeStatistics:
     written: int
     recording: int
     failed: int
+    ended: int
 
 
-class Tee(Port):
+class Tee(Wrapper):
     """A port whose frames can be recorded into a pcapng file while they pass.
 
     `start` and `stop` belong to the thread that runs the worker, between two runs. Whatever
@@ -165,8 +202,7 @@ class Tee(Port):
     """
 
     def __init__(self, inner: Port) -> None:
-        source = inner.source
-        super().__init__(_around(inner, native().lib.nfm_port_tee_new), source)
+        super().__init__(inner, native().lib.nfm_port_tee_new)
         self._filter: Any = None
 
     def start(
@@ -200,9 +236,13 @@ class Tee(Port):
         text = ffi.new("char[]", os.fsencode(path))
         row.path, row.filter = text, ffi.NULL if where is None else where.pointer
         row.max_frames, row.max_bytes, row.snaplen = max_frames, max_bytes, snaplen
-        row.direction, row.link_type = _DIRECTIONS[direction], link_type
-        check(lib.nfm_port_tee_start(self.pointer, row, error), str(path), error)
+        row.direction, row.link_type = DIRECTIONS[direction], link_type
+        check(lib.nfm_port_tee_start(self.own, row, error), str(path), error)
         self._filter = where
+
+    def end(self) -> None:
+        """Ends the recording; `stop` does not wait once `recording().ended`."""
+        check(native().lib.nfm_port_tee_end(self.own), self.source)
 
     def stop(self) -> TeeStatistics:
         """Ends the recording and waits until the file is written; none is fine.
@@ -212,7 +252,7 @@ class Tee(Port):
         """
         ffi, lib = native()
         error = ffi.new("nfm_error *")
-        rc = lib.nfm_port_tee_stop(self.pointer, error)
+        rc = lib.nfm_port_tee_stop(self.own, error)
         self._filter = None
         check(rc, "", error)
         return self.recording()
@@ -221,5 +261,5 @@ class Tee(Port):
         """Returns how the recording goes, or went."""
         ffi, lib = native()
         out = ffi.new("nfm_tee_stats *")
-        check(lib.nfm_port_tee_stats(self.pointer, out), self.source)
+        check(lib.nfm_port_tee_stats(self.own, out), self.source)
         return TeeStatistics(*(int(getattr(out, name)) for name in TeeStatistics.__slots__))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -254,6 +254,37 @@ class Port:
         error = ffi.new("nfm_error *")
         found = lib.nfm_port_record_open(os.fsencode(path), _FORMATS[format], link_type, error)
         return cls(check_pointer(found, "", error), str(path))
+
+    @classmethod
+    def remote(cls) -> Port:
+        """Makes a port that stands for one which only the first of several workers has."""
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        return cls(check_pointer(lib.nfm_port_remote_open(error), "", error), "of worker-0")
+
+    @staticmethod
+    def merge(
+        parts: Sequence[str | Path],
+        path: str | Path,
+        format: Literal["pcap", "pcap-ns", "pcapng"] = "pcapng",
+    ) -> None:
+        """Writes several captures as one, in the order of their frames' times.
+
+        Args:
+            parts: those that are not there count as empty.
+            path: file, made or emptied.
+            format: as for `record`.
+
+        Raises:
+            NativeError: a part cannot be read, or the file cannot be written.
+        """
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        names = [ffi.new("char[]", os.fsencode(part)) for part in parts]
+        pointers = ffi.new("char *[]", names)
+        target = os.fsencode(path)
+        rc = lib.nfm_pcap_merge(pointers, len(names), target, _FORMATS[format], error)
+        check(rc, str(path), error)
 
     def flush(self) -> None:
         """Writes what a `record` port has buffered.

@@ -84,7 +84,7 @@ def _rows(part: WorkerPart) -> dict[str, tuple[str, NativeSubscription]]:
 
 
 def _check_fixed(desired: WorkerPart, actual: WorkerPart) -> None:
-    for name in ("worker", "id", "objects", "config", "mode", "ports", "max_packets"):
+    for name in ("worker", "id", "workers", "objects", "config", "mode", "ports", "max_packets"):
         if getattr(desired, name) != getattr(actual, name):
             raise SpecError(f"plan.{name}", "cannot change while packets flow; start again")
     rings = {r.ring: (r.entries, r.lossy) for r in actual.receivers}

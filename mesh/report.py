@@ -3,13 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.errors import NFError
 
-__all__ = ["NFReport", "Progress", "Report", "Statistics"]
+__all__ = [
+    "NFReport",
+    "Progress",
+    "Report",
+    "Statistics",
+    "merged_counters",
+    "merged_statistics",
+]
+
+OF_THE_FILE = ("port.", "ip_defrag.")
+"""Counters of what every worker does with the whole of a capture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +35,7 @@ class Statistics:
         slots_used: packet slots that are held now; records_used likewise.
         flow_bytes: memory per tracked flow in this plan.
         mapped_bytes: memory of the worker.
+        foreign: frames that it read and left to the other workers, beside `packets`.
     """
 
     packets: int
@@ -36,6 +48,7 @@ class Statistics:
     records_used: int
     flow_bytes: int
     mapped_bytes: int
+    foreign: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +161,35 @@ class Report:
             "warnings": list(self.warnings),
             "interrupted": self.interrupted,
         }
+
+
+def merged_statistics(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Returns the statistics of several workers as those of one.
+
+    >>> merged_statistics([{"packets": 2, "now_ns": 5}, {"packets": 1, "now_ns": 7}])
+    {'packets': 3, 'now_ns': 7}
+    """
+    greatest = ("now_ns", "flow_bytes")
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: (max if name in greatest else sum)(part.get(name, 0) for part in parts)
+        for name in names
+    }
+
+
+def merged_counters(parts: Sequence[Mapping[str, int]], *, reads_all: bool) -> dict[str, int]:
+    """Returns the counters of several workers as those of one.
+
+    Args:
+        parts: of each worker.
+        reads_all: each has read the same captures, and counted the same of them.
+
+    >>> merged_counters([{"port.truncated": 1, "x": 1}, {"port.truncated": 1}], reads_all=True)
+    {'port.truncated': 1, 'x': 1}
+    """
+    found: Counter[str] = Counter()
+    for part in parts:
+        for name, value in part.items():
+            is_same = reads_all and name.startswith(OF_THE_FILE)
+            found[name] = max(found[name], value) if is_same else found[name] + value
+    return dict(found)

@@ -133,6 +133,11 @@ class Seat:
         """True when it did not start or failed too often."""
         return not self.started or self._failures >= self._max_failures
 
+    @property
+    def is_native(self) -> bool:
+        """True when all that it hears goes to its native function."""
+        return bool(self._natives) and not self._handlers and not self._heard
+
     def start(self, ctx: Context) -> None:
         """Calls the NF's `start`; a failure disables it."""
         try:

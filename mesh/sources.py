@@ -7,6 +7,7 @@ gives it to the NF's seat, `passed` lets it go. A position means the same after 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from mesh._ffi import check, native
 from mesh.attached import AttachedRing
 from mesh.eventlog import HEARD, LogReader, Waited
 from mesh.publish import Block
+from mesh.recording import NFRecorder
 from mesh.seat import Seat
 
 __all__ = ["LogSource", "RingSource", "Source", "wait_any"]
@@ -49,6 +51,9 @@ class Source(Protocol):
     def passed(self, n: int) -> None:
         """Lets them go."""
 
+    def show(self, recorder: NFRecorder, n: int) -> None:
+        """Shows what was handed out to a recorder, before it is passed."""
+
     def skip(self, first: int, n: int) -> None:
         """Lets a run go that was handled before a restart; nothing when it is gone already."""
 
@@ -74,6 +79,10 @@ class RingSource:
         """Event time of the last entry handed out."""
         return self._now_ns
 
+    def saw(self, now_ns: int) -> None:
+        """Takes the event time of entries that others handed out."""
+        self._now_ns = max(self._now_ns, now_ns)
+
     def take(self, most: int = _ALL) -> int:
         """Looks at what stands side by side in the ring; a gap is a run of its own."""
         self._desc, n = self.ring.peek(most)
@@ -85,9 +94,29 @@ class RingSource:
         if self._gap:
             seat.lose(self._gap, now_ns)
             return
-        memory = self.ring.memory
-        self._now_ns = int(memory.mem.records[self._desc[n - 1].record].ts_ns)
-        seat.deliver(memory, self._desc, n, now_ns, self.number)
+        self._now_ns = self._time_of(self._desc[n - 1])
+        seat.deliver(self.ring.memory, self._desc, n, now_ns, self.number)
+
+    def floor_ns(self) -> int:
+        """Returns the event time that nothing is earlier than of what is to be handed out."""
+        clock_ns = self.ring.clock_ns
+        desc, n = self.ring.peek(1)
+        return self._time_of(desc[0]) if n else clock_ns
+
+    def until(self, ns: int) -> int:
+        """Returns how many entries of the next run are not later than an event time."""
+        desc, n = self.ring.peek()
+        if n and self._time_of(desc[n - 1]) > ns:
+            return bisect_right(range(n), ns, key=lambda i: self._time_of(desc[i]))
+        return _ALL
+
+    def _time_of(self, desc: Any) -> int:
+        return int(self.ring.memory.mem.records[desc.record].ts_ns)
+
+    def show(self, recorder: NFRecorder, n: int) -> None:
+        """Shows packets and verdicts."""
+        if not self._gap:
+            recorder.take(self.ring.pointer, self.ring.memory.mem, n)
 
     def passed(self, n: int) -> None:
         """Advances the ring."""
@@ -131,6 +160,9 @@ class LogSource:
         """Hands out the block."""
         if self._block is not None:
             seat.hear([self._block], now_ns)
+
+    def show(self, recorder: NFRecorder, n: int) -> None:
+        """Shows nothing: published events are no packets."""
 
     def passed(self, n: int) -> None:
         """Moves the cursor behind the block."""

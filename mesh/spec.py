@@ -27,25 +27,29 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mesh.declared import Declaration, class_of
 from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
+from mesh.nf import NF
 from mesh.options import nf_config
 from mesh.plan import Plan
 from mesh.port_spec import KINDS, ImpairSpec, PortSpec, ReplaySpec, check_ports
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.uses import NFUse, SubscriptionOverride, UserEvent
-from mesh.words import OWN_DOMAIN
+from mesh.words import MAX_WORKERS, OWN_DOMAIN
 
 __all__ = [
     "DomainSpec",
     "EventSpec",
     "InboxSpec",
+    "ListenSpec",
     "ModuleSpec",
     "NFSpec",
     "PatienceSpec",
     "PortSpec",
     "Spec",
     "SubscriptionSpec",
+    "class_of_entry",
     "inboxes_of",
     "json_schema",
     "load",
@@ -119,6 +123,45 @@ class NFSpec(_Model):
     ring: Annotated[
         int | None, Field(ge=64, le=1 << 20, description="entries of its ring, a power of two")
     ] = None
+    place: Annotated[
+        Literal["process", "pod"],
+        Field(description="a process that is started here, or one that joins from elsewhere"),
+    ] = "process"
+    token: Annotated[
+        str | None,
+        Field(pattern=r"^[0-9a-f]{64}$", description="of one that joins: SHA-256 of its token"),
+    ] = None
+    declares: Annotated[
+        Declaration | None,
+        Field(description="of one that joins: what its class says, when that is not installed"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_place(self) -> NFSpec:
+        joins = self.place == "pod"
+        if joins and (self.token is None or self.name is None):
+            raise ValueError("an NF that joins (place: pod) needs a name and the hash of its token")
+        if not joins and (self.token is not None or self.declares is not None):
+            raise ValueError("token and declares are for an NF that joins: say place: pod")
+        return self
+
+    @property
+    def is_undeclared(self) -> bool:
+        """True for one that joins and has not said yet what its class subscribes to."""
+        is_elsewhere = ".py" in self.use or ":" in self.use
+        return self.place == "pod" and self.declares is None and is_elsewhere
+
+
+class ListenSpec(_Model):
+    """Control over the network, for those whose keys are known; `nfmesh keys` makes keys."""
+
+    control: Annotated[
+        str,
+        Field(pattern=r"^tcp://[^/\s]+:(\d{1,5}|\*)$", description="address: tcp://0.0.0.0:7600"),
+    ] = "tcp://0.0.0.0:7600"
+    keys: Annotated[
+        str, Field(min_length=1, description="folder with server.key and client.pub")
+    ] = "/etc/nfmesh/control"
 
 
 class EventSpec(_Model):
@@ -195,13 +238,17 @@ class Spec(_Model):
         dict[str, ModuleSpec], Field(description="limits by stack module, and where it runs")
     ] = {}
     worker: Annotated[
-        dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of the worker")
+        dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of each worker")
     ] = {}
     domains: Annotated[
         dict[_Name, DomainSpec], Field(description="domains of NFs; others have these defaults")
     ] = {}
+    workers: Annotated[
+        int, Field(ge=1, le=MAX_WORKERS, description="that share the packets, flow by flow")
+    ] = 1
     worker_cores: Annotated[
-        list[_Core] | None, Field(description="cores that the worker is pinned to")
+        list[_Core] | None,
+        Field(description="cores that the worker is pinned to; of several, one for each"),
     ] = None
     max_packets: Annotated[int | None, Field(ge=1, description="stop after so many")] = None
     checksums: Annotated[
@@ -215,6 +262,14 @@ class Spec(_Model):
     patience: Annotated[
         PatienceSpec, Field(description="how long a process may be silent before it is killed")
     ] = PatienceSpec()
+    listen: Annotated[
+        ListenSpec | None, Field(description="take orders over the network; NFs may come later")
+    ] = None
+
+    @property
+    def may_be_empty(self) -> bool:
+        """True when it makes sense without NFs: frames leave, or NFs come later."""
+        return self.listen is not None or any(port.out is not None for port in self.ports)
 
     @property
     def limits(self) -> dict[str, dict[str, int | str]]:
@@ -270,10 +325,27 @@ def parse(data: object) -> Spec:
             raise SpecError(_path(first["loc"][:-1]), text) from error
         raise SpecError(_path(first["loc"]), text[:1].lower() + text[1:]) from error
     check_ports(spec.ports)
-    if not spec.nfs and all(port.out is None for port in spec.ports):
+    _check_workers(spec)
+    if not spec.nfs and not spec.may_be_empty:
         text = "name at least one NF, or ports that frames leave by (`out`)"
         raise SpecError("nfs", text)
     return spec
+
+
+def _check_workers(spec: Spec) -> None:
+    cores = spec.worker_cores
+    if spec.workers == 1:
+        return
+    if cores is not None and len(cores) != spec.workers:
+        text = f"{len(cores)} cores for {spec.workers} workers; name one for each"
+        raise SpecError("worker_cores", text)
+    for i, core in enumerate(cores or ()):
+        if core in (cores or ())[:i]:
+            raise SpecError(f"worker_cores[{i}]", f"core {core} is given twice")
+    for name, pinned in spec.own_cores.items():
+        if pinned is not None:
+            text = f"each of {spec.workers} workers has a process of its own for it; say own: true"
+            raise SpecError(f"modules.{name}.core", text)
 
 
 def json_schema() -> dict[str, Any]:
@@ -289,7 +361,11 @@ def uses_of(spec: Spec, registry: Registry) -> list[NFUse]:
         NFMissing: no such NF.
     """
     _check_domains(spec)
-    return [_use(entry, f"nfs[{i}]", registry) for i, entry in enumerate(spec.nfs)]
+    return [
+        _use(entry, f"nfs[{i}]", registry)
+        for i, entry in enumerate(spec.nfs)
+        if not entry.is_undeclared
+    ]
 
 
 def user_events_of(spec: Spec) -> list[UserEvent]:
@@ -335,9 +411,18 @@ def plan_of(spec: Spec, registry: Registry) -> Plan:
     )
 
 
+def class_of_entry(entry: NFSpec, registry: Registry) -> type[NF]:
+    """Returns the class of an entry: the installed one, or what one that joins has declared.
+
+    Raises:
+        NFMissing: no such NF.
+    """
+    return registry.nf(entry.use) if entry.declares is None else class_of(entry.declares)
+
+
 def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
     try:
-        cls = registry.nf(entry.use)
+        cls = class_of_entry(entry, registry)
     except NFMissing as error:
         raise NFMissing(error.text, path=f"{path}.use") from error
     overrides = {
@@ -357,7 +442,7 @@ def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
     return NFUse(
         cls=cls,
         name=entry.name or cls.name,
-        options=nf_config(cls, entry.config, f"{path}.config"),
+        options=_options(entry, cls, f"{path}.config"),
         where=entry.where,
         overrides=overrides,
         mode=entry.mode,
@@ -369,6 +454,11 @@ def _use(entry: NFSpec, path: str, registry: Registry) -> NFUse:
         deadline_ms=entry.deadline_ms,
         path=path,
     )
+
+
+def _options(entry: NFSpec, cls: type[NF], path: str) -> dict[str, Any]:
+    """Checks options; those of a declared class are checked where its code is."""
+    return nf_config(cls, entry.config, path) if entry.declares is None else dict(entry.config)
 
 
 def _path(location: Iterable[int | str]) -> str:
@@ -394,6 +484,8 @@ _CHILDREN: Mapping[str, type[BaseModel]] = {
     "domains": DomainSpec,
     "memory": InboxSpec,
     "patience": PatienceSpec,
+    "listen": ListenSpec,
+    "declares": Declaration,
     "subscriptions": SubscriptionSpec,
 }
 

@@ -7,10 +7,13 @@ import functools
 
 from mesh._ffi import native
 
-__all__ = ["OWN_DOMAIN", "enumeration"]
+__all__ = ["MAX_WORKERS", "OWN_DOMAIN", "enumeration"]
 
 OWN_DOMAIN = "default"
 """The domain of NFs that map the worker's memory."""
+MAX_WORKERS = 32
+"""Of one mesh: an NF's event log knows 64 rings by their worker, and each has a quarter of a core.
+"""
 
 _ENUMERATIONS = {
     "conn_state": ("enum nfm_conn_state", "NFM_CS_"),

@@ -29,9 +29,10 @@ from mesh.control.client import Control, Settings
 from mesh.control.stats import PortStats, WorkerStats
 from mesh.control.wire import WorkerPart, from_wire
 from mesh.errors import MeshError, ProcessError
-from mesh.fdpass import DescriptorClient
+from mesh.fdpass import SOCKET, DescriptorClient
 from mesh.journal import Journal, Phase
 from mesh.process import CANNOT_START, resident_bytes
+from mesh.recording import PortRecorder, Recordings
 from mesh.stack import Stack
 
 __all__ = ["WorkerHost", "main"]
@@ -56,8 +57,8 @@ class WorkerHost:
     """
 
     def __init__(self, name: str, run: Path, token: bytes, *, is_again: bool) -> None:
-        self.name, self._is_again = name, is_again
-        self._client = DescriptorClient(run / "fd.sock", name, token)
+        self.name, self._is_again, self._mesh = name, is_again, str(run)
+        self._client = DescriptorClient(run / SOCKET, name, token)
         handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
         self.journal = Journal(handle.fd)
         os.close(handle.fd)
@@ -71,9 +72,11 @@ class WorkerHost:
         register = m.Register(role="worker", pid=os.getpid(), abi=abi, cores=cores)
         address = f"ipc://{run}/control"
         self.control = Control(Settings(address, name, token, register, lambda: self._snapshot))
+        self._recordings = Recordings(self._recorder, self.control.send)
 
     def close(self) -> None:
         """Frees the stack and says goodbye to the controller."""
+        self._recordings.close()
         self.control.close()
         self._client.close()
         if self._stack is not None:
@@ -131,12 +134,16 @@ class WorkerHost:
                 self._is_stopping = True
             elif isinstance(message, m.Leave):
                 self._has_left = True
+            elif isinstance(message, m.Record):
+                self._recordings.begin(message)
+            elif isinstance(message, m.RecordEnd):
+                self._recordings.finish(message)
             message = self.control.poll()
 
     def _apply(self, message: m.PlanPart) -> None:
         part = from_wire(WorkerPart, message.part)
         if self._stack is None:
-            self._stack = Stack(part, self._client, is_again=self._is_again)
+            self._stack = Stack(part, self._client, is_again=self._is_again, mesh=self._mesh)
         elif message.revision > self._stack.revision:
             try:
                 self._stack.apply(part)
@@ -147,10 +154,13 @@ class WorkerHost:
         self.control.send(
             m.Ready(
                 revision=message.revision,
-                effective_from=self._stack.worker.statistics().packets + 1,
+                effective_from=self._stack.frames + 1,
                 positions=self._stack.positions(),
             )
         )
+
+    def _recorder(self, wanted: m.Record) -> PortRecorder:
+        return PortRecorder(self._stack.ports if self._stack is not None else (), wanted)
 
     def _go(self, message: m.Go) -> None:
         if not self._may_run and self._stack is not None:
@@ -163,6 +173,7 @@ class WorkerHost:
         if not at_once and now - self._snapshot_at < SNAPSHOT_S:
             return
         self._snapshot_at = now
+        self._recordings.look()
         stats = stack.worker.statistics()
         self._snapshot = WorkerStats(
             statistics={name: getattr(stats, name) for name in type(stats).__slots__},

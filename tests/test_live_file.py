@@ -3,40 +3,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import shutil
-import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import pytest
-from live_mesh import LiveMesh
+from file_rig import PASS, by_flow, open_folder, packets, run, traffic, write_nf
 
-from mesh.testing import Frame, conversation, packet, timed, udp, write_capture
+from mesh.testing import write_capture
 
-PASS = """
-from mesh import NF, on
-
-class Pass{n}(NF):
-    \"\"\"Lets all pass.\"\"\"
-    name = "pass{n}"
-
-    def __init__(self):
-        self.seen = 0
-
-    @on("packet", mode="inline", stage={stage})
-    def judge(self, batch):
-        self.seen += len(batch)
-
-    def results(self):
-        return {{"seen": self.seen}}
-"""
 DROP = """
 from mesh import NF, on
 
@@ -64,74 +41,8 @@ class Dies(NF):
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that NFs, which run as other users, can read."""
-    made = Path(tempfile.mkdtemp(prefix="nfmesh-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
-
-
-def write_nf(folder: Path, name: str, text: str) -> str:
-    """Writes an NF; returns how a command line names it."""
-    path = folder / f"{name}.py"
-    path.write_text(text)
-    path.chmod(0o644)
-    return str(path)
-
-
-def datagram(source: str, port: int, payload: bytes) -> bytes:
-    """Returns a frame with a UDP datagram."""
-    src, dst = IPv4Address(source), IPv4Address("10.2.0.1")
-    return packet(udp(payload, src, 5000, dst, port), src, dst, 17)
-
-
-def traffic(n: int) -> list[Frame]:
-    """Returns conversations over TCP and UDP, mixed."""
-    flows = []
-    for i in range(n):
-        request = f"GET /{i} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-        talk = conversation([("client", request), ("server", answer)], client=(f"10.0.0.{i}", 4000))
-        flows.append([frame.data for frame in talk])
-        words = [f"{i}.{k}".encode() for k in range(8)]
-        port = 53 if i % 2 else 54
-        flows.append([datagram(f"10.1.0.{i}", port, word) for word in words])
-    mixed = itertools.zip_longest(*flows)
-    return timed([data for row in mixed for data in row if data is not None])
-
-
-def run(*arguments: str) -> dict[str, Any]:
-    """Runs a mesh to its end; returns its report."""
-    mesh = LiveMesh(None, *arguments)
-    try:
-        return mesh.wait()
-    finally:
-        mesh.close()
-
-
-def packets(path: Path) -> list[tuple[int, bytes]]:
-    """Returns times and frames of a pcap file."""
-    data, at, found = path.read_bytes(), 24, []
-    assert struct.unpack_from("<I", data)[0] == 0xA1B23C4D, "nanoseconds"
-    while at < len(data):
-        seconds, ns, size, _ = struct.unpack_from("<4I", data, at)
-        found.append((seconds * 1_000_000_000 + ns, data[at + 16 : at + 16 + size]))
-        at += 16 + size
-    return found
-
-
-def flow_of(frame: bytes) -> tuple[Any, ...]:
-    """Returns what both directions of a flow have in common; all of these are IPv4."""
-    ends = sorted([(frame[26:30], frame[34:36]), (frame[30:34], frame[36:38])])
-    return (frame[23], *ends)
-
-
-def by_flow(frames: list[tuple[int, bytes]]) -> dict[tuple[Any, ...], list[tuple[int, bytes]]]:
-    """Returns the frames of each flow, in order."""
-    found: dict[tuple[Any, ...], list[tuple[int, bytes]]] = {}
-    for frame in frames:
-        found.setdefault(flow_of(frame[1]), []).append(frame)
-    return found
+    with open_folder() as made:
+        yield made
 
 
 @pytest.mark.parametrize("observers", [[], ["--nf", "http_log", "--nf", "flow_counter"]])

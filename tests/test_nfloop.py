@@ -15,6 +15,7 @@ from mesh.journal import JOURNAL_BYTES, Journal, Work
 from mesh.nf import NF
 from mesh.nfloop import PARTS, Caution, Change, NFLoop
 from mesh.objects import Objects
+from mesh.serving import Served
 from mesh.sources import RingSource
 
 TYPES = catalogue()
@@ -170,3 +171,80 @@ def test_entries_before_one_that_is_left_out_are_handled(objects):
     run_out(made)
     assert seat.runs == [(0, 20), (21, 29)]
     assert made.skipped == 1
+
+
+class NativeSeat(Seat):
+    """The seat of a native NF: what it polls publishes an event for every third entry."""
+
+    is_native = True
+
+    def __init__(self, server: NativeServer) -> None:
+        super().__init__()
+        self.server = server
+
+    def poll(self, now_ns: Callable[[], int]) -> None:
+        if self.server.last:
+            self._published = alerts(TYPES, *self.server.last)
+
+
+class NativeServer:
+    """Serves all that is there, in turns of 30 entries."""
+
+    def __init__(self) -> None:
+        self.turns: list[tuple[int, int]] = []
+        self.last: tuple[int, int] | None = None
+
+    def fits(self, sources: Any) -> bool:
+        return True
+
+    def turn(self, rings: list[Ring]) -> Served:
+        [ring] = rings
+        n = ring.take(30)
+        self.last = (ring.at, n) if n else None
+        self.turns.append((ring.at, n))
+        ring.at += n
+        return Served(batches=n, status=0, stopped=False, idle=n == 0, ended=n == 0)
+
+
+def test_a_native_nf_is_served_without_python_and_publishes_what_it_polls(objects):
+    ring, server = Ring(70), NativeServer()
+    seat = NativeSeat(server)
+    with LogWriter(objects.log) as log:
+        run_out(NFLoop(seat, [ring], Journal(objects.journal), log=log, server=server))
+    assert server.turns == [(0, 30), (30, 30), (60, 10), (70, 0)]
+    assert seat.runs == []
+    assert heard(objects) == list(range(0, 70, 3))
+
+
+def test_what_killed_a_native_nf_is_gone_through_in_parts_before_it_is_served_again(objects):
+    ring, server = Ring(100), NativeServer()
+    seat = NativeSeat(server)
+    caution = Caution((Work(0, 0, 32),), frozenset({(0, 40)}))
+    made = NFLoop(seat, [ring], Journal(objects.journal), caution=caution, server=server)
+    run_out(made)
+    assert made.skipped == 1
+    assert seat.runs[:2] == [(0, 2), (2, 2)]
+    assert sum(n for _, n in seat.runs) == 40
+    assert server.turns == [(41, 30), (71, 29), (100, 0)]
+
+
+def test_a_change_waits_for_its_place_also_in_a_native_nf(objects):
+    ring, server, applied = Ring(90), NativeServer(), []
+    seat = NativeSeat(server)
+    made = NFLoop(seat, [ring], Journal(objects.journal), server=server)
+    made.change(Change({ring.name: 40}, lambda: applied.append(ring.at)))
+    run_out(made)
+    assert applied == [40]
+    assert seat.runs == [(0, 40)]
+    assert server.turns[0] == (40, 30)
+
+
+def test_a_native_nf_that_is_recorded_is_served_run_by_run(objects):
+    ring, server, shown = Ring(50), NativeServer(), []
+    ring.show = lambda recorder, n: shown.append((ring.at, n))  # type: ignore[method-assign]
+    seat = NativeSeat(server)
+    made = NFLoop(seat, [ring], Journal(objects.journal), server=server)
+    made.recorders = [object()]
+    run_out(made)
+    assert shown == seat.runs == [(0, 50)]
+    assert server.turns == []

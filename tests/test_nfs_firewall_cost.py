@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("bench/nfm_firewall.c", "nfs/firewall/classify.c", "nfs/firewall/order.c")
+SOURCES = (
+    "bench/nfm_firewall.c",
+    "bench/measured_options.c",
+    "nfs/firewall/classify.c",
+    "nfs/firewall/order.c",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,10 @@ def per_packet(program, tmp_path, rules):
         out = tmp_path / "out"
         line = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", str(program)]
         done = subprocess.run(
-            [*line, str(rules), str(passes)], capture_output=True, text=True, check=True
+            [*line, f"--rules={rules}", f"--passes={passes}"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         packets = json.loads(done.stdout)["packets"]
         totals.append(int(re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.M)[1]))

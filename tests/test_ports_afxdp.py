@@ -98,7 +98,7 @@ def test_pages_pass_between_two_sockets(net: Wire, page: Path):
 def test_segments_that_a_kernel_left_to_a_nic_are_made(net: Wire, page: Path):
     finish_frames(net.right, "r0")
     m0, m1 = fetch_through(net, page, "m0", "afxdp:m1")
-    assert m0["rx_bytes"] / m0["rx_packets"] > 3000  # GSO frames from the left host
+    assert m0["rx_bytes"] / m0["rx_packets"] > 1600  # longer than any frame of the wire: GSO
     assert m1["tx_packets"] > m0["rx_packets"]  # go out in segments
 
 

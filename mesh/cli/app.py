@@ -7,7 +7,19 @@ import sys
 
 import typer
 
-from mesh.cli import apply, bench, capture, doctor, flows, meshes, show, status
+from mesh.cli import (
+    apply,
+    bench,
+    capture,
+    doctor,
+    flows,
+    meshes,
+    operator,
+    pods,
+    record,
+    show,
+    status,
+)
 from mesh.cli.output import accept_all_text, complain, explain
 from mesh.errors import MeshError
 from mesh.forks import ForkServer
@@ -32,6 +44,7 @@ _HELP = """Network functions beside one consolidated protocol stack.
 [bold]While packets flow[/bold]
   nfmesh status · nfmesh watch syn_scan.port_scan · nfmesh nf add dns_log
   nfmesh apply mesh.yaml · nfmesh stop
+  nfmesh capture --at eth0 -w eth0.pcapng
 
 Each command explains itself: nfmesh run --help
 """
@@ -52,11 +65,16 @@ app.command("plan")(show.plan)
 app.command("schema")(show.schema)
 app.command("status")(status.status)
 app.command("stop")(meshes.stop)
+app.command("stack")(pods.stack)
+app.command("keys")(pods.keys)
+meshes.nf_app.callback(invoke_without_command=True)(pods.nf)
 app.command("watch")(meshes.watch)
+app.command("capture")(record.capture)
 app.add_typer(meshes.nf_app, name="nf")
 app.command("apply")(apply.apply)
 app.command("subscribe")(meshes.subscribe)
 app.command("unsubscribe")(meshes.unsubscribe)
+app.command("operator")(operator.operator)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

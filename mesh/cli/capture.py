@@ -38,6 +38,7 @@ from mesh.report import NFReport, Progress, Report
 from mesh.runner import make_plan, replay
 from mesh.spec import Spec, load, parse, user_events_of, uses_of
 from mesh.supervisor import SupervisorSettings
+from mesh.words import MAX_WORKERS
 
 __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from", "with_own_cores"]
 
@@ -94,8 +95,11 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="Of this mesh, for nfmesh status and the like.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=MAX_WORKERS, help="That share the packets.")
+    ] = None,
     worker_cores: Annotated[
-        str | None, typer.Option(help="Cores of the worker: 0, 1,3 or 2-5.")
+        str | None, typer.Option(help="Cores of the workers: 0, 1,3 or 2-5.")
     ] = None,
     nf_cores: Annotated[str | None, typer.Option(help="Cores of the NFs, one for each.")] = None,
     metrics_port: Annotated[
@@ -141,10 +145,13 @@ def run(
         update={
             "out": made.out if folder == Path() else os.fsdecode(folder),
             "max_packets": max_packets or made.max_packets,
+            "workers": workers or made.workers,
         }
     )
     source = ", ".join(port.source for port in made.ports)
     with progress_bar(Path(source).name) as progress, prints_to_stderr(as_json):
+        if in_process and made.workers > 1:
+            raise SpecError("--in-process", "has one worker: leave out one of the two")
         if in_process:
             report = replay_spec(made, registry, progress)
         else:

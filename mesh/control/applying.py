@@ -22,7 +22,7 @@ from mesh.spec import NFSpec, Spec
 
 __all__ = ["Difference", "applied", "difference", "leaving_entry"]
 
-IN_PLACE = frozenset({"where", "events", "subscriptions"})
+IN_PLACE = frozenset({"where", "events", "subscriptions", "token", "declares"})
 FREE = frozenset({"nfs", "events", "modules"})
 """Keys of a spec that may change; composition and the worker judge what they say."""
 
@@ -52,11 +52,12 @@ def difference(running: Spec, wanted: Spec) -> Difference:
     before, after = _by_name(running), _by_name(wanted)
     both = [name for name in after if name in before]
     differ = {name: _differing(before[name], after[name]) for name in both}
+    anew = {name for name in both if differ[name] - IN_PLACE and not before[name].is_undeclared}
     return Difference(
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
-        changed=tuple(name for name in both if differ[name] and differ[name] <= IN_PLACE),
-        replaced=tuple(name for name in both if not differ[name] <= IN_PLACE),
+        changed=tuple(name for name in both if differ[name] and name not in anew),
+        replaced=tuple(name for name in both if name in anew),
         others=tuple(
             key for key in sorted(FREE - {"nfs"}) if getattr(running, key) != getattr(wanted, key)
         ),
@@ -81,11 +82,15 @@ def applied(wanted: Spec, desired: Desired, plan: Plan) -> Desired:
     if not found:
         return desired
     now = [entry for entry in wanted.nfs if entry.name not in found.replaced]
-    if not now:
+    if not now and not wanted.may_be_empty:
         text = "no NF would stay as it is; stop the mesh and run it again"
         raise SpecError("nfs", text)
     entries = _by_name(running)
-    gone = {name: leaving_entry(entries[name], plan) for name in (*found.removed, *found.replaced)}
+    gone = {
+        name: leaving_entry(entries[name], plan)
+        for name in (*found.removed, *found.replaced)
+        if not entries[name].is_undeclared
+    }
     joined = {name: at for name, at in desired.joined.items() if name not in gone}
     return replace(
         desired.with_spec(wanted.model_copy(update={"nfs": now})),

@@ -74,7 +74,9 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     config = {**spec.worker, "verify_checksums": int(spec.checksums == "verify")}
     row = worker_config(config)
     sizes = {name: int(getattr(row, name)) for name in SIZES}
-    placements = {entry.name or "": place_of(entry) for entry in spec.nfs}
+    places = {entry.name or "": place_of(entry) for entry in spec.nfs}
+    silent = {entry.name for entry in spec.nfs if entry.is_undeclared}
+    placements = {name: place for name, place in places.items() if name not in silent}
     leaving = {name: _leaving(gone) for name, gone in desired.leaving.items()}
     inboxes = inboxes_of(spec, _domains(placements, leaving))
     check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes, inboxes)
@@ -88,10 +90,12 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         leaving=leaving,
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
         own_cores=_own_cores(spec, modules),
+        workers=spec.workers,
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
         max_packets=spec.max_packets,
         out=spec.out,
         inboxes=inboxes,
+        undeclared={name: place for name, place in places.items() if name in silent},
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
     flow_bytes = {name: module.descriptor.flow_size for name, module in modules.items()}
@@ -144,6 +148,7 @@ def place_of(entry: NFSpec) -> Placement:
         cores=None if entry.cores is None else tuple(entry.cores),
         ring_entries=entry.ring or RING_ENTRIES,
         domain=entry.domain,
+        token=entry.token if entry.place == "pod" else None,
     )
 
 

@@ -32,7 +32,9 @@ from mesh.confine import confine
 from mesh.control.client import CONTROLLER
 from mesh.control.composing import Composed, compose_desired
 from mesh.control.desired import Desired, load_desired, save_desired
+from mesh.control.keys import REMOTE
 from mesh.control.messages import Piece
+from mesh.control.network import Network
 from mesh.control.seal import MAX_BYTES, Opener, Refused, Sealer
 from mesh.control.state import Action, Compose, Mesh, Publish, Save, Send
 from mesh.control.status import status
@@ -57,6 +59,7 @@ class Options:
         run: the run directory.
         keys: of "supervisor" and "tool", and of processes that have started already.
         metrics_port: of the Prometheus endpoint on this host; None: no endpoint, 0: any port.
+        listen: address on the network, and the folder with its keys; None: the host alone.
         registry: what is installed.
         clock: monotonic seconds.
     """
@@ -64,6 +67,7 @@ class Options:
     run: Path
     keys: Mapping[str, bytes] = field(repr=False)
     metrics_port: int | None = None
+    listen: tuple[str, Path] | None = None
     registry: Registry = field(default_factory=Registry.installed)
     clock: Callable[[], float] = time.monotonic
 
@@ -85,6 +89,10 @@ class Controller:
         self._context = zmq.asyncio.Context()
         self._router = self._bind(zmq.ROUTER, "control")
         self._events = self._bind(zmq.XPUB, "events")
+        self._network: Network | None = None
+        if options.listen is not None:
+            address, keys = options.listen
+            self._network = Network(address, keys, self.mesh.refused, self._take)
 
     async def run(self) -> None:
         """Serves; cancelling ends it."""
@@ -101,6 +109,8 @@ class Controller:
                 tasks.create_task(self._receive())
                 tasks.create_task(self._watch())
                 tasks.create_task(self._tick())
+                if self._network is not None:
+                    tasks.create_task(self._network.run())
         finally:
             if close_metrics is not None:
                 await asyncio.to_thread(close_metrics)
@@ -126,6 +136,8 @@ class Controller:
         return socket
 
     def _key_of(self, name: str) -> bytes | None:
+        if name == REMOTE:
+            return (self._network.key if self._network is not None else b"") or None
         return self.mesh.key_of(name) or self.options.keys.get(name)
 
     def _status(self) -> dict[str, Any]:
@@ -137,17 +149,24 @@ class Controller:
 
     async def _receive(self) -> None:
         while True:
-            identity, *frames = await self._router.recv_multipart()
-            try:
-                message = self._opener.open(frames)
-            except Refused as error:
-                log.warning("%s", error)
-                continue
-            if isinstance(message.body, Piece):
-                continue
-            with self._lock:
-                actions = self.mesh.receive(identity, message, self.options.clock())
-            await self._do(actions)
+            await self._take(await self._router.recv_multipart(), is_near=True)
+
+    async def _take(self, parts: Sequence[bytes], *, is_near: bool = False) -> None:
+        """Takes a message: a connection over the network is `remote` and nobody else."""
+        identity, *frames = parts
+        try:
+            message = self._opener.open(frames)
+        except Refused as error:
+            log.warning("%s", error)
+            return
+        if (message.name == REMOTE) == is_near:
+            self.mesh.refused["role"] += 1
+            return
+        if isinstance(message.body, Piece):
+            return
+        with self._lock:
+            actions = self.mesh.receive(identity, message, self.options.clock())
+        await self._do(actions)
 
     async def _watch(self) -> None:
         """Follows who subscribes to what: XPUB says the first and the last of each topic."""
@@ -166,6 +185,8 @@ class Controller:
         while True:
             await asyncio.sleep(TICK_S)
             with self._lock:
+                if self._network is not None:
+                    self.mesh.listening = self._network.statistics()
                 actions = self.mesh.tick(self.options.clock())
             await self._do(actions)
 
@@ -188,6 +209,9 @@ class Controller:
             return
         try:
             for frames in self._sealer.seal(action.body, key):
+                if action.name == REMOTE and self._network is not None:
+                    await self._network.send([action.identity, *frames])
+                    continue
                 await self._router.send_multipart([action.identity, *frames], zmq.NOBLOCK)
         except (Refused, zmq.ZMQError) as error:
             self.mesh.refused["unsent"] += 1
@@ -248,13 +272,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--key-fd", type=int, required=True, help="descriptor with the keys")
     parser.add_argument("--parent", type=int, help="pid of the supervisor, to die with it")
     parser.add_argument("--metrics-port", type=int, help="Prometheus endpoint on 127.0.0.1")
+    parser.add_argument("--listen", help="tcp://ADDRESS:PORT for orders over the network")
+    parser.add_argument("--keys", type=Path, help="folder with the keys for that")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="nfmesh: controller: %(message)s", level=logging.WARNING)
     try:
         if given.parent is not None:
             confine(given.parent, is_private=True)
         keys = _read_keys(given.key_fd)
-        asyncio.run(_run(Options(given.run, keys, given.metrics_port)))
+        listen = None if given.listen is None else (given.listen, given.keys or given.run)
+        asyncio.run(_run(Options(given.run, keys, given.metrics_port, listen)))
     except (MeshError, OSError) as error:
         sys.stderr.write(f"nfmesh: controller: {error}\n")
         return 2

@@ -26,15 +26,17 @@ __all__ = [
     "Desired",
     "add_nf",
     "change_subscription",
+    "declare_nf",
     "events_without",
     "load_desired",
+    "put_nf",
     "remove_nf",
     "save_desired",
     "with_files",
 ]
 
 FILE = "desired.json"
-RESERVED = frozenset({"controller", "supervisor", "tool"})
+RESERVED = frozenset({"controller", "supervisor", "tool", "remote"})
 """Names of processes that no NF may have; nor may it begin with `worker-`."""
 
 
@@ -114,7 +116,12 @@ def with_files(spec: Spec, folder: Path) -> Spec:
 
     NFs' files become absolute: one may be added from elsewhere.
     """
-    nfs = [entry.model_copy(update={"use": _absolute_use(entry.use, folder)}) for entry in spec.nfs]
+    nfs = [
+        entry
+        if entry.place == "pod"
+        else entry.model_copy(update={"use": _absolute_use(entry.use, folder)})
+        for entry in spec.nfs
+    ]
     ports = spec.ports
     if folder != Path():
         ports = [
@@ -144,6 +151,34 @@ def add_nf(spec: Spec, entry: Mapping[str, Any]) -> Spec:
     return _with_nfs(spec, [*spec.nfs, added])
 
 
+def put_nf(spec: Spec, entry: Mapping[str, Any]) -> Spec:
+    """Adds an entry, or replaces the one of its name; what that has declared stays with its class.
+
+    Raises:
+        SpecError: the entry is wrong.
+    """
+    fresh = parse({"nfs": [dict(entry)]}).nfs[0]
+    if fresh.name is None:
+        raise SpecError("name", "an NF that is put in needs its name")
+    before = next((each for each in spec.nfs if each.name == fresh.name), None)
+    if before is None:
+        return _with_nfs(spec, [*spec.nfs, fresh])
+    if fresh.declares is None and fresh.use == before.use and before.declares is not None:
+        fresh = fresh.model_copy(update={"declares": before.declares})
+    return _with_nfs(spec, [fresh if each is before else each for each in spec.nfs])
+
+
+def declare_nf(spec: Spec, name: str, declares: Mapping[str, Any]) -> Spec:
+    """Takes down what an NF that joined says of its class.
+
+    Raises:
+        NFMissing: no such NF runs.
+        SpecError: it is no declaration.
+    """
+    entry = _entry(spec, name).model_dump(mode="json", exclude_unset=True)
+    return put_nf(spec, {**entry, "declares": dict(declares)})
+
+
 def remove_nf(spec: Spec, name: str) -> tuple[Spec, NFSpec]:
     """Takes an NF out.
 
@@ -156,7 +191,7 @@ def remove_nf(spec: Spec, name: str) -> tuple[Spec, NFSpec]:
     """
     entry = _entry(spec, name)
     rest = [each for each in spec.nfs if each is not entry]
-    if not rest:
+    if not rest and not spec.may_be_empty:
         raise SpecError("nfs", f"{name!r} is the last NF; use `nfmesh stop`")
     return _with_nfs(spec, rest), entry
 

@@ -8,12 +8,14 @@ than a message may be, the report of an NF that found much, goes in pieces.
 
     process → controller            controller → process          tool ↔ controller
     register                        plan (its part)               status, stop, apply
-    ready     plan applied          go        data may flow       nf_add, nf_remove
+    ready     plan applied          go        data may flow       nf_add, nf_put, nf_remove
     attached  data flows            drain     finish what is there  subscribe, unsubscribe
-    heartbeat every 500 ms          hold      a change comes      ok, error
+    heartbeat every 500 ms          hold      a change comes      record, record_end, ok, error
     held      I wait for it         seen      I am here
+                                    record, record_end: a tool's, handed on
     published (when watched)        who       register again
     eof, result, drained, failed    watch, leave, stats_request
+    away      an NF that had joined is gone, says the supervisor
 
 The life of a process: register → plan → ready → go → attached → heartbeats … → drain → drained
 (an NF: result, then drained) → leave. Another plan may come at any time, to a running NF between
@@ -36,6 +38,7 @@ __all__ = [
     "VERSION",
     "Apply",
     "Attached",
+    "Away",
     "Body",
     "Drain",
     "Drained",
@@ -50,6 +53,7 @@ __all__ = [
     "Keys",
     "Leave",
     "NfAdd",
+    "NfPut",
     "NfRemove",
     "Ok",
     "Piece",
@@ -57,6 +61,8 @@ __all__ = [
     "Published",
     "PublishedEvent",
     "Ready",
+    "Record",
+    "RecordEnd",
     "Register",
     "Result",
     "Seen",
@@ -109,6 +115,7 @@ class Register(Body):
         abi: nfm_abi_version() of its library; 0 for a process that has none.
         cores: those that it may run on.
         revision: of the plan that it has applied; 0 none.
+        declares: an NF that joins: what its class subscribes to, as mesh.declared has it.
     """
 
     TYPE = "register"
@@ -117,6 +124,7 @@ class Register(Body):
     abi: Count = 0
     cores: Cores = Field(default=[])
     revision: Count = 0
+    declares: Data | None = None
 
 
 class Keys(Body):
@@ -144,10 +152,31 @@ class Ready(Body):
 
 
 class Attached(Body):
-    """An NF has mapped everything, has started and takes events; a worker takes packets."""
+    """An NF has mapped everything, has started and takes events; a worker takes packets.
+
+    Attributes:
+        cpus: Cpus_allowed_list of its process.
+        uid: its user, as it knows it.
+        backing: object that it maps → what memory that lies on.
+    """
 
     TYPE = "attached"
     revision: Count
+    cpus: Text = ""
+    uid: Count | None = None
+    backing: Annotated[dict[Text, Text], Field(max_length=4096)] = Field(default={})
+
+
+class Away(Body):
+    """The supervisor says that an NF that had joined is gone; it may come again.
+
+    Attributes:
+        text: how it left; "" when it had finished.
+    """
+
+    TYPE = "away"
+    name: Name
+    text: Text = ""
 
 
 class Held(Body):
@@ -338,6 +367,35 @@ class Stop(Body):
     now: bool = False
 
 
+class Record(Body):
+    """Records frames into a pipe: from a tool by way of the controller to a process.
+
+    It begins when the pipe has its header; what is wrong is said by `failed` where "record".
+
+    Attributes:
+        process: a worker, whose port `port` is meant, or an NF.
+        path: of a named pipe that the tool reads.
+        where: filter over packets, "" all.
+        direction: "rx" came in, or the NF was handed; "tx" went out, or the NF let pass.
+    """
+
+    TYPE = "record"
+    process: Name
+    path: Text
+    port: Annotated[int, Field(ge=0, lt=256)] = 0
+    where: Text = ""
+    snaplen: Annotated[int, Field(ge=0, lt=1 << 20)] = 0
+    direction: Literal["rx", "tx", "both"] = "both"
+
+
+class RecordEnd(Body):
+    """Ends a recording: the pipe gets what is left, and its end."""
+
+    TYPE = "record_end"
+    process: Name
+    path: Text
+
+
 class Apply(Body):
     """Replaces the whole spec."""
 
@@ -352,11 +410,19 @@ class NfAdd(Body):
     entry: Data
 
 
+class NfPut(Body):
+    """Adds an NF, or changes the one of its name: an entry as in a spec's `nfs`."""
+
+    TYPE = "nf_put"
+    entry: Data
+
+
 class NfRemove(Body):
-    """Removes an NF after it has handled what it was sent."""
+    """Removes an NF after it has handled what it was sent; `missing_ok`: or was not there."""
 
     TYPE = "nf_remove"
     nf: Name
+    missing_ok: bool = False
 
 
 class Subscribe(Body):
@@ -409,7 +475,21 @@ BODIES: Mapping[str, type[Body]] = {
     for body in (
         *(Piece, Register, Keys, Ready, Attached, Held, Heartbeat, Drained, Eof, Result, Failed),
         *(Published, PlanPart, Go, Hold, Drain, Leave, StatsRequest, Watch, Seen, Who, Finished),
-        *(Status, Stop, Apply, NfAdd, NfRemove, Subscribe, Unsubscribe, Ok, Error),
+        *(
+            Record,
+            RecordEnd,
+            Away,
+            Status,
+            Stop,
+            Apply,
+            NfAdd,
+            NfPut,
+            NfRemove,
+            Subscribe,
+            Unsubscribe,
+            Ok,
+            Error,
+        ),
     )
 }
 """Every message by its type on the wire."""

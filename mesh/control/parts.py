@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from mesh.control.shared_ports import handover_objects, handover_of, ports_of_worker
 from mesh.control.wire import (
     ChildPart,
     HandlerPart,
@@ -67,6 +68,7 @@ class Placement:
         use: the class, files absolute; config: its options as written.
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
+        token: of an NF that joins from elsewhere: the hash of its token; None: it is started here.
     """
 
     use: str
@@ -76,6 +78,7 @@ class Placement:
     cores: tuple[int, ...] | None = None
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Layout:
     """How a plan is spread over processes.
 
     Attributes:
-        ports: by worker, in order: one worker each.
+        ports: of the mesh, in order.
         mode: "file" or "live".
         config: sizes of every worker, by name in nfm_worker_config.
         modules: the plan's stack modules by name.
@@ -101,9 +104,11 @@ class Layout:
         own_cores: modules in processes of their own, with their cores if they are named.
         leaving: NFs that only finish what is in their rings.
         joined: NFs that were added while others ran.
-        worker_cores: by worker, None leaves it to the supervisor.
+        workers: how many share the packets.
+        worker_cores: of one worker; or one for each of several. None: the supervisor's choice.
         out: folder for files that NFs write.
         inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
+        undeclared: NFs that may join, and are not in the plan until they say what they hear.
     """
 
     ports: tuple[PortPart, ...]
@@ -114,11 +119,13 @@ class Layout:
     room: tuple[ModuleInfo, ...] = ()
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
+    workers: int = 1
     worker_cores: tuple[int, ...] | None = None
     own_cores: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     max_packets: int | None = None
     out: str = "."
     inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    undeclared: Mapping[str, Placement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,11 @@ class Parts:
     workers: Mapping[str, WorkerPart]
     nfs: Mapping[str, NFPart]
 
+    @property
+    def joining(self) -> frozenset[str]:
+        """Names of NFs that join from elsewhere: nobody waits for them."""
+        return frozenset(child.name for child in self.host.children if child.place == "pod")
+
 
 def make_parts(plan: Plan, layout: Layout) -> Parts:
     """Cuts a plan into parts.
@@ -137,7 +149,8 @@ def make_parts(plan: Plan, layout: Layout) -> Parts:
         SpecError: an NF wants to decide where nothing passes.
     """
     types = types_of(plan.catalogue)
-    workers = {"worker-0": _worker(plan, layout, types)}
+    made = [_worker(plan, layout, types, number) for number in range(layout.workers)]
+    workers = {worker.worker: worker for worker in made}
     nfs = {nf.name: _nf(nf, plan, layout, types) for nf in plan.nfs}
     return Parts(_host(plan, layout, workers, nfs), workers, nfs)
 
@@ -170,19 +183,21 @@ def native_subscriptions(planned: PlannedNF) -> tuple[NativeSubscription, ...]:
     return tuple(found)
 
 
-def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPart:
+def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...], number: int) -> WorkerPart:
     receivers = [_receiver_of(nf, layout) for nf in plan.nfs]
     receivers += [
         _receiver(name, gone.placement, layout, (), _LEFT if gone.is_inline else None)
         for name, gone in layout.leaving.items()
     ]
     return WorkerPart(
-        worker="worker-0",
-        id=0,
-        objects=_objects(0),
+        worker=f"worker-{number}",
+        id=number,
+        workers=layout.workers,
+        handover=handover_of(layout.ports, number, layout.workers),
+        objects=_objects(number),
         config=dict(layout.config),
         mode=layout.mode,
-        ports=layout.ports,
+        ports=ports_of_worker(layout.ports, number, layout.workers),
         modules=tuple(
             ModulePart(
                 m.name,
@@ -190,23 +205,24 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...]) -> WorkerPa
                 m.types,
                 layout.modules[m.name].library,
                 layout.modules[m.name].symbol,
-                _hosted(m.name, layout) if m.name in layout.own_cores else None,
+                _hosted(m.name, layout, number) if m.name in layout.own_cores else None,
             )
             for m in plan.modules
         ),
-        receivers=tuple(receivers),
+        receivers=tuple(replace(r, ring=_ring(r.nf, number)) for r in receivers),
         types=types,
         max_packets=layout.max_packets,
         room=tuple(RoomPart(m.name, m.library, m.symbol) for m in layout.room),
         inboxes=tuple(
-            InboxPart(name, _objects(0, name), dict(sizes))
+            InboxPart(name, _objects(number, name), dict(sizes))
             for name, sizes in layout.inboxes.items()
         ),
     )
 
 
-def _hosted(module: str, layout: Layout) -> HostedPart:
-    return HostedPart(f"ask/{module}/w0", f"answers/{module}/w0", DEADLINE_MS[layout.mode])
+def _hosted(module: str, layout: Layout, worker: int) -> HostedPart:
+    deadline_ms = DEADLINE_MS[layout.mode]
+    return HostedPart(f"ask/{module}/w{worker}", f"answers/{module}/w{worker}", deadline_ms)
 
 
 _LEFT = InLinePart(is_open=False, deadline_ms=0)
@@ -230,7 +246,7 @@ def _receiver(
     lossy = layout.mode == "live" if place.delivery is None else place.delivery == "lossy"
     return Receiver(
         nf=name,
-        ring=_ring(name),
+        ring=_ring(name, 0),
         entries=place.ring_entries,
         lossy=lossy and in_line is None,
         subscriptions=subscriptions,
@@ -272,7 +288,10 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         config=dict(place.config),
         handlers=tuple(_handler(sub) for sub in planned.subscriptions),
         publishes=planned.publishes,
-        rings=(RingPart(_ring(planned.name), "worker-0", _objects(0, place.domain)),),
+        rings=tuple(
+            RingPart(_ring(planned.name, n), f"worker-{n}", _objects(n, place.domain))
+            for n in range(layout.workers)
+        ),
         log=_log(planned.name) if planned.publishes else None,
         reads=tuple(
             _log_part(publisher, reader, publisher, layout)
@@ -289,6 +308,8 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         max_failures=MAX_FAILURES,
         fail_open=planned.fail_open,
         types=types,
+        in_time=layout.workers > 1 and layout.mode == "file",
+        opens_files=place.token is not None,
         ports=tuple(port.names for port in layout.ports),
     )
 
@@ -332,22 +353,24 @@ def _host(
     nfs: Mapping[str, NFPart],
 ) -> HostPart:
     receivers = [r for worker in workers.values() for r in worker.receivers]
-    names = [*nfs, *layout.leaving]
+    names = [*nfs, *layout.leaving, *layout.undeclared]
     objects = [ObjectPart(name, "worker") for w in workers.values() for name in w.objects]
     inboxes = [inbox for worker in workers.values() for inbox in worker.inboxes]
     objects += [ObjectPart(name, "inbox") for inbox in inboxes for name in inbox.objects]
     objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
-    hosts = [(m, m.host) for worker in workers.values() for m in worker.modules if m.host]
-    objects += [ObjectPart(host.ring, "ring", RING_ENTRIES) for _, host in hosts]
-    objects += [ObjectPart(host.answers, "answers") for _, host in hosts]
+    objects += handover_objects(worker.handover for worker in workers.values())
+    hosts = [(w.id, m, m.host) for w in workers.values() for m in w.modules if m.host]
+    objects += [ObjectPart(host.ring, "ring", RING_ENTRIES) for _, _, host in hosts]
+    objects += [ObjectPart(host.answers, "answers") for _, _, host in hosts]
     objects += [ObjectPart(nf.log, "log") for nf in nfs.values() if nf.log]
     objects += [ObjectPart(_log(n), "log") for n, gone in layout.leaving.items() if gone.has_log]
     objects += [ObjectPart(r.cursor, "cursor") for nf in nfs.values() for r in nf.reads]
     objects += [ObjectPart(_checkpoint(name), "checkpoint") for name in names]
     children = [_worker_child(worker, layout) for worker in workers.values()]
-    children += [_module_child(module, host, layout) for module, host in hosts]
+    children += [_module_child(number, module, host, layout) for number, module, host in hosts]
     children += [_nf_child(nfs[nf.name], nf, layout) for nf in plan.nfs]
-    children += [_leaving_child(name, gone) for name, gone in layout.leaving.items()]
+    children += [_leaving_child(name, gone, layout) for name, gone in layout.leaving.items()]
+    children += [_undeclared_child(name, place) for name, place in layout.undeclared.items()]
     return HostPart(
         children=tuple(children),
         objects=tuple(objects),
@@ -360,40 +383,48 @@ def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
     return ChildPart(
         name=part.worker,
         role="worker",
-        cores=layout.worker_cores,
+        cores=_worker_cores(part, layout),
         restart="on-failure",
         writes=(
             *part.objects,
             *(name for inbox in part.inboxes for name in inbox.objects),
             *(receiver.ring for receiver in part.receivers),
+            *(part.handover.objects if part.handover else ()),
             *(name for m in part.modules if m.host for name in (m.host.ring, m.host.answers)),
         ),
         reads=(),
     )
 
 
-def _module_child(part: ModulePart, host: HostedPart, layout: Layout) -> ChildPart:
+def _worker_cores(part: WorkerPart, layout: Layout) -> tuple[int, ...] | None:
+    cores = layout.worker_cores
+    return cores if cores is None or layout.workers == 1 else (cores[part.id],)
+
+
+def _module_child(worker: int, part: ModulePart, host: HostedPart, layout: Layout) -> ChildPart:
     runs = ModuleHostPart(
         module=part.name,
         library=part.library,
         symbol=part.symbol,
         limits=part.limits,
-        objects=_objects(0),
+        objects=_objects(worker),
         ring=host.ring,
         answers=host.answers,
     )
     return ChildPart(
-        name=f"module-{part.name}",
+        name=f"module-{part.name}" + (f"-w{worker}" if worker else ""),
         role="module",
         cores=layout.own_cores[part.name],
         restart="on-failure",
         writes=(host.ring, host.answers),
-        reads=_objects(0),
+        reads=_objects(worker),
         module=runs,
     )
 
 
 def _files(planned: PlannedNF, layout: Layout) -> tuple[str, ...]:
+    if layout.placements[planned.name].token is not None:
+        return ()  # they are in its own container
     return tuple(f"file/{path}" for path in output_paths(planned.cls, planned.options, layout.out))
 
 
@@ -414,21 +445,47 @@ def _nf_child(part: NFPart, planned: PlannedNF, layout: Layout) -> ChildPart:
             *(log.cursor for log in part.readers),
         ),
         domain=place.domain,
-        is_waited_for=layout.mode == "file" or not planned.is_inline,
+        is_waited_for=_is_waited_for(planned, place, layout),
+        **_where(place),
     )
 
 
-def _leaving_child(name: str, gone: Leaving) -> ChildPart:
+def _is_waited_for(planned: PlannedNF, place: Placement, layout: Layout) -> bool:
+    return place.token is None and (layout.mode == "file" or not planned.is_inline)
+
+
+def _where(place: Placement) -> dict[str, Any]:
+    return {} if place.token is None else {"place": "pod", "token": place.token}
+
+
+def _undeclared_child(name: str, place: Placement) -> ChildPart:
+    """An NF that may join: it gets its journal, and tells the controller the rest."""
+    return ChildPart(
+        name=name,
+        role="nf",
+        cores=None,
+        restart="on-failure",
+        writes=(_checkpoint(name),),
+        reads=(),
+        is_waited_for=False,
+        **_where(place),
+    )
+
+
+def _leaving_child(name: str, gone: Leaving, layout: Layout) -> ChildPart:
     """An NF that finishes what it has; it mapped all of it long ago."""
     log = (_log(name),) if gone.has_log else ()
+    numbers = range(layout.workers)
+    objects = [each for n in numbers for each in _objects(n, gone.placement.domain)]
     return ChildPart(
         name=name,
         role="nf",
         cores=gone.placement.cores,
         restart="never",
-        writes=(_ring(name), *log, _checkpoint(name)),
-        reads=_objects(0, gone.placement.domain),
+        writes=(*(_ring(name, n) for n in numbers), *log, _checkpoint(name)),
+        reads=tuple(objects),
         domain=gone.placement.domain,
+        **_where(gone.placement),
     )
 
 
@@ -438,8 +495,8 @@ def _objects(worker: int, domain: str = OWN_DOMAIN) -> tuple[str, ...]:
     return tuple(f"{prefix}/{name}" for name in OBJECTS)
 
 
-def _ring(nf: str) -> str:
-    return f"ring/{nf}/w0"
+def _ring(nf: str, worker: int) -> str:
+    return f"ring/{nf}/w{worker}"
 
 
 def _log(nf: str) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 from mesh.control import messages as m
 from mesh.control.stats import Stats
 from mesh.control.wire import HostPart, NFPart, WorkerPart, to_wire
+from mesh.spec import NFSpec
 
 __all__ = ["AnyPart", "Process", "is_same"]
 
@@ -32,6 +33,9 @@ class Process:
         holding: revision that it was told to hold for, 0 none; held: that it said it does.
         draining: why it was told to drain, or ""; draining_since: seconds.
         told: it was told that the run is over.
+        declares: what an NF that joined says of its class; declared_at: revision for which that
+            was looked at, with the entry of the spec in declared_for.
+        found: what it says of itself since it is attached.
     """
 
     name: str
@@ -58,6 +62,10 @@ class Process:
     told: bool = False
     watches: tuple[str, ...] = ()
     stats: Stats | None = None
+    declares: m.Data | None = None
+    declared_at: int = 0
+    declared_for: NFSpec | None = None
+    found: m.Attached | None = None
 
     def is_silent(self, now: float) -> bool:
         """True when it has not been heard for several heartbeats."""

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic import ValidationError
 
 from mesh.control import messages as m
 from mesh.control.applying import applied, leaving_entry
@@ -12,17 +14,30 @@ from mesh.control.desired import (
     Desired,
     add_nf,
     change_subscription,
+    declare_nf,
     events_without,
+    put_nf,
     remove_nf,
 )
+from mesh.declared import Declaration, declaration_of
 from mesh.errors import SpecError, did_you_mean
 from mesh.plan import Plan, PlannedNF
 from mesh.spec import SubscriptionSpec, parse
 
-__all__ = ["CHANGES", "Change", "changed", "finished", "without_leaving"]
+__all__ = ["CHANGES", "Change", "Declared", "changed", "finished", "is_news", "without_leaving"]
 
-Change = m.NfAdd | m.NfRemove | m.Subscribe | m.Unsubscribe | m.Apply
-CHANGES = (m.NfAdd, m.NfRemove, m.Subscribe, m.Unsubscribe, m.Apply)
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An NF that joined says what its class subscribes to; this is no tool's request."""
+
+    nf: str
+    declares: m.Data
+
+
+Change = m.NfAdd | m.NfPut | m.NfRemove | m.Subscribe | m.Unsubscribe | m.Apply | Declared
+CHANGES = (m.NfAdd, m.NfPut, m.NfRemove, m.Subscribe, m.Unsubscribe, m.Apply)
+"""What tools may ask for."""
 
 
 def changed(request: Change, desired: Desired, plan: Plan) -> Desired:
@@ -43,13 +58,40 @@ def changed(request: Change, desired: Desired, plan: Plan) -> Desired:
         if name in desired.leaving:
             raise SpecError("nfs", f"the last {name!r} is still leaving; try again")
         return desired.with_spec(add_nf(spec, request.entry))
+    if isinstance(request, m.NfPut):
+        return applied(put_nf(spec, request.entry), desired, plan)
+    if isinstance(request, Declared):
+        return applied(declare_nf(spec, request.nf, request.declares), desired, plan)
     if isinstance(request, m.NfRemove):
+        if request.missing_ok and all(entry.name != request.nf for entry in spec.nfs):
+            return desired
         rest, entry = remove_nf(spec, request.nf)
+        if entry.is_undeclared:
+            return desired.with_spec(rest)
         gone = {**desired.leaving, request.nf: leaving_entry(entry, plan)}
         return _with_leaving(desired.with_spec(rest), gone)
     if isinstance(request, m.Apply):
         return applied(parse(request.spec), desired, plan)
     return _resubscribed(request, desired, plan)
+
+
+def is_news(request: Declared, desired: Desired, plan: Plan) -> bool:
+    """True when an NF says of its class what is not known here.
+
+    Raises:
+        SpecError: what it says is no declaration.
+    """
+    entry = next((each for each in desired.parsed.nfs if each.name == request.nf), None)
+    if entry is None or entry.place != "pod":
+        return False
+    try:
+        said = Declaration.model_validate(request.declares)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SpecError(f"{request.nf}.declares.{place}", first["msg"]) from error
+    planned = next((nf for nf in plan.nfs if nf.name == request.nf), None)
+    return planned is None or declaration_of(planned.cls) != said
 
 
 def finished(desired: Desired) -> Desired:

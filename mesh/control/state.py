@@ -22,8 +22,17 @@ from mesh.control import steps
 from mesh.control.applying import difference
 from mesh.control.composing import Composed
 from mesh.control.desired import Desired
+from mesh.control.keys import REMOTE
 from mesh.control.process import Process
-from mesh.control.requests import CHANGES, Change, changed, finished, without_leaving
+from mesh.control.requests import (
+    CHANGES,
+    Change,
+    Declared,
+    changed,
+    finished,
+    is_news,
+    without_leaving,
+)
 from mesh.control.seal import Envelope, pack
 from mesh.errors import MeshError, PlanError, SpecError
 from mesh.spec import parse
@@ -32,7 +41,10 @@ __all__ = ["Action", "Compose", "Mesh", "Pending", "Publish", "Save", "Send"]
 
 CHANGE_S = 30.0
 """A change that has not come into effect by then is taken back."""
-FROM_TOOLS = (m.Status, m.Stop, *CHANGES)
+FROM_TOOLS = (m.Status, m.Stop, m.Record, m.RecordEnd, *CHANGES)
+FROM_AFAR = (m.Status, m.Stop, m.NfPut, m.NfRemove)
+ASKED_BY = {"tool": FROM_TOOLS, "supervisor": FROM_TOOLS, REMOTE: FROM_AFAR}
+"""Who may ask for what."""
 FROM_PROCESSES = (
     *(m.Register, m.Heartbeat, m.Ready, m.Attached, m.Held, m.Drained),
     *(m.Eof, m.Result, m.Failed, m.Published),
@@ -118,7 +130,10 @@ class Mesh:
         self.notices: list[str] = []
         self.metrics = ""
         self.refused: Counter[str] = Counter()
-        self.eof: m.Eof | None = None
+        self.gone: dict[str, float] = {}
+        self.comings: Counter[str] = Counter()
+        self.listening: m.Data = {}
+        self.ends: dict[str, m.Eof] = {}
         self.pending: Pending | None = None
         self.stopping = ""
         self.is_over = self.has_begun = False
@@ -138,9 +153,11 @@ class Mesh:
         body = message.body
         if isinstance(body, m.Keys) and message.name == "supervisor":
             self.keys = dict(body.keys)
-        elif isinstance(body, FROM_TOOLS) and message.name in ("tool", "supervisor"):
+        elif isinstance(body, m.Away) and message.name == "supervisor":
+            self._gone(body, now)
+        elif isinstance(body, ASKED_BY.get(message.name, ())):
             self._asked(identity, message, now)
-        elif isinstance(body, FROM_PROCESSES) and message.name != "tool":
+        elif isinstance(body, FROM_PROCESSES) and message.name not in ("tool", REMOTE):
             self._heard(identity, message, now)
         else:
             self.refused["role"] += 1
@@ -171,6 +188,11 @@ class Mesh:
             return self._advance(now)
         self._refuse(pending, error)
         return self._advance(now)
+
+    @property
+    def has_ended(self) -> bool:
+        """True when all workers are at the end of their ports."""
+        return self.now is not None and self.ends.keys() >= self.now.parts.workers.keys()
 
     def watch(self, events: frozenset[str], now: float) -> list[Action]:
         """Takes the names of the events that somebody watches; "" is all."""
@@ -204,6 +226,8 @@ class Mesh:
             process.has_applied(body)
         elif isinstance(body, m.Attached):
             process.attached = process.went = True
+            process.found = body
+            self.gone.pop(name, None)
             self.has_begun = self.has_begun or process.role == "worker"
         elif isinstance(body, m.Drained):
             process.drained = True
@@ -248,9 +272,54 @@ class Mesh:
             registered_at=now,
             seen_at=now,
         )
-        made.ready = body.revision
+        made.ready, made.declares = body.revision, body.declares
         self._recognize(made)
+        if message.name in self.joining:
+            self.comings[message.name] += 1
+            self.results.pop(message.name, None)
         return made
+
+    @property
+    def joining(self) -> frozenset[str]:
+        """Names of NFs that join from elsewhere."""
+        return frozenset() if self.now is None else self.now.parts.joining
+
+    @property
+    def declaring(self) -> frozenset[str]:
+        """Names of NFs whose declarations are looked at: they get no plan until that is done."""
+        asked: list[Change | None] = [request for _, _, request in self._waiting]
+        asked += [] if self.pending is None else [self.pending.request]
+        new = (p.name for p in self.processes.values() if p.declares and not p.declared_at)
+        return frozenset([*new, *(each.nf for each in asked if isinstance(each, Declared))])
+
+    def _gone(self, body: m.Away, now: float) -> None:
+        """Forgets an NF that had joined; it may come again."""
+        process = self.processes.get(body.name)
+        if process is None or body.name not in self.joining:
+            return
+        del self.processes[body.name]
+        self.gone[body.name] = now
+        if body.text:
+            self._note(f"{body.name}: left: {body.text}")
+
+    def _declare(self, now: float) -> None:
+        """Looks at what NFs say of their classes, once per NF and entry of the spec."""
+        revision = self.desired.revision
+        late = [p for p in self.processes.values() if p.declares and p.declared_at != revision]
+        if not late or self.now is None or self.pending is not None or self._is_ending:
+            return
+        entries = {entry.name: entry for entry in self.desired.parsed.nfs}
+        for process in late:
+            entry, process.declared_at = entries.get(process.name), revision
+            if entry is None or entry == process.declared_for:
+                continue
+            process.declared_for = entry
+            request = Declared(process.name, process.declares or {})
+            try:
+                if is_news(request, self.desired, self.now.plan):
+                    self._waiting.append((process.identity, _own(process), request))
+            except SpecError as error:
+                self.failures[process.name] = m.Failed(where="plan", text=str(error), fatal=True)
 
     def _recognize(self, process: Process) -> None:
         """Notes that a process has the part of now, which a controller before this one told it."""
@@ -260,7 +329,7 @@ class Mesh:
 
     def _ended(self, process: Process, body: m.Body) -> None:
         if isinstance(body, m.Eof):
-            self.eof = body
+            self.ends[process.name] = body
         elif isinstance(body, m.Result):
             self.results[process.name] = body
         elif isinstance(body, m.Failed):
@@ -290,6 +359,8 @@ class Mesh:
         elif isinstance(body, m.Stop):
             self.stopping = "now" if body.now else "stop"
             self._answer(identity, message.name, message.seq, {"stopping": True})
+        elif isinstance(body, m.Record | m.RecordEnd):
+            self._hand_on(identity, message, body)
         elif isinstance(body, CHANGES):
             self._waiting.append((identity, message, body))
             if len(self._waiting) > MAX_WAITING:
@@ -297,9 +368,19 @@ class Mesh:
                 self._waiting.pop()
                 self._refuse(asked, SpecError("", "too many changes are under way; try again"))
 
+    def _hand_on(self, identity: bytes, message: Envelope, body: m.Record | m.RecordEnd) -> None:
+        """Tells a process to record what passes it."""
+        process = self.processes.get(body.process)
+        if process is None or not process.attached:
+            text = f"{body.process!r} does not run"
+            self._send(identity, message.name, m.Error(request=message.seq, text=text, path="at"))
+            return
+        self._send(process.identity, process.name, body)
+        self._answer(identity, message.name, message.seq, {"process": process.name})
+
     @property
     def _is_ending(self) -> bool:
-        return bool(self.stopping) or self.eof is not None
+        return bool(self.stopping or self.ends)
 
     def _begin_next(self, now: float) -> None:
         if self.desired.then is not None and not self._is_ending:
@@ -326,7 +407,7 @@ class Mesh:
 
     def _begin(self, identity: bytes, message: Envelope, request: Change, now: float) -> None:
         asked = Pending(request, identity, message.name, message.seq, self.desired, now)
-        asked.nf = getattr(request, "nf", "")
+        asked.nf = str(getattr(request, "nf", "") or getattr(request, "entry", {}).get("name", ""))
         if self.now is None or self._is_ending:
             self._refuse(asked, SpecError("", "the run is ending"))
             return
@@ -335,16 +416,24 @@ class Mesh:
         except MeshError as error:
             self._refuse(asked, error)
             return
-        if isinstance(request, m.Apply):
+        if isinstance(request, m.Apply | m.NfPut):
             wanted = parse(dict(desired.then or desired.spec))
             asked.found = asdict(difference(self.desired.parsed, wanted))
         if desired is self.desired:
-            self._answer(identity, message.name, message.seq, {"revision": 0, **asked.found})
+            found = {"nf": asked.nf, "report": None} if isinstance(request, m.NfRemove) else {}
+            self._answer(
+                identity, message.name, message.seq, {"revision": 0, **found, **asked.found}
+            )
             return
         self.pending = asked
         self._out.append(Compose(desired))
 
     def _refuse(self, pending: Pending, error: MeshError) -> None:
+        if isinstance(pending.request, Declared):
+            failed = m.Failed(where="plan", text=str(error), fatal=True)
+            self.failures[pending.request.nf] = failed
+            self._note(f"{pending.request.nf}: plan: {error}")
+            return
         if pending.request is None:
             self._note(f"change failed: {error}")
             return
@@ -357,6 +446,8 @@ class Mesh:
         self._send(pending.identity, pending.name, error_body)
 
     def _answer(self, identity: bytes, name: str, seq: int, result: m.Data) -> None:
+        if not seq:
+            return  # nobody has asked
         self._send(identity, name, m.Ok(request=seq, result=result))
 
     # ---- changes under way -------------------------------------------------------------------
@@ -388,7 +479,7 @@ class Mesh:
         if pending is None:
             return
         self._refuse(pending, error)
-        if self.eof is not None:
+        if self.ends:
             self.pending = None
             return
         self.pending = replace(pending, request=None, revision=0, nf="")
@@ -411,6 +502,7 @@ class Mesh:
     def _advance(self, now: float) -> list[Action]:
         self._settle(now)
         self._say_goodbye(now)
+        self._declare(now)
         self._begin_next(now)
         for process, body in steps.messages(self, now):
             self._send(process.identity, process.name, body)
@@ -422,3 +514,8 @@ class Mesh:
 
     def _note(self, text: str) -> None:
         self.notices = [*self.notices, text][-KEPT_NOTICES:]
+
+
+def _own(process: Process) -> Envelope:
+    """Stands for the message of a request that is the controller's own: nobody is answered."""
+    return Envelope(process.name, process.session, 0, m.Leave())

@@ -23,12 +23,14 @@ def status(mesh: Mesh, now: float) -> dict[str, Any]:
         "objects": [each.model_dump() for each in _host(mesh).objects],
         "workers": {p.name: _worker(p) for p in _of_role(mesh, "worker")},
         "nfs": {p.name: _nf(p) for p in _of_role(mesh, "nf")},
+        "attachments": {name: _attachment(mesh, name, now) for name in sorted(mesh.joining)},
         "rings": _rings(mesh),
         "subscriptions": _subscriptions(mesh),
         "modules": [] if mesh.now is None else [m.name for m in mesh.now.plan.modules],
         "stack": _stack(mesh),
         "publishes": _publishes(mesh),
         "metrics": mesh.metrics,
+        "listen": mesh.listening,
         "notices": [*_host(mesh).notices, *mesh.notices],
         "refused": {
             **dict(mesh.refused),
@@ -40,7 +42,7 @@ def status(mesh: Mesh, now: float) -> dict[str, Any]:
 def _state(mesh: Mesh) -> str:
     if mesh.is_over:
         return "over"
-    if mesh.stopping or mesh.eof is not None:
+    if mesh.stopping or mesh.ends:
         return "ending"
     workers = _of_role(mesh, "worker")
     return "running" if workers and all(p.attached for p in workers) else "starting"
@@ -113,6 +115,33 @@ def _nf(process: Process) -> dict[str, Any]:
     if not isinstance(stats, NFStats):
         return {}
     return stats.model_dump(exclude={"kind", "rings"})
+
+
+def _attachment(mesh: Mesh, name: str, now: float) -> dict[str, Any]:
+    """An NF that joins from elsewhere: whether it is here, and what it says of itself."""
+    process, failed = mesh.processes.get(name), mesh.failures.get(name)
+    found = None if process is None else process.found
+    return {
+        "place": "pod",
+        "phase": _phase_of_joined(mesh, process),
+        "cores": [] if process is None else list(process.cores),
+        "cpus_allowed_list": "" if found is None else found.cpus,
+        "uid": None if found is None else found.uid,
+        "backing": {} if found is None else dict(found.backing),
+        "error": "" if failed is None else failed.text,
+        "error_where": "" if failed is None else failed.where,
+        "restarts": max(0, mesh.comings[name] - 1),
+        "gone_s": round(now - mesh.gone[name], 3) if name in mesh.gone else None,
+    }
+
+
+def _phase_of_joined(mesh: Mesh, process: Process | None) -> str:
+    if process is None:
+        return "away"
+    if mesh.now is None or process.name not in mesh.now.parts.nfs:
+        return "draining" if process.name in mesh.desired.leaving else "undeclared"
+    phase = _phase(process)
+    return phase if phase in ("attached", "draining", "drained") else "starting"
 
 
 def _rings(mesh: Mesh) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from mesh.control.composing import FIRST
 from mesh.control.parts import Parts
 from mesh.control.process import AnyPart, Process, is_same
 from mesh.control.reporting import final_report, start_failures
-from mesh.control.requests import Change
+from mesh.control.requests import Change, Declared
 from mesh.control.wire import NFPart, WorkerPart
 from mesh.errors import MeshError, PlanError, SpecError
 
@@ -69,10 +69,10 @@ def messages(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
 
 
 def _plans(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
-    revision = mesh.desired.revision
+    revision, declaring = mesh.desired.revision, mesh.declaring
     for process in list(mesh.processes.values()):
         part = _part(mesh, process)
-        if part is None or process.sent >= revision:
+        if part is None or process.sent >= revision or process.name in declaring:
             continue
         if _is_unchanged(process, part):
             process.keep(revision, part)
@@ -105,7 +105,9 @@ def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
     An NF that is coming up is told of further changes when it runs.
     """
     if process.role == "supervisor" or process.sent == 0 == process.ready:
-        return process.role != "worker" or _supervisor_is_ready(mesh)
+        return process.role != "worker" or (
+            _supervisor_is_ready(mesh) and _has_its_turn(mesh, part)
+        )
     if process.role == "worker":
         return (
             _supervisor_is_ready(mesh)
@@ -113,6 +115,18 @@ def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
             and all(_holds(mesh, nf) for nf in mesh.processes.values() if _is_changing(mesh, nf))
         )
     return process.attached and _worker_is_ready(mesh)
+
+
+def _has_its_turn(mesh: Mesh, part: AnyPart) -> bool:
+    """True when a worker may open its ports.
+
+    The kernel spreads packets over its group's members in the order in which they joined, so that
+    each gets its own from the start.
+    """
+    if not isinstance(part, WorkerPart) or not any(port.fanout for port in part.ports):
+        return True
+    before = [mesh.processes.get(name) for name in _worker_names(mesh)[: part.id]]
+    return all(worker is not None and worker.ready > 0 for worker in before)
 
 
 def _holds(mesh: Mesh, nf: Process) -> bool:
@@ -130,8 +144,9 @@ def _supervisor_is_ready(mesh: Mesh) -> bool:
 
 
 def _worker_is_ready(mesh: Mesh) -> bool:
-    workers = _workers(mesh)
-    return bool(workers) and all(w.ready >= mesh.desired.revision for w in workers)
+    """True when every worker of the plan has the revision, also those that begin again."""
+    workers = [mesh.processes.get(name) for name in _worker_names(mesh)]
+    return all(w is not None and w.ready >= mesh.desired.revision for w in workers)
 
 
 def _workers(mesh: Mesh) -> list[Process]:
@@ -139,9 +154,10 @@ def _workers(mesh: Mesh) -> list[Process]:
 
 
 def _joining(mesh: Mesh) -> list[str]:
-    """NFs that this revision adds to a mesh that runs."""
-    joined = mesh.desired.joined
-    return [name for name, at in joined.items() if at > FIRST and at == mesh.desired.revision]
+    """NFs that this revision adds to a mesh that runs, and that are waited for."""
+    joined, revision = mesh.desired.joined, mesh.desired.revision
+    new = [name for name, at in joined.items() if at > FIRST and at == revision]
+    return [name for name in new if name not in mesh.joining]
 
 
 def _is_constructed(mesh: Mesh, name: str) -> bool:
@@ -200,6 +216,8 @@ def _is_writing(mesh: Mesh, publisher: str, reader: str) -> bool:
     if _is_finished(mesh, publisher):
         return True
     process = mesh.processes.get(publisher)
+    if process is None and publisher in mesh.joining:
+        return True
     part = process.acked if process is not None else None
     return isinstance(part, NFPart) and any(log.peer == reader for log in part.readers)
 
@@ -207,7 +225,7 @@ def _is_writing(mesh: Mesh, publisher: str, reader: str) -> bool:
 def _nfs_are_there(mesh: Mesh, worker: Process, now: float) -> bool:
     if mesh.now is not None and now - worker.registered_at > mesh.now.patience.start:
         return True
-    return all(_is_attached(mesh, name) for name in _nf_names(mesh))
+    return all(_is_attached(mesh, n) or n in mesh.joining for n in _nf_names(mesh))
 
 
 def _is_attached(mesh: Mesh, name: str) -> bool:
@@ -236,14 +254,14 @@ def _drains(mesh: Mesh, now: float) -> Iterator[tuple[Process, m.Body]]:
 
 def _drain_reason(mesh: Mesh, process: Process) -> str:
     if process.role == "worker":
-        return mesh.stopping
+        return mesh.stopping or ("worker failed" if _has_lost_a_worker(mesh) else "")
     if process.role == "supervisor":
         return ""
     if process.name in mesh.desired.leaving:
         return "removed" if _hears_nothing(mesh, process.name) else ""
-    if any(worker in mesh.failures for worker in _worker_names(mesh)):
+    if _has_lost_a_worker(mesh):
         return "worker failed"
-    if mesh.eof is not None and _is_at_its_end(mesh, process):
+    if mesh.has_ended and _is_at_its_end(mesh, process):
         return "end"
     return ""
 
@@ -264,6 +282,11 @@ def _is_at_its_end(mesh: Mesh, process: Process) -> bool:
     if not isinstance(part, NFPart) or (part.rings and not part.reads):
         return False
     return all(_is_finished(mesh, log.peer) for log in part.reads)
+
+
+def _has_lost_a_worker(mesh: Mesh) -> bool:
+    """True when a worker has failed for good: what it would have seen nobody sees."""
+    return any(worker in mesh.failures for worker in _worker_names(mesh))
 
 
 def _worker_names(mesh: Mesh) -> list[str]:
@@ -307,9 +330,15 @@ def _watches(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
 def _is_done(mesh: Mesh) -> bool:
     if mesh.stopping == "now":
         return True
-    if any(name in mesh.failures for name in _worker_names(mesh)):
+    if _has_lost_a_worker(mesh):
         return all(_is_finished(mesh, n) or not _is_attached(mesh, n) for n in _nf_names(mesh))
-    return mesh.eof is not None and all(_is_finished(mesh, name) for name in _nf_names(mesh))
+    return mesh.has_ended and all(_has_ended(mesh, name) for name in _nf_names(mesh))
+
+
+def _has_ended(mesh: Mesh, name: str) -> bool:
+    """True for an NF with nothing left to say; one that joins may be away."""
+    is_away = name in mesh.joining and not _is_attached(mesh, name)
+    return is_away or _is_finished(mesh, name)
 
 
 def _farewells(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
@@ -331,26 +360,31 @@ def outcome(
     mesh: Mesh, request: Change | None, nf: str, now: float
 ) -> dict[str, Any] | MeshError | None:
     """Returns what to answer, the error that takes the change back, or None to wait on."""
-    for name in _joining(mesh) if isinstance(request, m.NfAdd | m.Apply) else ():
+    for name in _joining(mesh) if isinstance(request, m.NfAdd | m.NfPut | m.Apply) else ():
         if name in mesh.failures:
             failed = mesh.failures[name]
             return PlanError(f"failed in {failed.where}: {failed.text}", nf=name)
     if not (_supervisor_is_ready(mesh) and _worker_is_ready(mesh)):
-        return SpecError("", "the run has ended") if mesh.eof is not None else None
+        return SpecError("", "the run has ended") if mesh.ends else None
     found: dict[str, Any] = {"effective_from": _effective_from(mesh)}
     process = mesh.processes.get(nf)
     if isinstance(request, m.NfAdd):
         if process is None or not process.attached:
             return None
         return {"nf": nf, "pid": process.pid, **found}
+    if isinstance(request, Declared):
+        return found
     if isinstance(request, m.NfRemove):
         if not has_left(mesh, nf, now):
             return None
         result = mesh.results.get(nf)
         return {"nf": nf, "report": result.report if result else None, **found}
     waiting = [p for p in mesh.processes.values() if p.ready < mesh.desired.revision]
-    if any(p.role == "nf" and p.name in _nf_names(mesh) for p in waiting):
+    named = [name for name in _nf_names(mesh) if name not in mesh.joining]
+    if any(p.role == "nf" and p.name in named for p in waiting):
         return None
+    if isinstance(request, m.NfPut):
+        found["nf"] = nf
     if not all(_is_attached(mesh, name) for name in _joining(mesh)):
         return None
     return found

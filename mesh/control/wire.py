@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from mesh.control.port_parts import HandoverPart, PortPart, ReplayPart
 from mesh.errors import SpecError
 from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
@@ -35,7 +36,7 @@ from mesh.plan import (
     PlannedNF,
     PlannedSubscription,
 )
-from mesh.words import OWN_DOMAIN
+from mesh.words import MAX_WORKERS, OWN_DOMAIN
 
 if TYPE_CHECKING:
     from mesh.nf import NF
@@ -44,6 +45,7 @@ __all__ = [
     "ChildPart",
     "FieldWire",
     "HandlerPart",
+    "HandoverPart",
     "HeardWire",
     "HostPart",
     "HostedPart",
@@ -229,41 +231,6 @@ class InboxPart:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
-class ReplayPart:
-    """The pace of a capture, as `mesh.port_wrappers.Replay` takes it."""
-
-    speed: float
-    live: bool
-    loop: bool = False
-
-
-@checked(frozen=True, slots=True, config=_STRICT)
-class PortPart:
-    """One port of a worker.
-
-    Attributes:
-        source: what reports call it.
-        options: of its kind, as in a spec; those left out have their defaults.
-        out: number of the port by which frames leave that enter here; None: they do not.
-        names: what NFs may call it.
-        replay, impair: what is around it; the latter by name in `mesh.port_wrappers.Impairment`.
-    """
-
-    kind: Literal["pcap", "afpacket", "tap", "afxdp", "dpdk", "record"]
-    source: Text
-    options: dict[Text, bool | int | float | Text | None] = field(default_factory=dict)
-    out: Annotated[int, Field(ge=0, lt=16)] | None = None
-    replay: ReplayPart | None = None
-    impair: dict[Text, int | float | Text] | None = None
-    names: tuple[Text, ...] = ()
-
-    @property
-    def is_realtime(self) -> bool:
-        """True when frames have the time at which they come; sinks have none."""
-        return self.kind != "pcap" or (self.replay is not None and self.replay.live)
-
-
-@checked(frozen=True, slots=True, config=_STRICT)
 class WorkerPart:
     """What one worker does.
 
@@ -271,6 +238,8 @@ class WorkerPart:
         worker: its name, as in `worker-0`; `id` is its number, part of flow ids.
         objects: names of its shared objects by enum nfm_object: `w0/header`, ...
         config: sizes and switches, by name in nfm_worker_config.
+        workers: how many there are that share the packets.
+        handover: None where each finds all that is its own by itself.
         mode: "file" ends at the end of its ports, "live" never.
         max_packets: stop after so many; None all.
         types: all event types.
@@ -290,6 +259,8 @@ class WorkerPart:
     max_packets: _U64 | None = None
     room: tuple[RoomPart, ...] = ()
     inboxes: tuple[InboxPart, ...] = ()
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    handover: HandoverPart | None = None
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -368,6 +339,8 @@ class NFPart:
         max_failures: exceptions after which it hears nothing more.
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
+        in_time: workers read captures: entries of several are handed out by their time.
+        opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
     """
 
@@ -385,6 +358,8 @@ class NFPart:
     max_failures: _U32
     types: tuple[TypeWire, ...]
     fail_open: bool = False
+    in_time: bool = False
+    opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
 
 
@@ -418,6 +393,8 @@ class ChildPart:
         module: what it runs, when it is the process of a stack module.
         is_waited_for: what is in its rings stays there while it is started again; else packets
             that wait for its verdicts take its policy, and are not read again.
+        place: "pod": it joins from elsewhere, and is never started here.
+        token: of one that joins: SHA-256 of what it has to show, in hexadecimal.
     """
 
     name: Text
@@ -429,6 +406,8 @@ class ChildPart:
     domain: Text = OWN_DOMAIN
     module: ModuleHostPart | None = None
     is_waited_for: bool = True
+    place: Literal["process", "pod"] = "process"
+    token: Text = ""
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -437,11 +416,14 @@ class ObjectPart:
 
     Attributes:
         kind: "worker" and "inbox": size is asked of the library with a config; "ring": `entries`
-            long; "answers", "log", "cursor" and "checkpoint": as the supervisor sees fit.
+            long; "bell": an eventfd; "answers", "handover", "log", "cursor" and "checkpoint": as
+            the supervisor sees fit.
     """
 
     name: Text
-    kind: Literal["worker", "inbox", "ring", "answers", "log", "cursor", "checkpoint"]
+    kind: Literal[
+        "worker", "inbox", "ring", "answers", "handover", "bell", "log", "cursor", "checkpoint"
+    ]
     entries: _U32 = 0
 
 

@@ -259,7 +259,7 @@ def parse_object(data: Mapping[str, Any]) -> NetworkFunctionSpec | ServiceChainS
     Raises:
         SpecError: names the place, as in `spec.cores`.
     """
-    kind = data.get("kind")
+    kind = str(data.get("kind"))
     if kind not in KINDS:
         raise SpecError("kind", f"{kind!r} is none of {', '.join(KINDS)}")
     if data.get("apiVersion") != f"{GROUP}/{VERSION}":

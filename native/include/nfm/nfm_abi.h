@@ -349,11 +349,20 @@ enum nfm_edit_field { /* what of nfm_edit holds */
     NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048,
     NFM_EDIT_BACK = 4096, /* leaves by the port where it came from */
     NFM_EDIT_OUT = 8192,  /* leaves by port |out| */
-    NFM_EDIT_HOP = 16384  /* a router's: the outermost header's TTL or hop limit, less 1 */
+    NFM_EDIT_HOP = 16384, /* a router's: the outermost header's TTL or hop limit, less 1 */
+    NFM_EDIT_PAYLOAD = 32768 /* other bytes instead of the entry's own: tcp.data, udp.datagram. Not
+                                with NFM_REST, and alone */
 };
 typedef struct nfm_edit { /* of the innermost headers; checksums are adapted */
     uint32_t fields; /* enum nfm_edit_field */
-    uint32_t seq_add, ack_add; /* modulo 2^32 */
+    union {
+        struct {
+            uint32_t seq_add, ack_add; /* modulo 2^32 */
+        };
+        struct {
+            uint32_t bytes_off, bytes_len; /* NFM_EDIT_PAYLOAD: as nfm_ring_payload gave it */
+        };
+    };
     uint16_t src_port, dst_port; /* ICMP echo: both are the identifier */
     uint8_t src[16], dst[16];
     uint8_t src_mac[6], dst_mac[6];
@@ -532,13 +541,26 @@ typedef struct nfm_tee_stats {
     uint64_t written; /* in the file, as far as the thread knows */
     uint32_t recording; /* 1: on; 0: not begun, ended, a limit reached, or the file failed */
     uint32_t failed;    /* 1: the file could not be written; nfm_port_tee_stop says why */
+    uint32_t ended;     /* 1: the file is closed: nfm_port_tee_stop does not wait */
+    uint32_t reserved;
 } nfm_tee_stats;
 
 nfm_port *nfm_port_tee_new(nfm_port *inner, nfm_error *err); /* records nothing yet */
 int nfm_port_tee_start(nfm_port *port, const nfm_tee_config *config, nfm_error *err);
+/* Says that nothing follows; nfm_tee_stats.ended says when the file is written. Does not wait. */
+int nfm_port_tee_end(nfm_port *port);
 /* Ends the recording: all that was recorded is in the file, or err says why not. */
 int nfm_port_tee_stop(nfm_port *port, nfm_error *err);
 int nfm_port_tee_stats(const nfm_port *port, nfm_tee_stats *out);
+
+/* The same of what an NF is handed (NFM_DIR_RX), and of what its verdicts let pass (NFM_DIR_TX), by
+ * the NF's process: shown the next |n| entries of a ring that it has handled and not passed. */
+typedef struct nfm_recorder nfm_recorder;
+nfm_recorder *nfm_recorder_open(const nfm_tee_config *config, nfm_error *err);
+void nfm_recorder_take(nfm_recorder *recorder, const nfm_ring *ring, const nfm_mem *mem, uint32_t n);
+void nfm_recorder_end(nfm_recorder *recorder);
+void nfm_recorder_stats(const nfm_recorder *recorder, nfm_tee_stats *out);
+int nfm_recorder_close(nfm_recorder *recorder, nfm_error *err); /* waits until all is written */
 
 /* A live interface through packet sockets (Linux); frames are Ethernet, or plain IP where the
  * interface has no link header. GSO frames and frames without checksum pass whole. */
@@ -586,8 +608,13 @@ int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_
                           uint32_t wire_len, int64_t ts_ns);
 /* The same with the way the frame went (NFM_DIR_RX, NFM_DIR_TX; 0: not known), which pcapng keeps. */
 int nfm_pcap_writer_write_way(nfm_pcap_writer *writer, const nfm_captured_frame *frame);
+/* pcapng: how many frames were received, and how many of them lost on the way to the file. */
+int nfm_pcap_writer_write_totals(nfm_pcap_writer *writer, uint64_t received, uint64_t lost);
 int nfm_pcap_writer_flush(nfm_pcap_writer *writer); /* what is buffered is in the file */
 int nfm_pcap_writer_close(nfm_pcap_writer *writer, nfm_error *err); /* flushes, frees */
+/* Several captures as one, in the order of their frames' times; of equals the earlier part's first. */
+int nfm_pcap_merge(const char *const *parts, uint32_t n, const char *path, int format,
+                   nfm_error *err);
 
 /* ---- stack modules ------------------------------------------------------------------------ */
 
@@ -711,6 +738,10 @@ int nfm_ring_wait(nfm_ring *ring, int64_t spin_ns, int64_t timeout_ns);
 /* Position (from 0) of the next entry that peek returns: same after a restart. */
 uint64_t nfm_ring_position(const nfm_ring *ring);
 
+/* Event time that entries are not earlier than which are not in the ring yet: what it is read
+ * before. Only one of several workers says so, others leave it at 0. INT64_MAX: nothing follows. */
+int64_t nfm_ring_clock(const nfm_ring *ring);
+
 /* Entries missing at the next position of a lossy ring, 0 when an entry stands there. A gap takes
  * one position: nfm_ring_advance(ring, 1) passes it. nfm_ring_peek stops before gaps. */
 uint64_t nfm_ring_gap(const nfm_ring *ring);
@@ -758,6 +789,11 @@ int nfm_ring_unsubscribe(nfm_ring *ring, uint64_t flow, uint32_t group);
  * nfm_ring_peek returned, until nfm_ring_advance. */
 uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n);
 nfm_edit *nfm_ring_edits(nfm_ring *ring);
+/* Room for the |len| bytes of a payload, which an edit with NFM_EDIT_PAYLOAD names by *off; they are
+ * the worker's when the entry is passed. NULL: what was put there before is not taken yet, or len is
+ * more than half of NFM_PAYLOAD_BYTES. */
+enum { NFM_PAYLOAD_BYTES = 262144 };
+uint8_t *nfm_ring_payload(nfm_ring *ring, uint32_t len, uint32_t *off);
 /* Says what becomes of a packet that was kept by |hold|. NFM_OK or NFM_E_AGAIN. */
 int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict);
 /* The same with the verdict NFM_REWRITE, by |edit|, which is copied. */
@@ -870,6 +906,39 @@ typedef struct nfm_log_reader_stats {
     uint64_t bad;      /* times that the log made no sense and was skipped to its end */
 } nfm_log_reader_stats;
 void nfm_log_reader_stats_get(const nfm_log_reader *reader, nfm_log_reader_stats *out);
+
+/* The loop of a native NF that hears rings alone. */
+enum { NFM_SERVE_RINGS = 64 };
+typedef struct nfm_served_ring {
+    nfm_ring *ring;
+    const nfm_mem *mem; /* that its entries refer to */
+    uint32_t source;    /* its number in |work| */
+    uint32_t reserved;
+} nfm_served_ring;
+
+typedef struct nfm_serve_config {
+    nfm_process_fn process;
+    void *state;
+    const nfm_served_ring *rings;
+    uint32_t n_rings;   /* 1 to NFM_SERVE_RINGS */
+    uint8_t in_line;    /* 1: the NF decides */
+    uint8_t fail_open;  /* 1: entries of a batch that it refuses pass; 0: they are dropped */
+    uint8_t reserved[2];
+    int64_t spin_ns, idle_ns, turn_ns; /* waits awake; asleep; all in all */
+    int64_t *beat;  /* monotonic time after each batch; NULL: nowhere */
+    uint64_t *work; /* while a batch is at work: source | entries << 32, position; NULL: nowhere */
+} nfm_serve_config;
+
+typedef struct nfm_served {
+    uint64_t events, batches;
+    int64_t now_ns;   /* event time of the last entry; 0: there was none */
+    int32_t status;   /* what the NF refused its last batch with */
+    uint32_t stopped; /* 1: it did, or a gap is next in some ring: nfm_ring_gap */
+} nfm_served;
+
+/* Hands what comes to the NF until the turn is over, NFM_RING_READY; or nothing came for |idle_ns|,
+ * NFM_RING_TIMEOUT; or nothing follows, NFM_RING_ENDED. NFM_E_INVAL. */
+int nfm_serve(const nfm_serve_config *config, nfm_served *out);
 
 /* ---- application modules on a core of their own -------------------------------------------- */
 
@@ -1006,6 +1075,24 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_
 enum nfm_port_number { NFM_NO_PORT = 0xff };
 int nfm_worker_forward(nfm_worker *worker, uint32_t in, uint32_t out);
 
+/* One worker of several that share the packets, flow by flow: by nfm_owner of the innermost
+ * headers, put together where they were fragmented. */
+typedef struct nfm_sharing {
+    uint32_t n_workers;   /* their ids are 0 to n_workers - 1 */
+    uint32_t read_by_all; /* bit per port: every worker reads the same there */
+    const int32_t *to, *taken; /* by worker: handover objects, written to it and read from it; -1: none */
+    const int32_t *bells;     /* by worker: eventfds that wake it; -1: none */
+} nfm_sharing;
+/* Where every worker reads the same captures it leaves to the others what is theirs; frames keep
+ * their numbers (nfm_record.packet) and event time goes on with all of them. At other ports it hands
+ * over what is theirs. After the ports, before start. */
+int nfm_worker_share(nfm_worker *worker, const nfm_sharing *sharing, nfm_error *err);
+/* Which of |n_workers| has a flow, by its addresses, ports, protocol and IP version. */
+uint32_t nfm_owner(const nfm_flow_info *flow, uint32_t n_workers);
+uint64_t nfm_handover_object_size(void);
+/* A port that stands for one which only the first worker has. NULL with the reason in err. */
+nfm_port *nfm_port_remote_open(nfm_error *err);
+
 /* What inline receivers that do not answer mean for their packets. */
 typedef struct nfm_inline_config {
     int64_t deadline_ns; /* of monotonic time; 0: none, packets wait for ever */
@@ -1087,6 +1174,7 @@ typedef struct nfm_worker_stats {
     uint64_t flows_now, slots_used, records_used;
     uint64_t flow_bytes; /* memory per tracked flow in this plan, all tables included */
     uint64_t mapped_bytes;
+    uint64_t foreign; /* frames left to other workers, beside |packets| */
 } nfm_worker_stats;
 void nfm_worker_stats_get(const nfm_worker *worker, nfm_worker_stats *out);
 

@@ -19,7 +19,8 @@ uint64_t nfm_ring_object_size(uint32_t entries) {
 
 size_t nfm_ring_shared_size(uint32_t entries) {
     return sizeof(nfm_ring_shared) +
-           (size_t)entries * (sizeof(nfm_desc) + sizeof(uint32_t) + sizeof(nfm_edit));
+           (size_t)entries * (sizeof(nfm_desc) + sizeof(uint32_t) + sizeof(nfm_edit)) +
+           NFM_PAYLOAD_BYTES;
 }
 
 /* Positions below the limit may be written without a second look. */
@@ -246,6 +247,18 @@ void nfm_ring_wake(nfm_ring *ring) {
     atomic_store_explicit(&ring->shared->wake_seq, seq + 1, memory_order_release);
     syscall(SYS_futex, &ring->shared->wake_seq, FUTEX_WAKE, 1, NULL, NULL, 0);
     ring->wakeups++;
+}
+
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns) {
+    if (ring->spilled == 0 &&
+        now_ns > atomic_load_explicit(&ring->shared->now_ns, memory_order_relaxed))
+        atomic_store_explicit(&ring->shared->now_ns, now_ns, memory_order_release);
+}
+
+int64_t nfm_ring_clock(const nfm_ring *ring) {
+    if (atomic_load_explicit(&ring->shared->ended, memory_order_acquire) != 0)
+        return INT64_MAX;
+    return atomic_load_explicit(&ring->shared->now_ns, memory_order_acquire);
 }
 
 void nfm_ring_end(nfm_ring *ring) {

@@ -86,18 +86,26 @@ static bool read_quoted(quoted *q, const uint8_t *icmp, const uint8_t *end, bool
     return (ipv6 ? read_ipv6(q) : read_ipv4(q)) && read_ports(q);
 }
 
-bool nfm__quoted_find(nfm_worker *w, nfm_packet *p) {
+bool nfm__quoted_key(const nfm_packet *p, nfm_key *key) {
     const uint8_t *icmp = p->base + p->rec.l4_off;
     const uint8_t *end = p->base + NFM_HEADROOM + p->rec.frame_len;
     bool ipv6 = p->rec.proto == IPPROTO_ICMPV6;
     quoted q;
-    if (p->rec.l4_off == 0 || icmp + ICMP_HEADER > end || !nfm__is_icmp_error(icmp, ipv6) ||
-        !read_quoted(&q, icmp, end, ipv6))
+    if ((p->rec.proto != IPPROTO_ICMP && !ipv6) || p->rec.l4_off == 0 || icmp + ICMP_HEADER > end ||
+        !nfm__is_icmp_error(icmp, ipv6) || !read_quoted(&q, icmp, end, ipv6))
         return false;
-    q.key.vlan = p->key.vlan;
-    q.key.scope = p->key.scope;
+    *key = q.key;
+    key->vlan = p->key.vlan;
+    key->scope = p->key.scope;
+    return true;
+}
+
+bool nfm__quoted_find(nfm_worker *w, nfm_packet *p) {
+    nfm_key key;
     uint8_t side;
-    uint32_t index = nfm_table_find(&w->table, &q.key, nfm_hash_flow(&w->table.key, &q.key), &side);
+    if (!nfm__quoted_key(p, &key))
+        return false;
+    uint32_t index = nfm_table_find(&w->table, &key, nfm_hash_flow(&w->table.key, &key), &side);
     if (index == NFM_NO_FLOW)
         return false;
     p->flow = nfm_table_flow(&w->table, index);

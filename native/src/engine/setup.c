@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/hosted.h"
+#include "engine/share.h"
 #include "engine/transit.h"
 
 static const uint32_t default_idle_s[8] = {
@@ -100,6 +101,7 @@ nfm_worker *nfm_worker_new(const nfm_worker_config *config, nfm_error *err) {
     for (int i = 0; i < NFM_PD_COUNT; i++)
         snprintf(w->malformed_names[i], sizeof(w->malformed_names[i]), "malformed.%s",
                  nfm_wire_drop_name(i));
+    w->n_workers = 1;
     w->flow_limit = config->max_flows - config->max_flows / 16;
     return w;
 }
@@ -112,6 +114,7 @@ void nfm_worker_free(nfm_worker *w) {
     nfm__domains_free(w);
     nfm__hosts_free(w);
     nfm__way_free(w);
+    nfm__share_free(w);
     nfm_delivery_fini(&w->delivery);
     nfm_subs_fini(&w->subs);
     nfm_pool_fini(&w->pool);
@@ -237,8 +240,8 @@ void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
             per_flow += w->graph.instances[i].module->flow_size;
     }
     *out = (nfm_worker_stats){
-        .packets = w->packets,
-        .bytes = w->bytes,
+        .packets = w->packets - w->foreign,
+        .bytes = w->bytes - w->foreign_bytes,
         .now_ns = w->now_ns,
         .flows_opened = w->flows_opened,
         .flows_closed = w->flows_closed,
@@ -247,5 +250,6 @@ void nfm_worker_stats_get(const nfm_worker *w, nfm_worker_stats *out) {
         .records_used = w->delivery.n_records - w->delivery.n_free,
         .flow_bytes = per_flow,
         .mapped_bytes = mapped,
+        .foreign = w->foreign,
     };
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/hosted.h"
+#include "engine/share.h"
 #include "engine/transit.h"
 
 #include <stdlib.h>
@@ -73,25 +74,40 @@ static void forward_fragment(nfm_worker *w, const nfm_packet *p, const nfm_frame
     nfm__transit_begin(w, &alone);
 }
 
-/* Whether the packet is a fragment that needs no verdict: it is on its way then. */
-static bool passes_alone(nfm_worker *w, const nfm_packet *p, const nfm_frame *frame) {
+/* Whether the packet is a fragment that needs no verdict: its owner sends it on its way. */
+static bool passes_alone(nfm_worker *w, const nfm_packet *p, const nfm_frame *frame, bool foreign) {
     if (p->status != NFM_PARSE_FRAGMENT || w->way->has_inline)
         return false;
-    forward_fragment(w, p, frame);
+    if (!foreign)
+        forward_fragment(w, p, frame);
     return true;
+}
+
+/* A fragment that is put together here, whoever's it will turn out to be. */
+static bool is_piece(const nfm_worker *w, const nfm_packet *p) {
+    return p->status == NFM_PARSE_FRAGMENT && w->graph.defrag != NULL;
 }
 
 static void process_burst(nfm_worker *w, uint32_t n) {
     uint64_t hash[NFM_BURST];
-    bool forwards = w->way != NULL;
+    bool forwards = w->way != NULL, shares = w->n_workers > 1;
     parse_burst(w, n, hash);
     prefetch_flows(w, n, hash);
+    if (shares && w->share->took)
+        nfm__took(w, n);
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
-        bool is_gone = forwards && passes_alone(w, p, &w->frames[i]);
+        bool foreign = shares && nfm__is_foreign(w, p);
+        if (foreign && !is_piece(w, p)) {
+            nfm__leave_to_owner(w, p);
+            continue;
+        }
+        if (foreign)
+            nfm__share_note(w, p);
+        bool is_gone = forwards &&
+                       (passes_alone(w, p, &w->frames[i], foreign) || (shares && nfm__was_sent(w)));
         nfm__packet_process(w, p, hash[i]);
-        bool is_held = p->status == NFM_PARSE_FRAGMENT && w->graph.defrag != NULL;
-        if (forwards && !is_gone && !is_held)
+        if (forwards && !is_gone && !is_piece(w, p))
             nfm__transit_begin(w, p);
         if (p->rec.slot != NFM_NO_SLOT)
             nfm_pool_put(&w->pool, p->rec.slot);
@@ -151,7 +167,7 @@ static bool must_drain(nfm_worker *w) {
 }
 
 /* Takes the next burst from a port, round robin. 0: nothing now; NFM_E_EOF: all at their end. */
-static int receive(nfm_worker *w, uint32_t max) {
+static int receive_from_ports(nfm_worker *w, uint32_t max) {
     uint32_t done = 0;
     for (uint32_t i = 0; i < w->n_ports; i++) {
         uint32_t at = (w->next_port + i) % w->n_ports;
@@ -174,6 +190,18 @@ static int receive(nfm_worker *w, uint32_t max) {
         }
     }
     return done == w->n_ports ? NFM_E_EOF : 0;
+}
+
+/* The same from ports and other workers in turn. */
+static int receive(nfm_worker *w, uint32_t max) {
+    if (w->share == NULL)
+        return receive_from_ports(w, max);
+    bool others_first = w->share->turn = !w->share->turn;
+    w->share->took = false;
+    int n = others_first ? nfm__take_over(w, max) : 0;
+    if (n == 0)
+        n = receive_from_ports(w, max);
+    return n == 0 && !others_first ? nfm__take_over(w, max) : n;
 }
 
 /* At the end of the ports: ends flows in order of their index, as far as memory allows. */
@@ -220,10 +248,14 @@ static void settle(nfm_worker *w, bool at_once) {
     serve_native(w, at_once ? 1 : NATIVE_BATCH);
     nfm_delivery_collect(&w->delivery);
     nfm__domains_publish(w, w->full_bursts == 0);
+    if (w->n_workers > 1)
+        nfm__share_tell_time(w);
     if (w->way != NULL)
         nfm__transit_settle(w);
     else
         nfm__live_poll(w);
+    if (w->share != NULL)
+        nfm__share_publish(w);
     nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
     park_slow(w);

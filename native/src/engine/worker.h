@@ -52,8 +52,17 @@ enum nfm_core_counter {
     NFM_CC_INLINE_BAD,           /* verdicts that make no sense */
     NFM_CC_ALIAS_TAKEN,          /* rewritings that another flow's key forbids */
     NFM_CC_FRAGMENTED,           /* datagrams that left in fragments */
+    NFM_CC_INLINE_WITHHELD,      /* segments that came before the bytes in front of them */
+    NFM_CC_INLINE_AGAIN,         /* runs of bytes judged again */
+    NFM_CC_INLINE_NO_ROOM,       /* segments dropped: too much waits, or is not acknowledged */
+    NFM_CC_INLINE_BAD_CHECKSUM,  /* segments dropped: nobody would accept them */
+    NFM_CC_INLINE_REPLACED,      /* payloads */
     NFM_CC_INJECTED,             /* frames that receivers sent */
     NFM_CC_INJECT_FULL,          /* such frames for which there was no slot */
+    NFM_CC_HANDED_OVER,          /* frames given to the workers that own them */
+    NFM_CC_TAKEN_OVER,           /* frames that others have given */
+    NFM_CC_HANDOVER_FULL,        /* lost: the other worker was behind, or away */
+    NFM_CC_KEYS_FULL,            /* flows of others that cannot be found by their second key */
     NFM_CC_COUNT
 };
 
@@ -96,6 +105,9 @@ struct nfm_worker {
     int64_t idle_ns[8], update_ns;
     bool wants_update;
     uint64_t packets, bytes, flows_opened, flows_closed;
+    uint64_t foreign, foreign_bytes; /* of these, frames left to other workers */
+    uint32_t n_workers;              /* that share the packets; 1: all are this one's */
+    struct nfm_share *share;         /* how; NULL: alone */
     uint32_t flow_limit; /* flows tracked at once; spare indices let closed ones wait for release */
     uint64_t random;     /* xorshift state: eviction sampling */
 
@@ -229,6 +241,8 @@ void nfm__flow_forget_choice(nfm_worker *w, uint32_t index);
 /* ---- path.c: the way of one packet ---- */
 
 void nfm__packet_process(nfm_worker *w, nfm_packet *packet, uint64_t hash);
+/* Event time goes on with |p|, and its frame is counted. */
+void nfm__packet_seen(nfm_worker *w, nfm_packet *p);
 /* Delivers |record| of flow |index| (NFM_NO_FLOW: none) and shows it to application modules. */
 void nfm__record_emit(nfm_worker *w, uint32_t index, const nfm_record *record);
 /* Shows |record| to the flow's application modules that need its events. */

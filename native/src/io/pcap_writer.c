@@ -9,12 +9,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define BUFFER_SIZE ((size_t)256 * 1024)
 #define SNAPLEN_MAX 262144u
+#define PIPE_WAIT_MS 5000
 #define NS_PER_S INT64_C(1000000000)
 
 enum format { FORMAT_MICRO = 0, FORMAT_NANO = 1, FORMAT_PCAPNG = 2 };
@@ -23,11 +25,23 @@ struct nfm_pcap_writer {
     int fd;
     int format;
     uint32_t snaplen;
-    int failed; /* errno of the first failure */
+    int failed;      /* errno of the first failure */
+    int64_t last_ns; /* of the newest frame */
     char *path;
     size_t used;
     uint8_t buffer[BUFFER_SIZE];
 };
+
+/* A pipe whose reader takes nothing for a while is given up. */
+static bool wait_for_reader(int fd) {
+    struct pollfd pipe = {.fd = fd, .events = POLLOUT};
+    int rc;
+    do {
+        rc = poll(&pipe, 1, PIPE_WAIT_MS);
+    } while (rc < 0 && errno == EINTR);
+    errno = rc == 0 ? ETIMEDOUT : errno;
+    return rc > 0;
+}
 
 static void flush(nfm_pcap_writer *writer) {
     size_t done = 0;
@@ -37,7 +51,7 @@ static void flush(nfm_pcap_writer *writer) {
             done += (size_t)n;
         else if (n == 0)
             writer->failed = EIO;
-        else if (errno != EINTR)
+        else if (errno != EINTR && !(errno == EAGAIN && wait_for_reader(writer->fd)))
             writer->failed = errno;
     }
     writer->used = 0;
@@ -126,7 +140,8 @@ nfm_pcap_writer *nfm_pcap_writer_open(const char *path, int format, uint32_t lin
         free(copy);
         return NULL;
     }
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    /* A pipe that nobody reads is an error, not a wait for its reader. */
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
     if (fd < 0) {
         nfm_io_fail_errno(err, path, "write", errno);
         free(writer);
@@ -137,6 +152,7 @@ nfm_pcap_writer *nfm_pcap_writer_open(const char *path, int format, uint32_t lin
     writer->format = format;
     writer->snaplen = snaplen == 0 || snaplen > SNAPLEN_MAX ? SNAPLEN_MAX : snaplen;
     writer->failed = 0;
+    writer->last_ns = 0;
     writer->path = copy;
     writer->used = 0;
     if (format == FORMAT_PCAPNG)
@@ -188,6 +204,7 @@ int nfm_pcap_writer_write_way(nfm_pcap_writer *writer, const nfm_captured_frame 
     /* Seconds of NFM_TIME_MAX overflow the 32 bits of pcap: its own end is earlier. */
     int64_t last = writer->format == FORMAT_PCAPNG ? NFM_TIME_MAX : UINT32_MAX * NS_PER_S;
     f.ts_ns = f.ts_ns < 0 ? 0 : (f.ts_ns > last ? last : f.ts_ns);
+    writer->last_ns = f.ts_ns > writer->last_ns ? f.ts_ns : writer->last_ns;
     if (writer->format == FORMAT_PCAPNG) {
         put_pcapng(writer, &f, len);
     } else {
@@ -205,6 +222,35 @@ int nfm_pcap_writer_write(nfm_pcap_writer *writer, const uint8_t *frame, uint32_
     const nfm_captured_frame captured = {
         .data = frame, .len = len, .wire_len = wire_len, .ts_ns = ts_ns};
     return nfm_pcap_writer_write_way(writer, &captured);
+}
+
+/*
+ * nfm_pcap_writer_write_totals appends to a pcapng file how many frames were |received|, and how
+ * many of them were |lost| on the way to the file; other formats have no place for it.
+ * Returns NFM_OK, or NFM_E_IO once a write has failed.
+ */
+int nfm_pcap_writer_write_totals(nfm_pcap_writer *writer, uint64_t received, uint64_t lost) {
+    const struct {
+        uint32_t type, len, interface, time[2];
+        uint16_t received_code, received_len;
+        uint32_t received[2];
+        uint16_t lost_code, lost_len;
+        uint32_t lost[2];
+        uint32_t end_of_options, len_again;
+    } block = {.type = 5,
+               .len = sizeof(block),
+               .time = {(uint32_t)((uint64_t)writer->last_ns >> 32), (uint32_t)writer->last_ns},
+               .received_code = 4, /* isb_ifrecv */
+               .received_len = 8,
+               .received = {(uint32_t)received, (uint32_t)(received >> 32)},
+               .lost_code = 5, /* isb_ifdrop */
+               .lost_len = 8,
+               .lost = {(uint32_t)lost, (uint32_t)(lost >> 32)},
+               .len_again = sizeof(block)};
+    static_assert(sizeof(block) == 52, "interface statistics block");
+    if (writer->format == FORMAT_PCAPNG)
+        put(writer, &block, sizeof(block));
+    return writer->failed == 0 ? NFM_OK : NFM_E_IO;
 }
 
 /*

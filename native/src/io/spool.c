@@ -39,7 +39,9 @@ struct nfm_spool {
     _Alignas(64) _Atomic uint64_t tail; /* written by the thread */
     _Atomic uint64_t written;
     _Atomic bool failed;
+    _Atomic bool has_ended;
     _Alignas(64) _Atomic bool end;
+    uint64_t received, lost; /* of the worker, valid with |end| */
     uint8_t *ring;
     uint64_t size;
     nfm_pcap_writer *writer;
@@ -102,11 +104,13 @@ static void *run(void *spool) {
         nanosleep(&nap, NULL);
     }
     if (self->writer != NULL) {
+        (void)nfm_pcap_writer_write_totals(self->writer, self->received, self->lost);
         self->rc = nfm_pcap_writer_close(self->writer, &self->error);
         self->writer = NULL;
         if (self->rc != NFM_OK)
             atomic_store_explicit(&self->failed, true, memory_order_relaxed);
     }
+    atomic_store_explicit(&self->has_ended, true, memory_order_release);
     return NULL;
 }
 
@@ -179,8 +183,16 @@ bool nfm_spool_put(nfm_spool *self, const nfm_spool_frame *frame) {
     return true;
 }
 
-void nfm_spool_end(nfm_spool *self) {
+void nfm_spool_end(nfm_spool *self, uint64_t received, uint64_t lost) {
+    if (atomic_load_explicit(&self->end, memory_order_relaxed))
+        return;
+    self->received = received;
+    self->lost = lost;
     atomic_store_explicit(&self->end, true, memory_order_release);
+}
+
+bool nfm_spool_has_ended(const nfm_spool *self) {
+    return atomic_load_explicit(&self->has_ended, memory_order_acquire);
 }
 
 bool nfm_spool_failed(const nfm_spool *self) {
@@ -194,7 +206,7 @@ uint64_t nfm_spool_written(const nfm_spool *self) {
 int nfm_spool_close(nfm_spool *self, nfm_error *err) {
     if (self == NULL)
         return NFM_OK;
-    nfm_spool_end(self);
+    nfm_spool_end(self, 0, 0);
     pthread_join(self->thread, NULL);
     int rc = self->rc;
     if (rc != NFM_OK && err != NULL)

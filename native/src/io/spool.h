@@ -19,8 +19,11 @@ typedef struct nfm_spool_frame {
 nfm_spool *nfm_spool_open(const char *path, uint32_t link_type, uint32_t bytes, nfm_error *err);
 /* Hands a frame over, copied. False: there is no room, it is lost. */
 bool nfm_spool_put(nfm_spool *spool, const nfm_spool_frame *frame);
-/* Nothing follows: the thread writes what it has and closes the file. Does not wait. */
-void nfm_spool_end(nfm_spool *spool);
+/* Nothing follows: the thread writes what it has, and last how many frames were |received| and how
+ * many of these |lost|, and closes the file. Does not wait. */
+void nfm_spool_end(nfm_spool *spool, uint64_t received, uint64_t lost);
+/* Whether the thread has closed the file: nfm_spool_close does not wait. */
+bool nfm_spool_has_ended(const nfm_spool *spool);
 /* Whether a write has failed: nothing is kept any more. */
 bool nfm_spool_failed(const nfm_spool *spool);
 /* Frames that the thread has written. */

@@ -127,6 +127,7 @@ class Context:
         out: folder for files that the NF writes.
         files: descriptors of files that were opened for it.
         ports: by number, what each port may be called.
+        workers: that share the packets; the upper byte of a flow's id says whose it is.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Context:
     out: Path = field(default_factory=Path)
     files: Mapping[str, int] = field(default_factory=dict)
     ports: tuple[tuple[str, ...], ...] = ()
+    workers: int = 1
 
     def port(self, said: str | int) -> int:
         """Returns the number of a port: as verdicts and `NF.inject` take it.

@@ -123,7 +123,9 @@ class Station:
             NFError: it failed.
         """
         part = self.part
-        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files, part.ports))
+        out, workers = Path(part.out), len(part.rings)
+        context = Context(part.nf, part.source, out, self._files, part.ports, workers)
+        self.seat.start(context)
         if not self.seat.started:
             raise self.stop().errors[0]
 

@@ -123,8 +123,15 @@ class Station:
             NFError: it failed.
         """
         part = self.part
-        out, workers = Path(part.out), len(part.rings)
-        context = Context(part.nf, part.source, out, self._files, part.ports, workers)
+        context = Context(
+            part.nf,
+            part.source,
+            Path(part.out),
+            self._files,
+            part.ports,
+            self._catalogue.numbers,
+            len(part.rings),
+        )
         self.seat.start(context)
         if not self.seat.started:
             raise self.stop().errors[0]

@@ -29,7 +29,7 @@ from mesh.control.client import Control, Settings
 from mesh.control.stats import PortStats, WorkerStats
 from mesh.control.wire import WorkerPart, from_wire
 from mesh.errors import MeshError, ProcessError
-from mesh.fdpass import DescriptorClient
+from mesh.fdpass import SOCKET, DescriptorClient
 from mesh.journal import Journal, Phase
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.recording import PortRecorder, Recordings
@@ -58,7 +58,7 @@ class WorkerHost:
 
     def __init__(self, name: str, run: Path, token: bytes, *, is_again: bool) -> None:
         self.name, self._is_again = name, is_again
-        self._client = DescriptorClient(run / "fd.sock", name, token)
+        self._client = DescriptorClient(run / SOCKET, name, token)
         handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
         self.journal = Journal(handle.fd)
         os.close(handle.fd)

@@ -67,7 +67,7 @@ class FakeKube:
         self.tokens = tokens
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.version, self.oldest = 100, 0
+        self.version = self.oldest = 100
         self.log = []
         self.faults = []
         self.requests = Counter()

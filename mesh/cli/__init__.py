@@ -34,4 +34,4 @@ def _wants_processes(words: Sequence[str]) -> bool:
     >>> _wants_processes(["run", "mesh.yaml"]), _wants_processes(["run", "--help"])
     (True, False)
     """
-    return words[:1] == ["run"] and not {"--in-process", "--help"} & set(words)
+    return words[:1] in (["run"], ["stack"]) and not {"--in-process", "--help"} & set(words)

@@ -85,6 +85,12 @@ class Operator:
             thread.join(JOIN_S)
 
     @property
+    def is_alive(self) -> bool:
+        """True while all its threads run."""
+        threads = [*self._threads, *(each.thread for each in self.world.reflectors.values())]
+        return all(thread.is_alive() for thread in threads)
+
+    @property
     def is_ready(self) -> bool:
         """True when the copies are there and the server answered lately."""
         failing = any(each.failures > 2 for each in self.world.reflectors.values())

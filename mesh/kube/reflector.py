@@ -140,11 +140,11 @@ class Reflector:
         self._synced, self._stopping = threading.Event(), threading.Event()
         self._version = ""
         self.lists = self.watches = self.failures = 0
-        self._thread = threading.Thread(target=self._run, name=f"watch-{kind.plural}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"watch-{kind.plural}", daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Ends the thread some time soon; it may still wait for the server."""
@@ -152,7 +152,7 @@ class Reflector:
 
     def join(self, timeout: float) -> None:
         """Waits for the thread."""
-        self._thread.join(timeout)
+        self.thread.join(timeout)
 
     def wait_synced(self, timeout: float) -> bool:
         """Waits until the first list is in the store."""

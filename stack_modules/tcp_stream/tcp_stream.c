@@ -136,7 +136,8 @@ static uint32_t deliverable(const nfm__stream_call *call, const nfm__stream_side
 }
 
 /* Delivers |run|, or holds it, or both in parts. When slots run low, one hole is given up for what
- * is newly held: more would not help at once, since receivers still have the slots. */
+ * is newly held: more would not help at once, since receivers still have the slots. A flow whose
+ * bytes are decided on gives no hole up: what cannot be held is as if it had not come. */
 static void place(nfm__stream_call *call, uint8_t side, nfm__run run) {
     nfm__stream_side *s = &call->stream->side[side];
     bool low = nfm_slots_free(call->ctx) <= call->self->keep_free;
@@ -162,6 +163,10 @@ static void place(nfm__stream_call *call, uint8_t side, nfm__run run) {
             continue;
         }
         bool worker = low || call->self->n_used >= call->self->n_pieces;
+        if (call->flow->level >= NFM_LEVEL_SPLIT) {
+            call->ctx->counters[worker ? COUNT_WORKER_CAP : COUNT_FLOW_CAP]++;
+            return;
+        }
         low = low && s->head == 0;
         shed(call, side, &run, worker ? NFM_GAP_WORKER_CAP : NFM_GAP_FLOW_CAP);
     }
@@ -282,7 +287,8 @@ static void check_wait(nfm__stream_call *call, uint8_t side) {
     nfm__stream_side *s = &call->stream->side[side];
     if (s->head == 0)
         return;
-    if (s->acked_ns == 0 && call->flow->packets[side ^ 1] == 0) { /* one direction captured */
+    if (s->acked_ns == 0 && call->flow->packets[side ^ 1] == 0 &&
+        call->flow->level < NFM_LEVEL_SPLIT) { /* one direction captured */
         s->acked_ns = stamp(call);
         s->acked = nfm__piece_at(call->self, s->head)->seq;
     }

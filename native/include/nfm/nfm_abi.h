@@ -349,11 +349,20 @@ enum nfm_edit_field { /* what of nfm_edit holds */
     NFM_EDIT_VLAN_PUSH = 256, NFM_EDIT_VLAN_POP = 512, NFM_EDIT_SEQ = 1024, NFM_EDIT_ACK = 2048,
     NFM_EDIT_BACK = 4096, /* leaves by the port where it came from */
     NFM_EDIT_OUT = 8192,  /* leaves by port |out| */
-    NFM_EDIT_HOP = 16384  /* a router's: the outermost header's TTL or hop limit, less 1 */
+    NFM_EDIT_HOP = 16384, /* a router's: the outermost header's TTL or hop limit, less 1 */
+    NFM_EDIT_PAYLOAD = 32768 /* other bytes instead of the entry's own: tcp.data, udp.datagram. Not
+                                with NFM_REST, and alone */
 };
 typedef struct nfm_edit { /* of the innermost headers; checksums are adapted */
     uint32_t fields; /* enum nfm_edit_field */
-    uint32_t seq_add, ack_add; /* modulo 2^32 */
+    union {
+        struct {
+            uint32_t seq_add, ack_add; /* modulo 2^32 */
+        };
+        struct {
+            uint32_t bytes_off, bytes_len; /* NFM_EDIT_PAYLOAD: as nfm_ring_payload gave it */
+        };
+    };
     uint16_t src_port, dst_port; /* ICMP echo: both are the identifier */
     uint8_t src[16], dst[16];
     uint8_t src_mac[6], dst_mac[6];
@@ -780,6 +789,11 @@ int nfm_ring_unsubscribe(nfm_ring *ring, uint64_t flow, uint32_t group);
  * nfm_ring_peek returned, until nfm_ring_advance. */
 uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n);
 nfm_edit *nfm_ring_edits(nfm_ring *ring);
+/* Room for the |len| bytes of a payload, which an edit with NFM_EDIT_PAYLOAD names by *off; they are
+ * the worker's when the entry is passed. NULL: what was put there before is not taken yet, or len is
+ * more than half of NFM_PAYLOAD_BYTES. */
+enum { NFM_PAYLOAD_BYTES = 262144 };
+uint8_t *nfm_ring_payload(nfm_ring *ring, uint32_t len, uint32_t *off);
 /* Says what becomes of a packet that was kept by |hold|. NFM_OK or NFM_E_AGAIN. */
 int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict);
 /* The same with the verdict NFM_REWRITE, by |edit|, which is copied. */

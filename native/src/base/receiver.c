@@ -173,6 +173,25 @@ nfm_edit *nfm_ring_edits(nfm_ring *ring) {
     return nfm_ring_edit_of(ring, ring->tail);
 }
 
+uint8_t *nfm_ring_payload(nfm_ring *ring, uint32_t len, uint32_t *off) {
+    const uint32_t half = NFM_PAYLOAD_BYTES / 2;
+    if (len > half)
+        return NULL;
+    if (ring->payload_used + len > half) {
+        uint32_t other = ring->payload_half ^ 1;
+        if (atomic_load_explicit(&ring->shared->judged, memory_order_acquire) <
+            ring->payload_mark[other])
+            return NULL;
+        ring->payload_mark[ring->payload_half] =
+            atomic_load_explicit(&ring->shared->head, memory_order_relaxed);
+        ring->payload_half = other;
+        ring->payload_used = 0;
+    }
+    *off = ring->payload_half * half + ring->payload_used;
+    ring->payload_used += len;
+    return nfm_ring_payloads_of(ring) + *off;
+}
+
 int nfm_ring_subscribe(nfm_ring *ring, uint64_t flow, uint32_t group) {
     return command(ring, (nfm_command){.kind = NFM_CMD_SUBSCRIBE, .number = group, .a = flow});
 }

@@ -19,7 +19,8 @@ uint64_t nfm_ring_object_size(uint32_t entries) {
 
 size_t nfm_ring_shared_size(uint32_t entries) {
     return sizeof(nfm_ring_shared) +
-           (size_t)entries * (sizeof(nfm_desc) + sizeof(uint32_t) + sizeof(nfm_edit));
+           (size_t)entries * (sizeof(nfm_desc) + sizeof(uint32_t) + sizeof(nfm_edit)) +
+           NFM_PAYLOAD_BYTES;
 }
 
 /* Positions below the limit may be written without a second look. */

@@ -24,6 +24,8 @@
  *
  * Verdicts of inline receivers lie beside the entries, one for each, with what is to be edited. The
  * NF writes them before it passes the entries; the worker reads those of entries that were passed.
+ * Behind them is the NF's out: bytes to be put in place of payloads. It has two halves, of which
+ * one is filled while the worker may still take verdicts that refer to the other.
  *
  * Gaps. A lossy ring that had no room pushes, before the next entry that fits, one entry that says
  * how many are missing there.
@@ -50,6 +52,7 @@ typedef struct nfm_ring_shared {
     _Atomic uint64_t gaps;               /* worker: gap entries pushed, ever; hardly written */
     alignas(64) _Atomic uint64_t head;   /* worker */
     _Atomic uint64_t cmd_tail;           /* worker: commands taken */
+    _Atomic uint64_t judged;             /* worker: verdicts before it are taken, with payloads */
     _Atomic uint32_t wake_seq;           /* worker; the futex */
     _Atomic uint32_t ended;              /* worker: nothing follows */
     _Atomic int64_t now_ns;              /* worker, of several: no earlier entry follows */
@@ -108,6 +111,8 @@ struct nfm_ring {
     uint64_t gaps_seen;
     uint16_t *free_holds; /* a stack; NULL without a quota */
     uint32_t n_free_holds;
+    uint32_t payload_half, payload_used; /* where the next one goes */
+    uint64_t payload_mark[2];            /* by half: free again when verdicts before it are taken */
     /* native NF that is called by the worker itself */
     nfm_process_fn process;
     void *process_state;
@@ -123,6 +128,10 @@ static inline uint32_t *nfm_ring_verdict_of(const nfm_ring *ring, uint64_t posit
 static inline nfm_edit *nfm_ring_edit_of(const nfm_ring *ring, uint64_t position) {
     uint32_t *end = nfm_ring_verdict_of(ring, 0) + ring->mask + 1;
     return (nfm_edit *)(void *)end + (position & ring->mask);
+}
+/* Behind the edits: NFM_PAYLOAD_BYTES bytes. */
+static inline uint8_t *nfm_ring_payloads_of(const nfm_ring *ring) {
+    return (uint8_t *)(nfm_ring_edit_of(ring, 0) + ring->mask + 1);
 }
 /* Lays a ring of |entries| (power of two) over |memory| (nfm_ring_shared_size bytes, zeroed,
  * aligned to 64, borrowed). Returns NFM_OK, NFM_E_INVAL or NFM_E_NOMEM. */

@@ -38,6 +38,11 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_INLINE_FAILED_CLOSED] = "inline.failed_closed",
     [NFM_CC_INLINE_BAD] = "inline.bad_verdict",
     [NFM_CC_ALIAS_TAKEN] = "inline.address_taken",
+    [NFM_CC_INLINE_WITHHELD] = "inline.withheld",
+    [NFM_CC_INLINE_AGAIN] = "inline.judged_again",
+    [NFM_CC_INLINE_NO_ROOM] = "inline.no_room",
+    [NFM_CC_INLINE_BAD_CHECKSUM] = "inline.bad_checksum",
+    [NFM_CC_INLINE_REPLACED] = "inline.replaced",
     [NFM_CC_INJECTED] = "inline.injected",
     [NFM_CC_INJECT_FULL] = "inline.inject_no_slot",
 };

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "engine/hosted.h"
-#include "engine/transit.h"
+#include "engine/strand.h"
 
 enum {
     EVICTION_SAMPLES = 16,
@@ -82,6 +82,8 @@ void nfm__flow_set_level(nfm_worker *w, uint32_t index) {
     const nfm_subset *a = &w->subs.sets[flow->subs[0]], *b = &w->subs.sets[flow->subs[1]];
     uint8_t level = a->level > b->level ? a->level : b->level;
     uint8_t modules = nfm_graph_level(&w->graph, flow->modules);
+    if (modules >= NFM_LEVEL_DATA && flow->modules & (a->inline_modules | b->inline_modules))
+        modules = NFM_LEVEL_SPLIT; /* what they find is decided on */
     level = level > modules ? level : modules;
     flow->level = nfm_graph_reach(&w->graph, flow->proto, level);
 }
@@ -302,6 +304,8 @@ void nfm__flow_close(nfm_worker *w, uint32_t index, uint8_t reason) {
     if (flow->end_reason != NFM_END_NONE && reason == NFM_END_TIMEOUT)
         reason = flow->end_reason;
     refresh_receivers(w, index);
+    if (w->way != NULL)
+        nfm__strands_close(w, index);
     nfm_work work = nfm__flow_work(flow);
     close_state(w, index, stream_of(w, flow, work)); /* what it holds comes before flow.end */
     emit_totals(w, index, NFM_EV_FLOW_END, reason);

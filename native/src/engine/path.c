@@ -3,7 +3,10 @@
 #include <string.h>
 
 #include "engine/hosted.h"
-#include "engine/transit.h"
+#include "engine/strand.h"
+
+/* What a packet's way is made of is compiled into both of its kinds: see with_flow. */
+#define INLINE static inline __attribute__((always_inline))
 
 enum { TCP_SYN = 2 };
 
@@ -43,12 +46,16 @@ void nfm_emit_packet(nfm_ctx *ctx, nfm_packet *packet) {
     if (packet->emitted)
         return;
     packet->emitted = 1;
+    if (ctx->worker->way != NULL && packet->flow != NULL)
+        nfm__segment_data(ctx->worker, packet->flow_index, &packet->rec);
     nfm__record_emit(ctx->worker, packet->flow == NULL ? NFM_NO_FLOW : packet->flow_index,
                      &packet->rec);
 }
 
 void nfm_emit_record(nfm_ctx *ctx, nfm_flow *flow, uint32_t flow_index, const nfm_record *record) {
     (void)flow;
+    if (ctx->worker->way != NULL)
+        nfm__segment_data(ctx->worker, flow_index, record);
     nfm__record_emit(ctx->worker, flow_index, record);
 }
 
@@ -89,7 +96,7 @@ static inline void advance_time(nfm_worker *w, nfm_packet *p) {
 }
 
 /* The flow of a packet: most often the candidate that parsing the burst found and prefetched. */
-static bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+INLINE bool find_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     uint32_t index = p->flow_index;
     int side = -1;
     if (index != NFM_NO_FLOW && (nfm_table_flow(&w->table, index)->flags & NFM_FLOW_OPEN))
@@ -135,7 +142,7 @@ static bool comes_near(const nfm_worker *w, uint8_t before, uint8_t after) {
 }
 
 /* Runs the tracking module; a new connection on an old 5-tuple gets a flow of its own. */
-static bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
+INLINE bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     nfm_instance *in = w->graph.track[p->rec.proto];
     if (in == NULL || p->flow->level < NFM_LEVEL_TRACK)
         return true;
@@ -168,12 +175,23 @@ static bool is_about_flow(nfm_worker *w, nfm_packet *p) {
     return true;
 }
 
-static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
-    if (w->way != NULL && is_about_flow(w, p))
+/* The packet's snapshot, if nobody delivered it before. */
+INLINE void emit_snapshot(nfm_worker *w, nfm_packet *p) {
+    const nfm_flow *flow = p->flow;
+    const nfm_subset *set = &w->subs.sets[flow->subs[p->rec.side]];
+    if (!p->emitted && ((set->events & p->rec.events) | flow->modules))
+        nfm__record_emit(w, p->flow_index, &p->rec);
+}
+
+/* forwards: frames go on from this worker; a constant, so that who only observes pays nothing. */
+INLINE void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash, bool forwards) {
+    if (forwards && is_about_flow(w, p))
         return;
     bool found = find_flow(w, p, hash);
     if (found && __builtin_expect(nfm__flow_is_stale(w, p->flow), 0))
         subscribe_again(w, p);
+    if (forwards && found && !nfm__segment_arrive(w, p))
+        return;
     if (!found || !track(w, p, hash)) {
         nfm__record_emit(w, NFM_NO_FLOW, &p->rec); /* table full: seen, but without a flow */
         return;
@@ -184,13 +202,20 @@ static void with_flow(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     flow->payload_bytes[p->rec.side] += p->l4_len;
     nfm_instance *stream = w->graph.stream;
     uint8_t level = flow->level;
+    if (forwards)
+        nfm__segment_begin(w, p);
     if (level >= NFM_LEVEL_DATA && stream != NULL && p->rec.proto == stream->module->proto)
         (void)stream->module->on_packet(&stream->ctx, p, nfm_instance_state(stream, p->flow_index));
-    const nfm_subset *set = &w->subs.sets[flow->subs[p->rec.side]];
-    if (!p->emitted && ((set->events & p->rec.events) | flow->modules))
-        nfm__record_emit(w, p->flow_index, &p->rec);
+    if (forwards && !p->emitted)
+        nfm__segment_data(w, p->flow_index, &p->rec);
+    emit_snapshot(w, p);
     if (__builtin_expect(flow->level != level, 0)) /* a module lost interest: stop its work */
         nfm__flow_modules_changed(w, p->flow_index, p, (nfm_work){level, flow->modules});
+}
+
+__attribute__((noinline)) static void with_flow_on_way(nfm_worker *w, nfm_packet *p,
+                                                       uint64_t hash) {
+    with_flow(w, p, hash, true);
 }
 
 void nfm__packet_seen(nfm_worker *w, nfm_packet *p) {
@@ -218,7 +243,10 @@ void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         p->flow_index = NFM_NO_FLOW;
     }
     if (p->status == NFM_PARSE_OK) {
-        with_flow(w, p, hash);
+        if (__builtin_expect(w->way != NULL, 0))
+            with_flow_on_way(w, p, hash);
+        else
+            with_flow(w, p, hash, false);
         return;
     }
     if (p->status == NFM_PARSE_MALFORMED && p->malformed < NFM_PD_COUNT)

@@ -4,6 +4,7 @@
 
 #include "engine/hosted.h"
 #include "engine/module_host.h"
+#include "engine/strand.h"
 
 void *nfm_flow_state(nfm_ctx *ctx, uint32_t flow_index) {
     const nfm_instance *in = &ctx->worker->graph.instances[ctx->index];
@@ -73,6 +74,21 @@ nfm_record nfm__raised_record(const nfm_record *trigger, const nfm_raised *raise
     return rec;
 }
 
+/* An event that inline receivers decide on: they and all others get the same record. */
+static void deliver_decided(nfm_worker *w, const nfm_subset *set, const nfm_record *record) {
+    nfm_delivery *d = &w->delivery;
+    uint32_t id = nfm_record_keep(d, record);
+    if (id == NFM_NO_RECORD) { /* nobody can be asked */
+        nfm_fields_put(d, record->app.fields, record->app.fields_len);
+        nfm__inquire_app(w, (uint32_t)(set - w->subs.sets), id);
+        return;
+    }
+    d->kept = id;
+    nfm_deliver_app(d, set, record, &w->table.info[w->trigger_flow]);
+    d->kept = NFM_NO_RECORD;
+    nfm__inquire_app(w, (uint32_t)(set - w->subs.sets), id);
+}
+
 int nfm_raise(nfm_ctx *ctx, uint32_t event, const nfm_value *values, nfm_view data) {
     nfm_worker *w = ctx->worker;
     const nfm_instance *in = &w->graph.instances[ctx->index];
@@ -98,6 +114,8 @@ int nfm_raise(nfm_ctx *ctx, uint32_t event, const nfm_value *values, nfm_view da
     nfm_record rec = nfm__raised_record(w->trigger, &raised);
     if (w->hosts != NULL && w->hosts->deferring)
         nfm__pending_app(w, &rec);
+    else if (w->way != NULL && nfm_subset_decides(set, raised.type))
+        deliver_decided(w, set, &rec);
     else
         nfm_deliver_app(&w->delivery, set, &rec, &w->table.info[w->trigger_flow]);
     return NFM_OK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/transit.h"
+#include "engine/strand.h"
 
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -29,8 +30,7 @@ static const nfm_rule *rule_for(const nfm_worker *w, const nfm_transit *t) {
 }
 
 static bool edit(nfm_worker *w, const nfm_transit *t, const nfm_edit *what, nfm_tx *tx) {
-    uint32_t slot = tx->slot;
-    tx->slot = own_slot(w, slot, t->len);
+    tx->slot = own_slot(w, tx->slot, tx->off + tx->len - NFM_HEADROOM);
     if (tx->slot == NFM_NO_SLOT)
         return false;
     return nfm__edit_apply(nfm_pool_addr(&w->pool, tx->slot), t, what, tx);
@@ -50,31 +50,49 @@ static bool edit_all(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx 
     return fits;
 }
 
+void nfm__transit_send(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx *tx) {
+    const nfm_rule *rule = rule_for(w, t);
+    if ((t->has_edit || (rule != NULL && rule->has_edit)) && !edit_all(w, slot, t, tx))
+        return;
+    nfm__output(w, t->out, tx);
+}
+
 static void pass(nfm_worker *w, uint32_t slot, nfm_transit *t) {
     nfm_tx tx = {slot, NFM_HEADROOM, t->len, t->wire_len, t->ts_ns};
-    const nfm_rule *rule = rule_for(w, t);
     if (t->mirror != NFM_NO_PORT) {
         nfm_pool_hold(&w->pool, slot);
         nfm__output(w, t->mirror, &tx);
         w->core_counters[NFM_CC_INLINE_MIRRORED]++;
     }
-    if ((t->has_edit || (rule != NULL && rule->has_edit)) && !edit_all(w, slot, t, &tx))
+    if (!t->is_segment) {
+        nfm__transit_send(w, slot, t, &tx);
         return;
-    nfm__output(w, t->out, &tx);
+    }
+    nfm__segment_send(w, slot, t);
+    nfm_pool_put(&w->pool, slot);
+}
+
+static void refuse(nfm_worker *w, uint32_t slot, nfm_transit *t) {
+    bool drop = t->q.verdict == NFM_DROP;
+    w->core_counters[drop ? NFM_CC_INLINE_DROPPED : NFM_CC_INLINE_REJECTED]++;
+    if (!drop)
+        nfm__reject(w, slot, t);
+    if (!drop && t->is_segment)
+        nfm__segment_reset(w, slot, t);
+    nfm_pool_put(&w->pool, slot);
 }
 
 static void leave(nfm_worker *w, uint32_t slot) {
     nfm_transit *t = transit_of(w, slot);
-    uint32_t record = t->record, set = t->set;
+    uint32_t record = t->q.record, set = t->q.set;
     w->way->n_transits--;
-    if (t->verdict == NFM_REJECT)
-        nfm__reject(w, slot, t);
-    if (t->verdict >= NFM_DROP) {
-        w->core_counters[t->verdict == NFM_DROP ? NFM_CC_INLINE_DROPPED : NFM_CC_INLINE_REJECTED]++;
-        nfm_pool_put(&w->pool, slot);
-    } else {
+    t->on_way = 0;
+    if (t->is_segment)
+        nfm__segment_settle(w, slot, t);
+    if (t->q.verdict >= NFM_DROP)
+        refuse(w, slot, t);
+    else
         pass(w, slot, t);
-    }
     if (record != NFM_NO_RECORD)
         nfm_record_enter(&w->delivery, record); /* until the late have passed it, too */
     if (set != NFM_NO_SET)
@@ -92,126 +110,182 @@ static void move_line(nfm_worker *w, uint32_t line) {
         leave(w, slot);
     }
     way->last[line] = 0;
+    if (line < w->table.max_flows)
+        nfm__strands_rest(w, line);
+}
+
+/* The frame joins its line. */
+static void enter(nfm_worker *w, uint32_t slot) {
+    struct nfm_way *way = w->way;
+    nfm_transit *t = transit_of(w, slot);
+    uint32_t *last = &way->last[t->line];
+    t->on_way = 1;
+    if (way->first[t->line] == 0)
+        way->first[t->line] = slot + 1;
+    else
+        transit_of(w, *last - 1)->next = slot + 1;
+    *last = slot + 1;
 }
 
 /* ---- asking --------------------------------------------------------------------------------- */
 
-/* What a receiver that cannot be asked, or does not answer, means for the frame. */
-static uint8_t policy(nfm_worker *w, const nfm_ring *ring) {
+uint8_t nfm__transit_policy(nfm_worker *w, const nfm_ring *ring) {
     bool open = ring->in_line->config.fail_open != 0;
     w->core_counters[open ? NFM_CC_INLINE_FAILED_OPEN : NFM_CC_INLINE_FAILED_CLOSED]++;
     return open ? NFM_PASS : NFM_DROP;
 }
 
-static uint8_t worse(uint8_t a, uint8_t b) {
-    return a > b ? a : b;
+/* What of |record| a receiver is to hear, as in a descriptor; 0: it does not want it. */
+static uint64_t wanted_of(const nfm_receiver *r, const nfm_record *record) {
+    uint64_t bits = r->events & record->events, type = record->app.type;
+    bool is_app = record->kind == NFM_REC_APP;
+    if (is_app ? type < r->type_first || type > r->type_last : bits == 0)
+        return 0;
+    if (r->what & NFM_DESC_APP)
+        return r->what;
+    return r->what | (is_app ? NFM_DESC_APP | type : bits);
 }
 
-static void ask_one(nfm_worker *w, uint32_t slot, const nfm_record *record, const nfm_receiver *r) {
-    nfm_transit *t = transit_of(w, slot);
-    nfm_ring *ring = r->ring;
+static void ask_one(nfm_worker *w, nfm_question *q, const nfm_record *record, nfm_ring *ring,
+                    uint64_t what) {
     struct nfm_inline *in = ring->in_line;
     if (ring->quarantined || in->late_until != 0) {
-        t->verdict = worse(t->verdict, policy(w, ring));
+        q->verdict = nfm__worse(q->verdict, nfm__transit_policy(w, ring));
         return;
     }
-    if (t->record == NFM_NO_RECORD)
-        t->record = nfm_record_keep(&w->delivery, record);
+    if (q->record == NFM_NO_RECORD)
+        q->record = nfm_record_keep(&w->delivery, record);
     uint32_t flow = record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow;
-    uint64_t at = ring->head, bits = r->events & record->events;
-    uint64_t what = r->what & NFM_DESC_APP ? r->what : r->what | bits;
-    if (t->record == NFM_NO_RECORD || !nfm_ring_push(ring, t->record, flow, what)) {
-        t->verdict = worse(t->verdict, policy(w, ring));
+    uint64_t at = ring->head;
+    if (q->record == NFM_NO_RECORD || !nfm_ring_push(ring, q->record, flow, what)) {
+        q->verdict = nfm__worse(q->verdict, nfm__transit_policy(w, ring));
         return;
     }
     if (at == ring->tail_seen)
         in->progress_ns = w->way->mono_ns;
-    in->slot_of[at & in->mask] = slot + 1;
+    in->who_of[at & in->mask] = q->who;
     w->delivery.delivered++;
-    t->asked++;
+    q->asked++;
 }
 
-/* Asks stage after stage until somebody has to answer; then, or when the end is reached, returns.
- */
-static void ask(nfm_worker *w, uint32_t slot, const nfm_record *record) {
-    nfm_transit *t = transit_of(w, slot);
-    const nfm_subset *set = &w->subs.sets[t->set];
+void nfm__transit_ask(nfm_worker *w, nfm_question *q, uint32_t slot, const nfm_record *record) {
+    const nfm_subset *set = &w->subs.sets[q->set];
     nfm_filter_input input = {
         .mem = &w->mem,
         .record = record,
         .flow = record->flow == 0 ? NULL : &w->table.info[(uint32_t)record->flow],
         .base = nfm_pool_addr(&w->pool, slot),
     };
-    while (t->asked == 0 && t->at < set->n_inline && t->verdict < NFM_DROP) {
-        uint8_t stage = set->in_line[t->at].stage;
-        for (; t->at < set->n_inline && set->in_line[t->at].stage == stage; t->at++) {
-            const nfm_receiver *r = &set->in_line[t->at];
-            if (r->ring != NULL && (r->events & record->events) != 0 &&
+    while (q->asked == 0 && q->at < set->n_inline && q->verdict < NFM_DROP) {
+        uint8_t stage = set->in_line[q->at].stage;
+        for (; q->at < set->n_inline && set->in_line[q->at].stage == stage; q->at++) {
+            const nfm_receiver *r = &set->in_line[q->at];
+            uint64_t what = wanted_of(r, record);
+            if (r->ring != NULL && what != 0 &&
                 (r->filter == NULL || nfm_filter_eval(r->filter, &input)))
-                ask_one(w, slot, record, r);
+                ask_one(w, q, record, r->ring, what);
         }
     }
-    t->decided = t->asked == 0;
+    q->answered = q->asked == 0;
 }
 
-static void begin(nfm_worker *w, const nfm_packet *p, uint32_t set_index) {
-    uint32_t slot = p->rec.slot;
-    const nfm_rule *rule = p->flow == NULL ? NULL : nfm__rule_of(w, p->flow_index);
+/* Makes the frame of |record| in |slot| one on its way, with a reference of its own. */
+static nfm_transit *begin(nfm_worker *w, uint32_t slot, const nfm_record *record, uint8_t in) {
+    uint32_t line = record->flow == 0 ? w->table.max_flows : (uint32_t)record->flow;
+    const nfm_rule *rule = nfm__rule_of(w, line);
     nfm_transit *t = transit_of(w, slot);
     *t = (nfm_transit){
-        .line = p->flow == NULL ? w->table.max_flows : p->flow_index,
-        .record = NFM_NO_RECORD,
-        .set = NFM_NO_SET,
-        .len = p->rec.frame_len,
-        .wire_len = p->rec.wire_len,
-        .ts_ns = p->rec.ts_ns,
-        .out = w->way->out_of[w->in_port],
+        .line = line,
+        .q = {.who = slot + 1, .record = NFM_NO_RECORD, .set = NFM_NO_SET, .answered = 1},
+        .len = record->frame_len,
+        .wire_len = record->wire_len,
+        .ts_ns = record->ts_ns,
+        .out = w->way->out_of[in],
         .mirror = NFM_NO_PORT,
-        .side = p->rec.side,
-        .in = (uint8_t)w->in_port,
-        .proto = p->rec.proto,
-        .flags = (uint8_t)p->rec.flags,
-        .link_type = p->link_type,
-        .l3_off = p->rec.l3_off,
-        .l4_off = p->rec.l4_off,
+        .side = record->side,
+        .in = in,
+        .proto = record->proto,
+        .flags = (uint8_t)record->flags,
+        .l3_off = record->l3_off,
+        .l4_off = record->l4_off,
+        .payload_off = record->payload_off,
     };
     nfm_pool_hold(&w->pool, slot);
     w->way->n_transits++;
-    if (w->ports[w->in_port]->ops->wait_fd == NULL) /* a capture says nothing of offloading */
+    if (w->ports[in]->ops->wait_fd == NULL) /* a capture says nothing of offloading */
         memset(nfm_pool_addr(&w->pool, slot), 0, sizeof(nfm_slot_meta));
     if (rule != NULL) {
         t->ruled = 1;
-        t->verdict = rule->verdict;
+        t->q.verdict = rule->verdict;
         t->out = rule->out != NFM_NO_PORT ? rule->out : rule->back ? t->in : t->out;
         if (rule->edit[t->side].fields & NFM_EDIT_OUT)
             t->out = rule->edit[t->side].out;
     }
-    t->decided = 1;
-    if (w->subs.sets[set_index].inline_events & p->rec.events) {
-        t->set = set_index;
-        nfm_subs_hold(&w->subs, set_index);
-        ask(w, slot, &p->rec);
-    }
+    return t;
 }
 
-void nfm__transit_begin(nfm_worker *w, const nfm_packet *p) {
-    struct nfm_way *way = w->way;
-    if (way->out_of[w->in_port] == NFM_NO_PORT || p->rec.slot == NFM_NO_SLOT)
+void nfm__transit_open_late(nfm_worker *w, uint32_t slot, const nfm_record *record,
+                            uint16_t link_type, uint8_t in) {
+    nfm_transit *t = begin(w, slot, record, in);
+    t->link_type = link_type;
+    t->inquiries = 1;
+    enter(w, slot);
+}
+
+void nfm__transit_open(nfm_worker *w, const nfm_packet *p) {
+    nfm__transit_open_late(w, p->rec.slot, &p->rec, p->link_type, (uint8_t)w->in_port);
+}
+
+void nfm__transit_close(nfm_worker *w, uint32_t slot) {
+    nfm_transit *t = transit_of(w, slot);
+    if (--t->inquiries > 0 || !t->q.answered)
         return;
+    t->decided = 1;
+    move_line(w, t->line);
+}
+
+void nfm__transit_ask_frame(nfm_worker *w, const nfm_packet *p) {
+    nfm_transit *t = transit_of(w, p->rec.slot);
     uint32_t set = p->flow == NULL ? w->subs.catch_all : p->flow->subs[p->rec.side];
-    bool alone = way->n_transits == 0; /* no line needs to be looked at */
-    begin(w, p, set);
-    const nfm_transit *t = transit_of(w, p->rec.slot);
-    if (t->decided && (alone || way->first[t->line] == 0)) {
-        leave(w, p->rec.slot);
+    if (t->is_asked || !(w->subs.sets[set].inline_events & p->rec.events))
+        return;
+    t->is_asked = 1;
+    t->q.set = set;
+    nfm_subs_hold(&w->subs, set);
+    nfm__transit_ask(w, &t->q, p->rec.slot, &p->rec);
+}
+
+void nfm__transit_finish(nfm_worker *w, const nfm_packet *p) {
+    nfm__transit_ask_frame(w, p);
+    nfm__transit_close(w, p->rec.slot);
+}
+
+void nfm__transit_begin(nfm_worker *w, nfm_packet *p) {
+    struct nfm_way *way = w->way;
+    uint32_t slot = p->rec.slot;
+    way->stream->packet = NULL;
+    if (way->out_of[w->in_port] == NFM_NO_PORT || slot == NFM_NO_SLOT)
+        return;
+    if (p->flow != NULL && nfm__strands_of(w, p->flow_index)->in_use &&
+        p->rec.proto == IPPROTO_TCP) {
+        nfm__segment_end(w, p);
         return;
     }
-    uint32_t *last = &way->last[t->line];
-    if (way->first[t->line] == 0)
-        way->first[t->line] = p->rec.slot + 1;
+    if (way->transits[slot].on_way) { /* events were raised from it */
+        nfm__transit_finish(w, p);
+        return;
+    }
+    if (p->flow == NULL && nfm__segment_is_lost(w, p))
+        return;
+    bool alone = way->n_transits == 0; /* no line needs to be looked at */
+    nfm_transit *t = begin(w, slot, &p->rec, (uint8_t)w->in_port);
+    t->link_type = p->link_type;
+    nfm__transit_ask_frame(w, p);
+    t->decided = t->q.answered;
+    if (t->decided && (alone || way->first[t->line] == 0))
+        leave(w, slot);
     else
-        transit_of(w, *last - 1)->next = p->rec.slot + 1;
-    *last = p->rec.slot + 1;
+        enter(w, slot);
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------- */
@@ -219,16 +293,16 @@ void nfm__transit_begin(nfm_worker *w, const nfm_packet *p) {
 /* One verdict less is outstanding. */
 static void answered(nfm_worker *w, uint32_t slot) {
     nfm_transit *t = transit_of(w, slot);
-    if (--t->asked > 0)
+    if (--t->q.asked > 0)
         return;
-    ask(w, slot, &w->mem.records[t->record]);
+    nfm__transit_ask(w, &t->q, slot, &w->mem.records[t->q.record]);
+    t->decided = t->q.answered && t->inquiries == 0;
     if (t->decided)
         move_line(w, t->line);
 }
 
-/* Enters what a verdict says beside passing. False: it makes no sense. */
-static bool apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
-                  const nfm_edit *how) {
+bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
+                        const nfm_edit *how) {
     nfm_transit *t = transit_of(w, slot);
     uint32_t action = verdict & 0xff, argument = verdict >> NFM_ARG_SHIFT & NFM_ARG_MASK;
     bool takes_port = action == NFM_MIRROR || action == NFM_REDIRECT;
@@ -240,7 +314,9 @@ static bool apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict
     if (action == NFM_REDIRECT)
         t->out = (uint8_t)argument;
     if (action >= NFM_DROP)
-        t->verdict = worse(t->verdict, (uint8_t)action);
+        t->q.verdict = nfm__worse(t->q.verdict, (uint8_t)action);
+    if (action == NFM_REWRITE && how->fields & NFM_EDIT_PAYLOAD)
+        return nfm__segment_replace(w, ring, slot, how);
     if (action == NFM_REWRITE && how->fields & (NFM_EDIT_BACK | NFM_EDIT_OUT)) {
         uint8_t out = how->fields & NFM_EDIT_OUT ? how->out : t->in;
         if (!nfm__is_port(w, out))
@@ -256,63 +332,75 @@ static bool apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict
     return true;
 }
 
-static void take_verdict(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
+static void judge_frame(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
+                        const nfm_edit *how) {
+    if (!nfm__transit_apply(w, ring, slot, verdict, how)) {
+        nfm_transit *t = transit_of(w, slot);
+        w->core_counters[NFM_CC_INLINE_BAD]++;
+        t->q.verdict = nfm__worse(t->q.verdict, nfm__transit_policy(w, ring));
+    }
+    answered(w, slot);
+}
+
+static void take_verdict(nfm_worker *w, nfm_ring *ring, uint32_t who, uint32_t verdict,
                          const nfm_edit *how) {
     struct nfm_inline *in = ring->in_line;
     uint32_t hold = verdict >> NFM_ARG_SHIFT & NFM_ARG_MASK;
-    if ((verdict & 0xff) == NFM_KEEP && hold < ring->max_holds && in->slot_of_hold[hold] == 0) {
-        in->slot_of_hold[hold] = slot + 1;
-        return;
-    }
-    if (!apply(w, ring, slot, verdict, how)) {
-        w->core_counters[NFM_CC_INLINE_BAD]++;
-        transit_of(w, slot)->verdict = worse(transit_of(w, slot)->verdict, policy(w, ring));
-    }
-    answered(w, slot);
+    if ((verdict & 0xff) == NFM_KEEP && hold < ring->max_holds && in->who_of_hold[hold] == 0)
+        in->who_of_hold[hold] = who;
+    else if (who & NFM_WHO_INQUIRY)
+        nfm__inquiry_judge(w, ring, who & ~NFM_WHO_INQUIRY, verdict, how);
+    else
+        judge_frame(w, ring, who - 1, verdict, how);
 }
 
 void nfm__transit_judge(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
     for (; in->judged < ring->tail_seen; in->judged++) {
-        uint32_t *place = &in->slot_of[in->judged & in->mask], slot = *place;
-        if (slot == 0)
+        uint32_t *place = &in->who_of[in->judged & in->mask], who = *place;
+        if (who == 0)
             continue; /* not an entry that anybody waits for */
         *place = 0;
         uint32_t verdict = *(volatile uint32_t *)nfm_ring_verdict_of(ring, in->judged);
-        take_verdict(w, ring, slot - 1, verdict, nfm_ring_edit_of(ring, in->judged));
+        take_verdict(w, ring, who, verdict, nfm_ring_edit_of(ring, in->judged));
     }
+    atomic_store_explicit(&ring->shared->judged, in->judged, memory_order_release);
 }
 
 bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, const nfm_command *judgement) {
     struct nfm_inline *in = ring->in_line;
     uint32_t hold = judgement->number, verdict = (uint32_t)judgement->a;
     const uint8_t *bytes = nfm_ring_command_bytes(ring, judgement);
-    if (in == NULL || hold >= ring->max_holds || in->slot_of_hold[hold] == 0 ||
+    if (in == NULL || hold >= ring->max_holds || in->who_of_hold[hold] == 0 ||
         (verdict & 0xff) == NFM_KEEP)
         return false;
     nfm_edit edit;
     bool has_edit = bytes != NULL && judgement->b == sizeof(edit);
     if (has_edit)
         memcpy(&edit, bytes, sizeof(edit));
-    uint32_t slot = in->slot_of_hold[hold] - 1;
-    in->slot_of_hold[hold] = 0;
-    take_verdict(w, ring, slot, verdict, has_edit ? &edit : NULL);
+    uint32_t who = in->who_of_hold[hold];
+    in->who_of_hold[hold] = 0;
+    take_verdict(w, ring, who, verdict, has_edit ? &edit : NULL);
     return true;
 }
 
-static void fail_frame(nfm_worker *w, nfm_ring *ring, uint32_t slot) {
-    nfm_transit *t = transit_of(w, slot);
-    t->verdict = worse(t->verdict, policy(w, ring));
-    answered(w, slot);
+static void fail(nfm_worker *w, nfm_ring *ring, uint32_t who) {
+    if (who & NFM_WHO_INQUIRY) {
+        nfm__inquiry_fail(w, ring, who & ~NFM_WHO_INQUIRY);
+        return;
+    }
+    nfm_transit *t = transit_of(w, who - 1);
+    t->q.verdict = nfm__worse(t->q.verdict, nfm__transit_policy(w, ring));
+    answered(w, who - 1);
 }
 
 void nfm__transit_give_up_kept(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
     for (uint32_t hold = 0; hold < ring->max_holds; hold++) {
-        uint32_t slot = in->slot_of_hold[hold];
-        in->slot_of_hold[hold] = 0;
-        if (slot != 0)
-            fail_frame(w, ring, slot - 1);
+        uint32_t who = in->who_of_hold[hold];
+        in->who_of_hold[hold] = 0;
+        if (who != 0)
+            fail(w, ring, who);
     }
 }
 
@@ -322,10 +410,10 @@ void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring) {
     nfm_ring_unspill(ring);
     in->judged = in->late_until = ring->head; /* first: from here on the policy is asked */
     for (; at < end; at++) {
-        uint32_t *place = &in->slot_of[at & in->mask], slot = *place;
+        uint32_t *place = &in->who_of[at & in->mask], who = *place;
         *place = 0;
-        if (slot != 0)
-            fail_frame(w, ring, slot - 1);
+        if (who != 0)
+            fail(w, ring, who);
     }
 }
 

@@ -26,26 +26,37 @@
 
 enum { NFM_OUT_QUEUE = 1024 };
 
-typedef struct nfm_transit {
-    uint32_t next;   /* slot + 1 of the frame behind it in its line; 0 last */
-    uint32_t line;   /* flow index, or max_flows: without a flow */
-    uint32_t record; /* its snapshot; NFM_NO_RECORD: nobody was asked */
-    uint32_t set;    /* subscriptions when it came; NFM_NO_SET: none held */
-    uint32_t len, wire_len;
-    int64_t ts_ns;
+/* What inline receivers are asked: about a frame's snapshot, or an inquiry (strand.h). */
+typedef struct nfm_question {
+    uint32_t who;     /* slot + 1 of the frame, or an inquiry's number: for nfm_inline.who_of */
+    uint32_t record;  /* NFM_NO_RECORD: nobody was asked */
+    uint32_t set;     /* subscriptions when it came; NFM_NO_SET: none held */
     uint16_t asked;   /* verdicts that are outstanding */
     uint16_t at;      /* of the set's inline receivers: the next to be asked */
     uint8_t verdict;  /* NFM_PASS, _DROP or _REJECT */
-    uint8_t out;      /* port; NFM_NO_PORT */
-    uint8_t mirror;   /* port; NFM_NO_PORT */
-    uint8_t has_edit; /* edits[slot] holds */
+    uint8_t answered; /* by all who want to be asked */
+} nfm_question;
+
+typedef struct nfm_transit {
+    uint32_t next; /* slot + 1 of the frame behind it in its line; 0 last */
+    uint32_t line; /* flow index, or max_flows: without a flow */
+    nfm_question q;
+    uint32_t len, wire_len;
+    int64_t ts_ns;
+    uint16_t inquiries; /* beside its question, that are not answered */
+    uint8_t on_way;     /* it is in its line */
+    uint8_t is_segment; /* strand.h says what leaves of it */
+    uint8_t is_asked;   /* its snapshot was asked about */
+    uint8_t out;        /* port; NFM_NO_PORT */
+    uint8_t mirror;     /* port; NFM_NO_PORT */
+    uint8_t has_edit;   /* edits[slot] holds */
     uint8_t side;
     uint8_t decided;
     uint8_t ruled;        /* its flow had a rule when it came, or has one by its verdict */
     uint8_t in;           /* port */
     uint8_t proto, flags; /* enum nfm_flag, the low byte */
     uint16_t link_type;
-    uint16_t l3_off, l4_off;
+    uint16_t l3_off, l4_off, payload_off;
 } nfm_transit;
 
 /* What a verdict said for the rest of a flow. */
@@ -61,12 +72,12 @@ typedef struct nfm_rule {
 /* An inline receiver beside its ring. */
 struct nfm_inline {
     nfm_inline_config config;
-    uint64_t judged;        /* positions below have been taken into account */
-    uint64_t late_until;    /* it is late as long as its tail is below; 0: it is not */
-    int64_t progress_ns;    /* monotonic time when its tail moved, or its ring began to fill */
-    uint32_t mask;          /* of slot_of */
-    uint32_t *slot_of;      /* by position: slot + 1 of the frame that waits for it; 0 none */
-    uint32_t *slot_of_hold; /* by hold: slot + 1 of the frame that is kept; 0 none */
+    uint64_t judged;       /* positions below have been taken into account */
+    uint64_t late_until;   /* it is late as long as its tail is below; 0: it is not */
+    int64_t progress_ns;   /* monotonic time when its tail moved, or its ring began to fill */
+    uint32_t mask;         /* of who_of */
+    uint32_t *who_of;      /* by position: nfm_question.who that waits for it; 0 none */
+    uint32_t *who_of_hold; /* by hold: the same of what is kept; 0 none */
 };
 
 typedef struct nfm_out_queue { /* frames that a port has not accepted yet */
@@ -82,7 +93,8 @@ struct nfm_way {            /* allocated when a worker forwards */
     nfm_region transit_region, edit_region, rule_region, line_region;
     uint32_t n_transits;
     uint8_t out_of[NFM_MAX_PORTS];
-    nfm_out_queue *queue; /* by port */
+    nfm_out_queue *queue;          /* by port */
+    struct nfm_stream_way *stream; /* strand.h */
     bool has_inline;
     bool is_live;    /* some port does not end: there are deadlines */
     int64_t mono_ns; /* monotonic time of the last settling, 0 when nobody needs it */
@@ -114,11 +126,39 @@ static inline bool nfm__is_late(const nfm_ring *ring) {
 
 /* |p| has gone through the stack: it leaves, waits or is dropped. Takes slot references of its own.
  */
-void nfm__transit_begin(nfm_worker *w, const nfm_packet *p);
+void nfm__transit_begin(nfm_worker *w, nfm_packet *p);
+/* What is left to do for a frame that was opened before: its snapshot is asked about. */
+void nfm__transit_finish(nfm_worker *w, const nfm_packet *p);
 /* Takes the verdicts of the entries that |ring|'s receiver has passed. */
 void nfm__transit_judge(nfm_worker *w, nfm_ring *ring);
 /* All verdicts that are there, and who is late. Between bursts. */
 void nfm__transit_settle(nfm_worker *w);
+/* For strand.h. The frame of |p| enters its line before all is done with it; one inquiry is
+ * outstanding until nfm__transit_close. */
+void nfm__transit_open(nfm_worker *w, const nfm_packet *p);
+/* The same for a frame in |slot| whose packet has gone, with |record| saying where its headers are;
+ * |link_type| and |in| are as it came. */
+void nfm__transit_open_late(nfm_worker *w, uint32_t slot, const nfm_record *record,
+                            uint16_t link_type, uint8_t in);
+/* Asks about the snapshot of |p|, unless that was done before. */
+void nfm__transit_ask_frame(nfm_worker *w, const nfm_packet *p);
+/* One inquiry less is outstanding. */
+void nfm__transit_close(nfm_worker *w, uint32_t slot);
+/* Asks stage after stage until somebody has to answer, or nobody has. */
+void nfm__transit_ask(nfm_worker *w, nfm_question *q, uint32_t slot, const nfm_record *record);
+/* Enters what a verdict says of the frame in |slot|. False: it makes no sense. */
+bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
+                        const nfm_edit *how);
+/* What a receiver that cannot be asked, or does not answer, means. Counts. */
+uint8_t nfm__transit_policy(nfm_worker *w, const nfm_ring *ring);
+/* Sends |tx|, a frame made of that in |slot|, with its edits; the slot reference moves. */
+void nfm__transit_send(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx *tx);
+/* No further packet of the frame's flow passes. */
+void nfm__rule_drop(nfm_worker *w, const nfm_transit *t);
+static inline uint8_t nfm__worse(uint8_t a, uint8_t b) {
+    return a > b ? a : b;
+}
+
 /* A kept packet's verdict; false: no such packet. */
 bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, const nfm_command *judgement);
 /* The receiver will not answer: what waits for it takes its policy. */

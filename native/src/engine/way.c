@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/transit.h"
+#include "engine/strand.h"
 
 static int map(nfm_region *region, const char *name, size_t size, nfm_error *err) {
     return region->base != NULL ? NFM_OK : nfm_region_init(region, name, size, err);
@@ -51,13 +51,14 @@ int nfm__way_start(nfm_worker *w, nfm_error *err) {
     way->queue = calloc(NFM_MAX_PORTS, sizeof(*way->queue));
     for (uint32_t i = 0; i < w->n_ports; i++)
         way->is_live |= w->ports[i]->ops->wait_fd != NULL;
-    return way->queue == NULL ? NFM_E_NOMEM : NFM_OK;
+    return way->queue == NULL ? NFM_E_NOMEM : nfm__stream_way_init(w, err);
 }
 
 void nfm__way_free(nfm_worker *w) {
     struct nfm_way *way = w->way;
     if (way == NULL)
         return;
+    nfm__stream_way_free(w);
     nfm_region_fini(&way->transit_region);
     nfm_region_fini(&way->edit_region);
     nfm_region_fini(&way->rule_region);
@@ -70,8 +71,8 @@ void nfm__way_free(nfm_worker *w) {
 void nfm__inline_free(nfm_ring *ring) {
     if (ring->in_line == NULL)
         return;
-    free(ring->in_line->slot_of);
-    free(ring->in_line->slot_of_hold);
+    free(ring->in_line->who_of);
+    free(ring->in_line->who_of_hold);
     free(ring->in_line);
     ring->in_line = NULL;
 }
@@ -90,9 +91,9 @@ int nfm_worker_make_inline(nfm_worker *w, nfm_ring *ring, const nfm_inline_confi
     in->config = *config;
     in->judged = ring->head;
     in->mask = (uint32_t)places - 1;
-    in->slot_of = calloc(places, sizeof(uint32_t));
-    in->slot_of_hold = calloc(NFM_MAX_HOLDS, sizeof(uint32_t));
-    if (in->slot_of == NULL || in->slot_of_hold == NULL) {
+    in->who_of = calloc(places, sizeof(uint32_t));
+    in->who_of_hold = calloc(NFM_MAX_HOLDS, sizeof(uint32_t));
+    if (in->who_of == NULL || in->who_of_hold == NULL) {
         nfm__inline_free(ring);
         return NFM_E_NOMEM;
     }
@@ -123,6 +124,17 @@ bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, nfm_transit *t, uint32_t verdi
     }
     nfm__flow_choose(w, t->line, ring, NFM_INLINE_GROUPS, false);
     return true;
+}
+
+void nfm__rule_drop(nfm_worker *w, const nfm_transit *t) {
+    nfm_rule *rule = &w->way->rules[t->line];
+    nfm_flow *flow = nfm_table_flow(&w->table, t->line);
+    if (!(flow->flags & NFM_FLOW_OPEN))
+        return;
+    if (!(flow->flags & NFM_FLOW_RULED))
+        *rule = (nfm_rule){.out = NFM_NO_PORT};
+    rule->verdict = NFM_DROP;
+    flow->flags |= NFM_FLOW_RULED;
 }
 
 void nfm__transit_forget_flow(nfm_worker *w, uint32_t index) {

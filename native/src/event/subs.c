@@ -103,6 +103,8 @@ static void add_inline(nfm_subset *set, const nfm_receiver *r, const nfm_subscri
         set->in_line[at] = set->in_line[at - 1];
     set->in_line[at] = *r;
     set->inline_events |= sub->events;
+    if (sub->type_first <= sub->type_last && sub->type_last != 0)
+        set->inline_modules |= sub->modules;
     set->level = set->level > sub->level ? set->level : (uint8_t)sub->level;
 }
 

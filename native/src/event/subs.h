@@ -45,8 +45,9 @@ typedef struct nfm_subset {
     nfm_receiver *receivers;
     nfm_receiver *app;
     nfm_receiver *away;
-    nfm_receiver *in_line;  /* by stage; not among the others */
-    uint64_t inline_events; /* that somebody decides on */
+    nfm_receiver *in_line;   /* by stage; not among the others */
+    uint64_t inline_events;  /* that somebody decides on */
+    uint64_t inline_modules; /* application modules whose events somebody decides on */
     uint64_t members[NFM_MAX_SUBS / 64];
     uint32_t refs; /* sides of flows, and 1 for being the catch-all */
 } nfm_subset;
@@ -55,12 +56,20 @@ static inline bool nfm_subset_has(const nfm_subset *set, uint32_t sub) {
     return set->members[sub / 64] >> (sub % 64) & 1;
 }
 
+/* Whether somebody decides on application events of |type|. */
+static inline bool nfm_subset_decides(const nfm_subset *set, uint32_t type) {
+    for (uint32_t i = 0; set->inline_modules != 0 && i < set->n_inline; i++)
+        if (type >= set->in_line[i].type_first && type <= set->in_line[i].type_last)
+            return true;
+    return false;
+}
+
 /* Whether some receiver of |set| wants application events of |type|. */
 static inline bool nfm_subset_wants(const nfm_subset *set, uint32_t type) {
     for (uint32_t i = 0; i < set->n_app; i++)
         if (type >= set->app[i].type_first && type <= set->app[i].type_last)
             return true;
-    return false;
+    return nfm_subset_decides(set, type);
 }
 
 /* What receivers chose on a flow, by place in nfm_subs.groups. */

@@ -139,11 +139,7 @@ class Wire:
 
         It works in the sender's time; with `steers` the kernel hands packets to the other core.
         """
-        cores = "2" if steers else "0"
-        for port in ("m0", "m1"):
-            path = f"/sys/class/net/{port}/queues/rx-0/rps_cpus"
-            text = f"mount -t sysfs sysfs /sys && echo {cores} > {path}"
-            self.middle.run("unshare", "-m", "sh", "-c", text)
+        self._steer(2 if steers else 0)
         self.middle.ip("link add br0 type bridge")
         self.middle.ip("link set br0 up")
         for port in ("m0", "m1"):
@@ -155,6 +151,14 @@ class Wire:
         finally:
             self.middle.run("nft", "flush", "ruleset")
             self.middle.ip("link del br0")
+            self._steer(0)
+
+    def _steer(self, cores: int) -> None:
+        """Says by which cores packets are received: a mask; 0: by the sender's."""
+        for port in ("m0", "m1"):
+            path = f"/sys/class/net/{port}/queues/rx-0/rps_cpus"
+            text = f"mount -t sysfs sysfs /sys && echo {cores:x} > {path}"
+            self.middle.run("unshare", "-m", "sh", "-c", text)
 
     def _filter(self) -> None:
         for replies in REPLIES:

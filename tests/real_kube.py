@@ -51,15 +51,18 @@ class RealKube:
     Args:
         controllers: also run the controller manager and the scheduler.
         address: that the API server listens on: nodes of other namespaces want another.
+        port: of the API server; None takes a free one.
+        service_accounts: pods get accounts and their tokens, as they have them in every cluster.
     """
 
-    def __init__(self, controllers=False, address="127.0.0.1"):
+    def __init__(self, controllers=False, address="127.0.0.1", port=None, service_accounts=False):
         need(CONTROLLERS if controllers else CONTROL)
         self.controllers, self.address = controllers, address
         self.folder = Path(tempfile.mkdtemp(prefix="nfmesh-kube-"))
         self.stack = ExitStack()
         self.stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self.port, self.etcd_port = free_port(), free_port()
+        self.port, self.etcd_port = port or free_port(), free_port()
+        self.off = () if service_accounts else ("--disable-admission-plugins=ServiceAccount",)
         self.url = f"https://{address}:{self.port}"
 
     def __enter__(self):
@@ -109,7 +112,7 @@ class RealKube:
             "--service-account-signing-key-file", self.folder / "sa.key",
             "--service-account-key-file", self.folder / "sa.pub",
             "--authorization-mode=RBAC", "--allow-privileged=true",
-            "--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.96.0.0/16",
+            *self.off, "--service-cluster-ip-range=10.96.0.0/16",
             "--endpoint-reconciler-type=none", "--max-requests-inflight=2000",
         )  # fmt: skip
         until = time.monotonic() + START_S

@@ -45,6 +45,10 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_INLINE_REPLACED] = "inline.replaced",
     [NFM_CC_INJECTED] = "inline.injected",
     [NFM_CC_INJECT_FULL] = "inline.inject_no_slot",
+    [NFM_CC_HANDED_OVER] = "share.handed_over",
+    [NFM_CC_TAKEN_OVER] = "share.taken_over",
+    [NFM_CC_HANDOVER_FULL] = "share.full",
+    [NFM_CC_KEYS_FULL] = "share.keys_full",
 };
 
 static uint64_t add_domains(const nfm_worker *w, nfm_counter_list *list) {

@@ -2,6 +2,7 @@
 /* Frames that leave: queues in front of the ports. */
 #include <string.h>
 
+#include "engine/share.h"
 #include "engine/transit.h"
 
 static void discard(nfm_worker *w, nfm_out_queue *q, uint32_t counter) {
@@ -60,6 +61,8 @@ bool nfm__inject(nfm_worker *w, const nfm_ring *ring, const nfm_command *command
 }
 
 void nfm__output_flush(nfm_worker *w) {
+    if (w->share != NULL)
+        nfm__share_publish(w); /* keys of rewritten flows, before what has them leaves */
     for (uint32_t i = 0; i < w->n_ports; i++) {
         nfm_port *port = w->ports[i];
         if (w->way->queue[i].head != w->way->queue[i].tail)

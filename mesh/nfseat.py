@@ -123,7 +123,8 @@ class Station:
             NFError: it failed.
         """
         part = self.part
-        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files, part.ports))
+        files, types = self._files, self._catalogue.numbers
+        self.seat.start(Context(part.nf, part.source, Path(part.out), files, part.ports, types))
         if not self.seat.started:
             raise self.stop().errors[0]
 

@@ -72,6 +72,7 @@ class Placement:
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
         token: of an NF that joins from elsewhere: the hash of its token; None: it is started here.
+        is_busy: it never sleeps.
     """
 
     use: str
@@ -82,6 +83,7 @@ class Placement:
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
     token: str | None = None
+    is_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +316,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         skew_ns=_skew_ns(planned, layout),
         opens_files=place.token is not None,
         ports=tuple(port.names for port in layout.ports),
+        is_busy=place.is_busy,
     )
 
 

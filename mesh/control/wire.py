@@ -343,6 +343,7 @@ class NFPart:
             out before those of another, at most; None: they come as they come.
         opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
+        is_busy: it never sleeps.
     """
 
     nf: Text
@@ -362,6 +363,7 @@ class NFPart:
     skew_ns: _U64 | None = None
     opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
+    is_busy: bool = False
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

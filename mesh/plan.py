@@ -33,6 +33,8 @@ class Level(IntEnum):
     PACKET = 0
     TRACK = 1
     DATA = 2
+    SPLIT = 3
+    """Streams are decided on: what leaves is made of judged bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,10 @@ class Station:
         names = [name for ring, objects in rings for name in (ring, *objects)]
         handles = client.fetch(list(dict.fromkeys(names)))
         attached = attach_rings(rings, handles)
-        sources: list[Source] = [RingSource(ring, worker) for worker, ring in enumerate(attached)]
+        edits = self._planned.edits
+        sources: list[Source] = [
+            RingSource(ring, worker, edits=edits) for worker, ring in enumerate(attached)
+        ]
         queues = [Commands(ring.pointer) for ring in attached]
         self.seat.connect(
             {(worker, native): q for worker, q in enumerate(queues) for native in (False, True)}

@@ -140,6 +140,11 @@ class PlannedNF:
         """True when packets wait for it."""
         return any(sub.mode == "inline" for sub in self.subscriptions)
 
+    @property
+    def edits(self) -> bool:
+        """True when it changes packets."""
+        return any(sub.mode == "inline" and sub.edits for sub in self.subscriptions)
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedModule:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from mesh._ffi import native
 from mesh.errors import CapacityError, StateError
+from mesh.memory import Memory
 
 __all__ = ["DROP", "EDIT", "KEEP", "MIRROR", "PASS", "REDIRECT", "REJECT", "REST", "REWRITE"]
-__all__ += ["Verdicts", "fill_edit", "word"]
+__all__ += ["Verdicts", "fill_edit", "fitting", "word"]
 
 PASS, MIRROR, REWRITE, REDIRECT, KEEP, DROP, REJECT = range(7)
 """enum nfm_action."""
@@ -130,6 +131,11 @@ class Verdicts:
     def fail(self, rows: Rows | slice, *, is_open: bool) -> None:
         """Enters what the NF's policy says of entries that it did not judge."""
         self.words[rows] = PASS if is_open else DROP
+
+
+def fitting(ring: Any, memory: Memory, desc: Any, n: int) -> int:
+    """Returns how many of a run's first entries may get other payloads now."""
+    return int(native().lib.nfm_ring_payloads_fit(ring, memory.mem, desc, n))
 
 
 def word(action: int, argument: int = 0, *, rest: bool = False) -> int:

@@ -13,6 +13,7 @@ import pytest
 from test_inline import ones_complement, pseudo, through
 
 from mesh import NF, EventBatch, on
+from mesh.compose import NFUse
 from mesh.errors import PlanError
 from mesh.testing import (
     ACK,
@@ -136,6 +137,26 @@ def test_other_bytes_leave_and_what_follows_is_numbered_anew(tmp_path: Path) -> 
     assert streams(out, False) == streams(out, True) == want
     assert report.counters["inline.replaced"] == 3
     assert not report.nfs[0].errors
+
+
+class Doubles(NF):
+    """Makes every byte two."""
+
+    @on("tcp.data", mode="inline", edits=True)
+    def judge(self, batch: EventBatch) -> None:
+        for event in batch:
+            event.replace(bytes(np.repeat(np.frombuffer(event.data, np.uint8), 2)))
+
+
+def test_as_much_is_replaced_as_there_is(tmp_path: Path) -> None:
+    text = np.random.default_rng(3).integers(0, 256, 1_000_000, np.uint8).tobytes()
+    path = tmp_path / "in.pcap"
+    write_capture(path, segments([(at, text[at : at + 1460]) for at in range(0, len(text), 1460)]))
+    report, out = through(path, tmp_path, NFUse(Doubles))
+    assert not report.nfs[0].errors
+    print(report.counters)
+    assert streams(out, False) == bytes(np.repeat(np.frombuffer(text, np.uint8), 2))
+    assert max(map(len, out)) == 1514
 
 
 def test_acknowledgements_are_translated(tmp_path: Path) -> None:

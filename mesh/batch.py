@@ -274,7 +274,8 @@ class EventBatch:
             payload: what leaves instead; empty: nothing of it.
 
         Raises:
-            CapacityError: too long for a packet, or too many in one batch.
+            CapacityError: too long (128 KiB, a datagram: 64 KiB), or too many in one batch: the
+                subscription has to say `edits=True`.
         """
         self._pointer()
         if self._verdicts is None:

@@ -22,7 +22,7 @@ from mesh.spec import PatienceSpec
 
 __all__ = ["MODULES", "Child", "Patience"]
 
-State = Literal["starting", "running", "waiting", "done", "failed"]
+State = Literal["starting", "running", "waiting", "done", "failed", "away"]
 Role = Literal["controller", "worker", "module", "nf"]
 MODULES: dict[Role, str] = {
     "controller": "mesh.control.controller",
@@ -69,7 +69,7 @@ class Child:
         secret: what it reads at its start, when that is not its key.
         arguments: for its command line.
         journal: None for the controller.
-        state: what it does; "waiting" to be started again.
+        state: what it does; "waiting" to be started again, "away" as a guest.
         had_begun: its last process had come so far that it ran.
         is_unwanted: its end is not to be mended; was_told: it got a SIGTERM.
     """

@@ -14,7 +14,7 @@ import signal
 
 from mesh.errors import ProcessError
 
-__all__ = ["become", "confine", "keep_private", "read_token"]
+__all__ = ["become", "confine", "give_up_privileges", "keep_private", "read_token"]
 
 _PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 3, 4, 24
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
@@ -70,6 +70,13 @@ def confine(parent: int, *, keep_capabilities: bool = False, is_private: bool = 
     _prctl(libc, _PR_SET_DUMPABLE, 0 if is_private else 1)
     if not keep_capabilities:
         _drop_capabilities(libc)
+
+
+def give_up_privileges() -> None:
+    """Takes this process' capabilities away and lets it gain none: for who has no supervisor."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    _drop_capabilities(libc)
 
 
 def keep_private(is_private: bool) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from mesh.event_types import EventType, FieldDef, Kind, Source
 
-__all__ = ["Event"]
+__all__ = ["Event", "Origin"]
 
 _KINDS: dict[Any, Kind] = {
     int: Kind.I64,
@@ -23,6 +23,19 @@ _KINDS: dict[Any, Kind] = {
     IPv6Address: Kind.ADDR,
     IPv4Address | IPv6Address: Kind.ADDR,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a native NF copied of the event that it publishes something about.
+
+    Attributes:
+        record: the nfm_record, 128 bytes.
+        flow: the nfm_flow_info, 64 bytes; None without a flow.
+    """
+
+    record: bytes
+    flow: bytes | None = None
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -16,7 +16,8 @@ from mesh.objects import Objects
 
 __all__ = ["Drainer"]
 
-BUSY_S = 0.002
+BUSY_S, CALM_S = 0.002, 0.02
+"""Between two rounds: while entries come, and when none did for some time."""
 IDLE_S = 3600.0
 
 
@@ -31,11 +32,12 @@ class Drainer:
         self._objects = objects
         self._rings: dict[str, dict[str, Any]] = {}
         self.dropped: dict[str, int] = {}
+        self._pause_s = BUSY_S
 
     @property
     def pause_s(self) -> float:
         """How long to wait before the next `drain`."""
-        return BUSY_S if self._rings else IDLE_S
+        return self._pause_s if self._rings else IDLE_S
 
     def add(self, nf: str, rings: Sequence[str]) -> None:
         """Takes the rings of an NF, as soon as their worker has laid them out."""
@@ -48,12 +50,15 @@ class Drainer:
 
     def drain(self) -> None:
         """Passes what is there."""
+        before = sum(self.dropped.values())
         for nf, rings in self._rings.items():
             for name in rings:
                 if rings[name] is None:
                     rings[name] = self._attach(name)
                 if rings[name] is not None:
                     self.dropped[nf] += _pass_all(rings[name])
+        calmer = min(CALM_S, 2 * self._pause_s)
+        self._pause_s = calmer if before == sum(self.dropped.values()) else BUSY_S
 
     def _attach(self, name: str) -> Any:
         ffi, lib = native()

@@ -154,9 +154,10 @@ class Engine:
     def _start(self) -> None:
         """Starts every NF; when one fails, stops those that had started."""
         for seat in self._seats:
-            ports = [(port.source,) for port in (self.port, self.sink) if port is not None]
+            ports = tuple((port.source,) for port in (self.port, self.sink) if port is not None)
             name, source = seat.planned.name, self.port.source
-            seat.start(Context(name, source, self._out, ports=tuple(ports)))
+            types = self.plan.catalogue.numbers
+            seat.start(Context(name, source, self._out, ports=ports, types=types))
             if not seat.started:
                 reports = [other.stop() for other in self._seats]
                 raise next(error for nf in reports for error in nf.errors)

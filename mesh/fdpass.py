@@ -11,10 +11,16 @@ the token. Messages are msgpack maps:
 
     first    {v: 1, name, token, want: [object names]}     later   {v: 1, want: [object names]}
     answer   {ok: true, objects: [{name, size, backing}]} and descriptors, or {ok: false, error}
+
+Guests come from other containers, by the same door. Nobody here has started them: their pids and
+users mean nothing on this side, so the token decides, of which only the hash is known, and it is
+good for as many comings as there are, one at a time. As long as the connection is open the guest
+is alive. Its first answer has `welcome` with what a child would have been given at its start.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import os
@@ -26,16 +32,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgpack
 
 from mesh.errors import AttachError
 
-__all__ = ["TOKEN_BYTES", "DescriptorClient", "DescriptorService", "Handle", "make_token"]
+__all__ = [
+    "SOCKET",
+    "TOKEN_BYTES",
+    "DescriptorClient",
+    "DescriptorService",
+    "Handle",
+    "Host",
+    "make_token",
+]
 
 VERSION = 1
+SOCKET = "attach.sock"
+"""Its name in a run folder."""
 TOKEN_BYTES = 32
+MAX_TOKEN = 1024
+"""Of a guest; those of children have TOKEN_BYTES."""
 MAX_MESSAGE = 65536
 MAX_WANT = 128
 """Objects per request; the kernel takes 253 descriptors in one message."""
@@ -75,9 +93,33 @@ class _Grant:
     """What one start of a child may have."""
 
     token: bytes
-    uid: int
+    uid: int | None
     objects: dict[str, Handle]
     is_used: bool = False
+    welcome: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def is_guest(self) -> bool:
+        """True when `token` is a hash, and nobody here has started the process."""
+        return self.welcome is not None
+
+    def fits(self, token: bytes) -> bool:
+        """True for the right token."""
+        shown = hashlib.sha256(token).digest() if self.is_guest else token
+        return hmac.compare_digest(shown, self.token)
+
+
+class Host(Protocol):
+    """Who is told of guests."""
+
+    def came(self, name: str, uid: int) -> None:
+        """A guest has shown its token; the kernel says who runs it."""
+
+    def takes(self, name: str, objects: Sequence[str]) -> None:
+        """A guest is about to get objects."""
+
+    def left(self, name: str) -> None:
+        """A guest's connection is closed."""
 
 
 @dataclass(slots=True)
@@ -103,13 +145,18 @@ class DescriptorService:
     Args:
         path: of the socket; made with mode 0600, or 0660 for `gid`.
         gid: group whose processes may connect, or None: only this user.
+        is_open: everybody may who can enter the folder: guests have users of their own.
+
+    Attributes:
+        host: who is told of guests, once there are some.
 
     Raises:
         OSError: the socket cannot be made.
     """
 
-    def __init__(self, path: Path, gid: int | None = None) -> None:
+    def __init__(self, path: Path, gid: int | None = None, *, is_open: bool = False) -> None:
         self.path = path
+        self.host: Host | None = None
         self.refused: Counter[str] = Counter()
         self.served = 0
         self._grants: dict[str, _Grant] = {}
@@ -125,6 +172,8 @@ class DescriptorService:
             if gid is not None:
                 os.chown(path, -1, gid)
                 path.chmod(0o660)
+            if is_open:
+                path.chmod(0o666)
             self._listener.listen(64)
             self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         except BaseException:
@@ -140,6 +189,20 @@ class DescriptorService:
         self.withdraw(name)
         self._grants[name] = _Grant(token, uid, dict(objects))
 
+    def expect(
+        self, name: str, digest: bytes, welcome: Mapping[str, Any], objects: Mapping[str, Handle]
+    ) -> None:
+        """Grants whoever shows the token of this SHA-256 these objects, one process at a time.
+
+        Args:
+            name: of the guest.
+            digest: 32 bytes.
+            welcome: what it is told when it comes.
+            objects: that it may have.
+        """
+        self.withdraw(name)
+        self._grants[name] = _Grant(digest, None, dict(objects), welcome=dict(welcome))
+
     def extend(self, name: str, objects: Mapping[str, Handle]) -> None:
         """Grants further objects to a process that runs."""
         self._grants[name].objects.update(objects)
@@ -148,6 +211,11 @@ class DescriptorService:
         """Grants an object to nobody any longer; who has it keeps it."""
         for grant in self._grants.values():
             grant.objects.pop(object_name, None)
+
+    def send_away(self, name: str) -> None:
+        """Ends the connection of a guest, which may come again."""
+        for peer in [peer for peer in self._peers.values() if peer.name == name]:
+            self._drop(peer)
 
     def withdraw(self, name: str) -> None:
         """Ends what `name` was granted and its connection."""
@@ -166,6 +234,7 @@ class DescriptorService:
 
     def close(self) -> None:
         """Closes all connections and removes the socket; granted descriptors stay the caller's."""
+        self.host = None
         for peer in list(self._peers.values()):
             self._drop(peer)
         self._epoll.close()
@@ -190,6 +259,12 @@ class DescriptorService:
         if self._peers.pop(peer.sock.fileno(), None) is not None:
             self._epoll.unregister(peer.sock.fileno())
         peer.sock.close()
+        grant = peer.grant
+        if grant is None or not grant.is_guest or self._grants.get(peer.name or "") is not grant:
+            return
+        grant.is_used = False
+        if self.host is not None and peer.name is not None:
+            self.host.left(peer.name)
 
     def _drop_strangers(self) -> None:
         strangers = [peer for peer in self._peers.values() if peer.name is None]
@@ -210,9 +285,12 @@ class DescriptorService:
         if not raw:
             self._drop(peer)
             return
+        was_known = peer.grant is not None
         try:
             handles = self._check(peer, raw)
             answer: dict[str, Any] = {"ok": True, "objects": [_described(h) for h in handles]}
+            if not was_known and peer.grant is not None and peer.grant.is_guest:
+                answer["welcome"] = dict(peer.grant.welcome or {})
         except _RefusedError as error:
             self._count(error.reason, str(error))
             handles, answer = [], {"ok": False, "error": str(error)}
@@ -230,8 +308,10 @@ class DescriptorService:
             peer.refused = MAX_REFUSED
 
     def _count(self, reason: str, text: str) -> None:
-        self.refused[reason] += 1
-        _LOG.warning("descriptors refused (%s): %s", reason, text)
+        """Counts, and says it at the first time, the second, the fourth, the eighth, ..."""
+        n = self.refused[reason] = self.refused[reason] + 1
+        if n & (n - 1) == 0:
+            _LOG.warning("descriptors refused (%s, %d times): %s", reason, n, text)
 
     # ---- who may have what ---------------------------------------------------------------
 
@@ -247,19 +327,20 @@ class DescriptorService:
         for name in want:
             if not isinstance(name, str) or name not in peer.grant.objects:
                 raise _RefusedError("object", f"{peer.name} may not have {name!r:.80}")
+        if peer.grant.is_guest and self.host is not None and peer.name is not None:
+            self.host.takes(peer.name, want)
         return [peer.grant.objects[name] for name in want]
 
     def _identify(self, peer: _Peer, message: Mapping[str, Any]) -> None:
         name, token = message.get("name"), message.get("token")
-        if not isinstance(name, str) or not isinstance(token, bytes):
+        if not isinstance(name, str) or not isinstance(token, bytes) or len(token) > MAX_TOKEN:
             raise _RefusedError("malformed", "a message without name and token")
         grant = self._grants.get(name)
-        expected = grant.token if grant is not None else bytes(TOKEN_BYTES)
-        fits = hmac.compare_digest(token, expected)
+        fits = (grant or _Grant(bytes(TOKEN_BYTES), 0, {})).fits(token)
         if grant is None:
-            raise _RefusedError("name", f"no process {name!r:.80} was started here")
+            raise _RefusedError("name", f"no process {name!r:.80} was started or is expected here")
         _, uid, _ = _credentials(peer.sock)
-        if uid != grant.uid:
+        if grant.uid is not None and uid != grant.uid:
             raise _RefusedError("uid", f"{name} runs as uid {grant.uid}, the peer as {uid}")
         if not fits:
             raise _RefusedError("token", f"wrong token for {name}")
@@ -267,6 +348,8 @@ class DescriptorService:
             raise _RefusedError("twice", f"{name} has attached already")
         grant.is_used = True
         peer.name, peer.grant = name, grant
+        if grant.is_guest and self.host is not None:
+            self.host.came(name, uid)
 
 
 def _unpacked(raw: bytes) -> Mapping[str, Any]:
@@ -303,9 +386,13 @@ class DescriptorClient:
         name: of this process.
         token: read from the pipe that the supervisor left.
         timeout_s: how long an answer may take.
+
+    Attributes:
+        welcome: what a guest was told with its first answer.
     """
 
     def __init__(self, path: Path, name: str, token: bytes, timeout_s: float = 10.0) -> None:
+        self.welcome: Mapping[str, Any] = {}
         self._first: dict[str, Any] = {"name": name, "token": token}
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.settimeout(timeout_s)
@@ -341,23 +428,39 @@ class DescriptorClient:
         for fd in fds:
             os.set_inheritable(fd, False)
         try:
-            return _handles(raw, fds, want, flags)
+            answer = _answered(raw)
+            self.welcome = answer.get("welcome", self.welcome)
+            return _handles(answer, fds, want, flags)
         except AttachError:
             for fd in fds:
                 os.close(fd)
             raise
+
+    @property
+    def is_open(self) -> bool:
+        """True as long as the other side is there: it says nothing unasked."""
+        waiting = select.poll()
+        waiting.register(self._sock, select.POLLIN)
+        return not waiting.poll(0)
 
     def close(self) -> None:
         """Closes the connection; descriptors stay."""
         self._sock.close()
 
 
-def _handles(raw: bytes, fds: Sequence[int], want: Sequence[str], flags: int) -> dict[str, Handle]:
+def _answered(raw: bytes) -> Mapping[str, Any]:
     if not raw:
         raise AttachError("the supervisor closed the connection")
     answer = msgpack.unpackb(raw)
     if not answer.get("ok"):
         raise AttachError(f"refused: {answer.get('error', 'no reason given')}")
+    found: Mapping[str, Any] = answer
+    return found
+
+
+def _handles(
+    answer: Mapping[str, Any], fds: Sequence[int], want: Sequence[str], flags: int
+) -> dict[str, Handle]:
     if flags & socket.MSG_CTRUNC or len(fds) != len(want):
         text = f"{len(fds)} of {len(want)} descriptors came; raise the limit of open files"
         raise AttachError(f"{text} (ulimit -n)")

@@ -39,6 +39,10 @@ def create_objects(objects: Objects, part: HostPart) -> None:
             objects.create_ring(wanted.name, wanted.entries)
         elif wanted.kind == "answers":
             objects.create_answers(wanted.name)
+        elif wanted.kind == "handover":
+            objects.create_handover(wanted.name)
+        elif wanted.kind == "bell":
+            objects.create_bell(wanted.name)
         elif wanted.kind == "log":
             objects.create(wanted.name, log_size(LOG_BYTES))
         elif wanted.kind == "cursor":

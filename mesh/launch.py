@@ -36,6 +36,8 @@ class Launch:
             it says one.
         registry: what is installed.
         started: called with the run folder before the first process starts.
+        run_dir: its run folder, which stays and which everybody may enter, for a stack that NFs
+            of other containers join; None: one of its name below the folder of all.
     """
 
     name: str
@@ -43,6 +45,12 @@ class Launch:
     settings: SupervisorSettings = field(default_factory=SupervisorSettings)
     registry: Registry = field(default_factory=Registry.installed)
     started: Callable[[Path], None] | None = None
+    run_dir: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return base_folder() / self.name if self.run_dir is None else self.run_dir
 
 
 def launch(spec: Spec, how: Launch) -> Outcome:
@@ -59,15 +67,17 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         how.settings,
         patience=Patience.of(spec.patience),
         metrics_port=spec.metrics_port if said is None else said,
+        listen=None if spec.listen is None else (spec.listen.control, Path(spec.listen.keys)),
     )
     spec = with_files(spec, how.files)
     for port in spec.ports:
         if port.pcap is not None:
             Port.pcap(port.pcap.path).close()
-    spec, links = _speakable(spec, base_folder() / how.name)
+    spec, links = _speakable(spec, how.folder)
     plain = spec.model_dump(mode="json", exclude_unset=True)
     composed = compose_desired(Desired(1, plain), how.registry)
-    folder = RunFolder(how.name, gid=mesh_gid())
+    is_kept = how.run_dir is not None
+    folder = RunFolder(how.name, how.folder.parent, mesh_gid(), is_kept=is_kept)
     try:
         for link, file in links.items():
             link.symlink_to(file)

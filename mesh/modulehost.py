@@ -25,7 +25,7 @@ from mesh._ffi import check_pointer, native
 from mesh.confine import become, confine, read_token
 from mesh.control.wire import ModuleHostPart, from_wire
 from mesh.errors import MeshError
-from mesh.fdpass import DescriptorClient, Handle
+from mesh.fdpass import SOCKET, DescriptorClient, Handle
 from mesh.journal import AT_LIFE, Journal, Phase
 from mesh.module import ModuleInfo
 from mesh.process import CANNOT_START
@@ -54,7 +54,7 @@ class ModuleHost:
 
     def __init__(self, name: str, run: Path, token: bytes, part: ModuleHostPart) -> None:
         self.name, self.part = name, part
-        client = DescriptorClient(run / "fd.sock", name, token)
+        client = DescriptorClient(run / SOCKET, name, token)
         try:
             handles = client.fetch([*part.objects, part.ring, part.answers, f"ckpt/{name}"])
         finally:

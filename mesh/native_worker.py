@@ -24,6 +24,7 @@ __all__ = [
     "Filters",
     "Hosting",
     "NativeWorker",
+    "Sharing",
     "Terms",
     "counters_of",
     "domain_config",
@@ -93,6 +94,24 @@ class Hosting:
     answers_fd: int
     is_ordered: bool
     deadline_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How a worker shares packets with others.
+
+    Attributes:
+        workers: how many there are.
+        read_by_all: bit per port: captures, which all of them read.
+        to, taken: handover rings by worker, written and read; -1 its own; () none.
+        bells: eventfds by worker.
+    """
+
+    workers: int
+    read_by_all: int
+    to: tuple[int, ...] = ()
+    taken: tuple[int, ...] = ()
+    bells: tuple[int, ...] = ()
 
 
 class Filters:
@@ -224,11 +243,15 @@ class NativeWorker:
         rc = native().lib.nfm_worker_forward(self.pointer, way_in, way_out)
         check(rc, f"ports {way_in} → {way_out}")
 
-    def share(self, n_workers: int) -> None:
-        """Leaves to other workers, which read the same captures, what is theirs."""
+    def share(self, how: Sharing) -> None:
+        """Leaves to other workers what is theirs; after the ports were added."""
         ffi, lib = native()
-        sharing = ffi.new("nfm_sharing *", {"n_workers": n_workers})
-        check(lib.nfm_worker_share(self.pointer, sharing), "sharing packets")
+        error = ffi.new("nfm_error *")
+        row = ffi.new("nfm_sharing *", {"n_workers": how.workers, "read_by_all": how.read_by_all})
+        lists = [ffi.new("int32_t[]", list(fds)) for fds in (how.to, how.taken, how.bells) if fds]
+        if lists:
+            row.to, row.taken, row.bells = lists
+        check(lib.nfm_worker_share(self.pointer, row, error), "sharing packets", error)
 
     def make_inline(self, ring: Any, *, fail_open: bool, deadline_ms: int) -> None:
         """Lets packets wait for a receiver."""

@@ -27,7 +27,7 @@ from typing import IO, Any, ClassVar, Literal, TypeVar
 
 from mesh.batch import EventBatch, EventView
 from mesh.commands import Flow, FlowControl
-from mesh.declare import Event
+from mesh.declare import Event, Origin
 from mesh.errors import StateError, did_you_mean
 
 __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
@@ -127,6 +127,7 @@ class Context:
         out: folder for files that the NF writes.
         files: descriptors of files that were opened for it.
         ports: by number, what each port may be called.
+        types: name of an event type → its number in descriptors, for native code.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Context:
     out: Path = field(default_factory=Path)
     files: Mapping[str, int] = field(default_factory=dict)
     ports: tuple[tuple[str, ...], ...] = ()
+    types: Mapping[str, int] = field(default_factory=dict)
 
     def port(self, said: str | int) -> int:
         """Returns the number of a port: as verdicts and `NF.inject` take it.
@@ -195,7 +197,7 @@ class NF:
 
     log: logging.Logger
     native_handle: NativeHandle | None
-    _published: list[tuple[Event, EventView | None]]
+    _published: list[tuple[Event, EventView | Origin | None]]
     _flows: FlowControl | None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -223,7 +225,10 @@ class NF:
         raise NotImplementedError(f"{type(self).__name__} subscribes but has no handle(batch)")
 
     def poll(self) -> None:
-        """Runs after every round of batches; an NF with native code takes its findings here."""
+        """Runs after every round of batches, and some times a second when nothing comes.
+
+        An NF with native code takes its findings here, and does what is due by the clock.
+        """
 
     def lost(self, entries: int) -> None:
         """Runs where a lossy ring had no room: so many entries are missing before what follows."""
@@ -271,12 +276,13 @@ class NF:
             raise StateError(f"{self.name} can send nothing before its first event")
         self._flows.inject(frame, port)
 
-    def publish(self, event: Event, about: EventView | None = None) -> None:
+    def publish(self, event: Event, about: EventView | Origin | None = None) -> None:
         """Publishes an event; its subscribers get it in the same run, after this handler.
 
         Args:
             event: one of the classes in `publishes`.
-            about: the event that caused it: gives time, flow and inherited fields.
+            about: the event that caused it: gives time, flow and inherited fields; an Origin, which
+                native code has copied, gives time and flow.
 
         Raises:
             StateError: the class is not in `publishes`.

@@ -28,8 +28,8 @@ from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import NFStats
 from mesh.control.wire import NFPart, from_wire
-from mesh.errors import MeshError, NFError, NFMissing, ProcessError
-from mesh.fdpass import DescriptorClient
+from mesh.errors import AttachError, MeshError, NFError, NFMissing, ProcessError
+from mesh.fdpass import SOCKET, DescriptorClient
 from mesh.journal import Journal, Phase, Work
 from mesh.nfloop import IDLE_NS, Caution, Change, NFLoop
 from mesh.nfseat import Station
@@ -40,17 +40,25 @@ from mesh.recording import NFRecorder, Recordings
 from mesh.report import NFReport
 from mesh.sources import RingSource
 
-__all__ = ["NFHost", "main"]
+__all__ = ["HostGone", "NFHost", "caution_of", "cpus_allowed", "main"]
 
 POLL_S = 0.1
 LEAVE_S = 30.0
 """How long a report waits for a controller that takes it."""
+LINGER_S = 0.5
+"""How long its last words may take to the controller."""
 HOLD_S = 10.0
 """How long a change of the plan may take before the NF goes on without."""
 LOOK_S = 0.02
 """Time between two looks at the controller's messages while events flow."""
 SPIN_NS = 20_000
+BUSY_NS = 1_000_000_000
+"""Longer than any wait: an NF that is busy never sleeps."""
 _Message = TypeVar("_Message", bound=m.Body)
+
+
+class HostGone(Exception):
+    """The supervisor is gone, and its memory means nothing any more."""
 
 
 class LeaveNow(Exception):
@@ -69,28 +77,40 @@ class NFHost:
 
     def __init__(self, name: str, run: Path, token: bytes, caution: Caution) -> None:
         self.name, self._caution = name, caution
-        self._client = DescriptorClient(run / "fd.sock", name, token)
-        handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
+        self._client = DescriptorClient(run / SOCKET, name, token)
+        try:
+            handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
+        except AttachError:
+            self._client.close()
+            raise
         self.journal = Journal(handle.fd)
         os.close(handle.fd)
         self.journal.begin()
         self._station: Station | None = None
         self._loop: NFLoop | None = None
         self._is_draining = self._has_left = False
+        self._leave_s, self._linger_s = LEAVE_S, LINGER_S
         self._looked_at = 0.0
-        abi = int(native().lib.nfm_abi_version())
-        cores = sorted(os.sched_getaffinity(0))
-        register = m.Register(role="nf", pid=os.getpid(), abi=abi, cores=cores)
+        key = self._client.welcome.get("key", token)
         address = f"ipc://{run}/control"
-        self.control = Control(Settings(address, name, token, register, self._stats))
+        self.control = Control(Settings(address, name, key, self._register(), self._stats))
         self._recordings: Recordings[NFRecorder] = Recordings(NFRecorder, self.control.send)
+
+    def _register(self) -> m.Register:
+        abi = int(native().lib.nfm_abi_version())
+        return m.Register(
+            role="nf", pid=os.getpid(), abi=abi, cores=sorted(os.sched_getaffinity(0))
+        )
+
+    def _check_host(self) -> None:
+        """Raises HostGone when there is no supervisor any more; a child of it is gone then, too."""
 
     def close(self) -> None:
         """Frees native code and the journal, and says goodbye to the controller."""
         self._recordings.close()
         if self._station is not None:
             self._station.close()
-        self.control.close()
+        self.control.close(self._linger_s)
         self._client.close()
         self.journal.close()
 
@@ -121,11 +141,11 @@ class NFHost:
 
     def _begin(self) -> NFLoop:
         plan = self._await(m.PlanPart)
-        station = self._station = Station(from_wire(NFPart, plan.part))
+        station = self._station = self._make(from_wire(NFPart, plan.part))
         self.control.send(m.Ready(revision=plan.revision))
         self._await(m.Go)
         sources = station.attach(self._client)
-        spin_ns = SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0
+        spin_ns = _spin_ns(station.part)
         self._loop = loop = NFLoop(
             station.seat,
             sources,
@@ -137,14 +157,26 @@ class NFHost:
             in_time=station.part.in_time,
             server=station.server(self.journal, spin_ns, IDLE_NS),
         )
-        loop.restore()
+        self._restore(loop)
         station.start()
-        self.control.send(m.Attached(revision=plan.revision))
+        self.control.send(self._attached(plan.revision, station))
         return loop
+
+    def _make(self, part: NFPart) -> Station:
+        return Station(part)
+
+    def _restore(self, loop: NFLoop) -> None:
+        loop.restore()
+
+    def _attached(self, revision: int, station: Station) -> m.Attached:
+        """Says where it runs, as whom, and what memory it maps."""
+        backing = dict(station.backing)
+        return m.Attached(revision=revision, cpus=cpus_allowed(), uid=os.getuid(), backing=backing)
 
     def _await(self, kind: type[_Message]) -> _Message:
         """Waits for a message of the controller, which may take its time."""
         while not self._is_draining:
+            self._check_host()
             self.journal.beat(Phase.STARTING)
             message = self.control.poll(POLL_S)
             if isinstance(message, kind):
@@ -168,6 +200,7 @@ class NFHost:
         if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
+        self._check_host()
         self._recordings.look()
         loop = self._loop
         if loop is not None:
@@ -195,6 +228,7 @@ class NFHost:
         self.control.send(m.Held(revision=message.revision))
         until = time.monotonic() + HOLD_S
         while time.monotonic() < until and not self._is_draining:
+            self._check_host()
             self.journal.beat(Phase.RUNNING)
             found = self.control.poll(POLL_S)
             if isinstance(found, m.PlanPart):
@@ -260,11 +294,28 @@ class NFHost:
         report = station.stop()
         self.control.send(_result(report))
         self.control.send(m.Drained(position=loop.positions()))
-        until = time.monotonic() + LEAVE_S
+        until = time.monotonic() + self._leave_s
         while time.monotonic() < until and not self._has_left:
+            self._check_host()
             self.journal.beat(Phase.ENDING)
             if isinstance(self.control.poll(POLL_S), m.Leave):
                 return
+
+
+def cpus_allowed() -> str:
+    """Returns Cpus_allowed_list of this thread, as the kernel writes it: "2-3"; "" if unknown."""
+    try:
+        with open("/proc/thread-self/status", encoding="ascii", errors="replace") as file:
+            words = [line.split() for line in file if line.startswith("Cpus_allowed_list:")]
+    except OSError:
+        return ""
+    return words[0][1] if words and len(words[0]) > 1 else ""
+
+
+def _spin_ns(part: NFPart) -> int:
+    if part.is_busy:
+        return BUSY_NS
+    return SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0
 
 
 def _remedy(error: MeshError) -> str:
@@ -288,8 +339,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--token-fd", type=int, required=True)
     parser.add_argument("--user", metavar="UID:GID", help="become this user")
-    parser.add_argument("--careful", action="append", default=[], metavar="SOURCE:POSITION:N")
-    parser.add_argument("--skip", action="append", default=[], metavar="SOURCE:POSITION")
+    _add_caution(parser)
     arguments = parser.parse_args(argv)
     try:
         if arguments.user:
@@ -308,6 +358,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return host.run()
     finally:
         host.close()
+
+
+def caution_of(words: Sequence[str]) -> Caution:
+    """Reads what a supervisor says of earlier crashes (mesh/restart.py).
+
+    >>> caution_of(["--skip=0:17"]).skip
+    frozenset({(0, 17)})
+    """
+    parser = argparse.ArgumentParser()
+    _add_caution(parser)
+    return _caution(parser.parse_args(list(words)))
+
+
+def _add_caution(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--careful", action="append", default=[], metavar="SOURCE:POSITION:N")
+    parser.add_argument("--skip", action="append", default=[], metavar="SOURCE:POSITION")
 
 
 def _caution(arguments: argparse.Namespace) -> Caution:

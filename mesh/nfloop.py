@@ -30,7 +30,7 @@ from mesh.seat import Seat, SeatCounts
 from mesh.serving import Server
 from mesh.sources import RingSource, Source, wait_any
 
-__all__ = ["IDLE_NS", "Caution", "NFLoop"]
+__all__ = ["IDLE_NS", "Carried", "Caution", "Change", "NFLoop"]
 
 IDLE_NS = 50_000_000
 """The longest sleep: how late a message of the controller may be seen."""
@@ -90,6 +90,14 @@ class Change:
     apply: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """An NF's state and totals, on the way from one stack to the next."""
+
+    state: object
+    counts: SeatCounts
+
+
 class NFLoop:
     """Serves one NF.
 
@@ -138,10 +146,17 @@ class NFLoop:
         """Event time: of the last entry that was handed out."""
         return self._now_ns
 
-    def restore(self) -> None:
-        """Goes on from the checkpoint that an earlier process left; before the NF's `start`."""
+    def restore(self, carried: Carried | None = None) -> None:
+        """Goes on from the checkpoint that an earlier process left; before the NF's `start`.
+
+        Args:
+            carried: what this process took along from another stack, for when there is none.
+        """
         found = self._journal.load() if self._has_checkpoint else None
         if not isinstance(found, dict):
+            if carried is not None and self._has_checkpoint:
+                self.seat.instance.restore(carried.state)
+                self.seat.resume(carried.counts)
             return
         self.seat.instance.restore(found["state"])
         self.seat.resume(SeatCounts(**found["counts"]))
@@ -150,6 +165,16 @@ class NFLoop:
         for source in self.sources:
             if source.name in self._covered:
                 source.skip(*self._covered[source.name])
+
+    def carry(self) -> Carried | None:
+        """Returns what goes along to another stack; None for an NF that has no checkpoint."""
+        if not self._has_checkpoint or self.seat.is_disabled:
+            return None
+        try:
+            return Carried(self.seat.instance.checkpoint(), self.seat.counts())
+        except Exception as error:
+            self.seat.fail("checkpoint", error)
+            return None
 
     def change(self, change: Change) -> None:
         """Applies something when the sources are as far as it says; changes keep their order."""
@@ -166,7 +191,10 @@ class NFLoop:
         rings = self._rings_to_serve()
         if rings and self._server is not None:
             return self._serve_natively(self._server, rings)
-        return self._serve_all() > 0 or self._wait()
+        if self._serve_all() > 0:
+            return True
+        self.seat.poll(self.now_ns)  # what it publishes now goes out with the next run
+        return self._wait()
 
     def finish(self) -> None:
         """Handles what is there, until the sources are empty; nobody is waited for any more."""
@@ -228,6 +256,8 @@ class NFLoop:
                 self.seat.fail("native", StateError(f"it refused a batch: status {served.status}"))
             self.seat.poll(self.now_ns)
             self._take_published()
+        else:
+            self.seat.poll(self.now_ns)
         if served.stopped:
             self._serve_all()
         return not served.ended

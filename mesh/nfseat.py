@@ -53,6 +53,7 @@ class Station:
     def __init__(self, part: NFPart) -> None:
         self.part, self.revision = part, 0
         self.watched: tuple[str, ...] = ()
+        self.backing: dict[str, str] = {}
         self._cleanups: list[Callable[[], None]] = []
         cls = Registry.installed().nf(part.use)
         options = nf_config(cls, part.config, f"{part.nf}.config")
@@ -83,6 +84,7 @@ class Station:
         rings = [(ring.ring, ring.objects) for ring in part.rings]
         names = [name for ring, objects in rings for name in (ring, *objects)]
         handles = client.fetch(list(dict.fromkeys(names)))
+        self.backing = {name: handle.backing for name, handle in handles.items()}
         attached = attach_rings(rings, handles)
         edits = self._planned.edits
         sources: list[Source] = [
@@ -96,10 +98,14 @@ class Station:
             self.log = _with(client, part.log, LogWriter)
             self._add_readers(client, part.readers)
         self._logs = self._open_logs(client, part.reads)
-        files = output_paths(self._planned.cls, self._planned.options, part.out)
+        files = () if part.opens_files else self._outputs()
         for name, handle in client.fetch([f"{PREFIX}{path}" for path in files]).items():
             self._files[name.removeprefix(PREFIX)] = handle.fd
         return [*sources, *self._logs]
+
+    def _outputs(self) -> tuple[str, ...]:
+        """Returns the files that were opened for the NF."""
+        return tuple(output_paths(self._planned.cls, self._planned.options, self.part.out))
 
     def attach_new_logs(self, client: DescriptorClient, part: NFPart) -> list[Source]:
         """Maps logs that a new part of the plan adds, and counts readers in and out."""
@@ -120,7 +126,8 @@ class Station:
             NFError: it failed.
         """
         part = self.part
-        self.seat.start(Context(part.nf, part.source, Path(part.out), self._files, part.ports))
+        files, types = self._files, self._catalogue.numbers
+        self.seat.start(Context(part.nf, part.source, Path(part.out), files, part.ports, types))
         if not self.seat.started:
             raise self.stop().errors[0]
 

@@ -25,12 +25,12 @@ HUGE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class SharedObject:
-    """One memfd of ours.
+    """One memfd of ours, or an eventfd.
 
     Attributes:
         name: "w0/packets", "ring/<nf>/w0", …
         size: bytes.
-        backing: "huge_1g", "huge_2m" or "ordinary".
+        backing: "huge_1g", "huge_2m" or "ordinary"; "eventfd" is none.
         fd: writable.
         read_only_fd: a descriptor of the same memory that cannot be mapped writable.
     """
@@ -136,6 +136,23 @@ class Objects:
         """Makes the ring in which a module's process answers its worker."""
         lib = native().lib
         return self.create(name, int(lib.nfm_answers_object_size(int(lib.NFM_ANSWERS_MIN))))
+
+    def create_handover(self, name: str) -> SharedObject:
+        """Makes the ring in which a worker hands over to another one."""
+        return self.create(name, int(native().lib.nfm_handover_object_size()))
+
+    def create_bell(self, name: str) -> SharedObject:
+        """Makes what wakes a worker that sleeps: an eventfd, which has no memory."""
+        found = self._objects.get(name)
+        if found is not None:
+            return found
+        try:
+            fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            read_only_fd = os.dup(fd)
+        except OSError as error:
+            raise CapacityError(f"{name}: {system_text(error)}") from error
+        self._objects[name] = SharedObject(name, 0, "eventfd", fd, read_only_fd)
+        return self._objects[name]
 
     def handle(self, name: str, *, writable: bool) -> Handle:
         """Returns an object as a process may have it."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +13,7 @@ from mesh.port_spec import record_format
 from mesh.port_wrappers import Impaired, Impairment, Replay, Tee
 from mesh.ports import Port
 
-__all__ = ["open_port", "open_ports"]
+__all__ = ["fanout_group", "open_port", "open_ports"]
 
 _WORDS = {
     "promiscuous": "is_promiscuous",
@@ -30,11 +31,16 @@ _OPEN: Mapping[str, Callable[..., Port]] = {
     "tap": Port.tap,
     "afxdp": Port.afxdp,
     "dpdk": Port.dpdk,
+    "remote": Port.remote,
 }
 
 
-def open_ports(parts: Sequence[PortPart]) -> list[Port]:
+def open_ports(parts: Sequence[PortPart], mesh: str) -> list[Port]:
     """Opens all ports, or none.
+
+    Args:
+        parts: of the worker.
+        mesh: names it on this host: packets are spread over the ports of one mesh.
 
     Raises:
         NativeError: says what is missing, and how to get it.
@@ -42,14 +48,14 @@ def open_ports(parts: Sequence[PortPart]) -> list[Port]:
     with ExitStack() as made:
         ports = []
         for part in parts:
-            ports.append(open_port(part))
+            ports.append(open_port(part, mesh))
             made.callback(ports[-1].close)
         made.pop_all()
     return ports
 
 
-def open_port(part: PortPart) -> Port:
-    """Opens one port.
+def open_port(part: PortPart, mesh: str) -> Port:
+    """Opens one port; arguments as for `open_ports`.
 
     Raises:
         NativeError: says what is missing, and how to get it.
@@ -59,6 +65,8 @@ def open_port(part: PortPart) -> Port:
         options["format"] = record_format(options)
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
+    if part.fanout:
+        options["fanout_group"] = fanout_group(mesh, part.source)
     if part.replay is not None:
         options["is_loop"] = part.replay.loop
     port = _OPEN[part.kind](**options)
@@ -73,3 +81,8 @@ def open_port(part: PortPart) -> Port:
         port.close()
         raise
     return port
+
+
+def fanout_group(mesh: str, source: str) -> int:
+    """Returns the number of the kernel's group that the ports of all workers join."""
+    return zlib.crc32(f"{mesh} {source}".encode()) % 0xFFFF + 1

@@ -255,6 +255,13 @@ class Port:
         found = lib.nfm_port_record_open(os.fsencode(path), _FORMATS[format], link_type, error)
         return cls(check_pointer(found, "", error), str(path))
 
+    @classmethod
+    def remote(cls) -> Port:
+        """Makes a port that stands for one which only the first of several workers has."""
+        ffi, lib = native()
+        error = ffi.new("nfm_error *")
+        return cls(check_pointer(lib.nfm_port_remote_open(error), "", error), "of worker-0")
+
     @staticmethod
     def merge(
         parts: Sequence[str | Path],

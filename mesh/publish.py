@@ -20,7 +20,7 @@ import numpy as np
 from mesh._ffi import native
 from mesh.batch import EventBatch, EventView
 from mesh.columns import APP, DESC, Schema
-from mesh.declare import Event
+from mesh.declare import Event, Origin
 from mesh.errors import StateError
 from mesh.event_types import FieldDef, Kind, Source
 from mesh.events import CELL, Catalogue
@@ -45,13 +45,15 @@ class Row:
     fields: bytes
 
 
-def encode(catalogue: Catalogue, event: Event, about: EventView | None, now_ns: int) -> Row:
+def encode(
+    catalogue: Catalogue, event: Event, about: EventView | Origin | None, now_ns: int
+) -> Row:
     """Takes down a published event.
 
     Args:
         catalogue: knows the event's type.
         event: what was published.
-        about: the event that caused it, of a batch that is still valid; or None.
+        about: the event that caused it, of a batch that is still valid, or copied; or None.
         now_ns: event time when there is no such event.
 
     Raises:
@@ -72,8 +74,10 @@ def _blank(now_ns: int) -> bytes:
     return bytes(ffi.buffer(record))
 
 
-def _copied(about: EventView) -> tuple[bytes, bytes | None]:
+def _copied(about: EventView | Origin) -> tuple[bytes, bytes | None]:
     ffi = native().ffi
+    if isinstance(about, Origin):
+        return about.record, about.flow
     batch = about._batch
     mem, desc = batch._memory.mem, batch._pointer()[about._index]
     record = bytes(ffi.buffer(mem.records + desc.record, ffi.sizeof("nfm_record")))
@@ -82,10 +86,10 @@ def _copied(about: EventView) -> tuple[bytes, bytes | None]:
     return record, bytes(ffi.buffer(mem.flows + desc.flow, ffi.sizeof("nfm_flow_info")))
 
 
-def _value(event: Event, about: EventView | None, field: FieldDef) -> Any:
+def _value(event: Event, about: EventView | Origin | None, field: FieldDef) -> Any:
     if field.name in type(event).__dataclass_fields__:  # type: ignore[attr-defined]
         return getattr(event, field.name)
-    if about is None:
+    if not isinstance(about, EventView):
         raise StateError(f"publish {event.event_name} about an event that has {field.name!r}")
     schema = about._batch._schema.of(about.type)
     own = schema.fields.get(field.name)

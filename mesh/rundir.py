@@ -21,6 +21,10 @@ __all__ = ["VARIABLE", "RunFolder", "base_folder", "running"]
 
 VARIABLE = "NFMESH_RUN"
 """Environment variable that says where run folders are."""
+KEPT = "kept"
+"""File that says: this folder outlives its mesh."""
+KEPT_FILES = ("lock", KEPT, "desired.json")
+"""What stays in such a folder; the last one is read by the stack that follows."""
 MAX_SOCKET_PATH = 100
 """sockaddr_un has room for 108 bytes."""
 
@@ -54,6 +58,8 @@ class RunFolder:
         name: of the mesh.
         base: of all run folders; default is `base_folder()`.
         gid: group of the mesh's processes, which may enter it; None: this user only.
+        is_kept: the folder itself stays when the mesh ends, and everybody may enter it: NFs of
+            other containers have it mounted.
 
     Attributes:
         path: of the folder.
@@ -63,8 +69,16 @@ class RunFolder:
         ProcessError: a mesh of this name runs, or the folder cannot be made.
     """
 
-    def __init__(self, name: str, base: Path | None = None, gid: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        base: Path | None = None,
+        gid: int | None = None,
+        *,
+        is_kept: bool = False,
+    ) -> None:
         folder = base or base_folder()
+        self._is_kept = is_kept
         self.path = folder / name
         self.notices: list[str] = []
         if len(str(self.path)) > MAX_SOCKET_PATH - len("/control"):
@@ -77,7 +91,10 @@ class RunFolder:
                 self._lock = self._take_lock(name)
                 self._clear()
                 self._clear_siblings()
-            if gid is not None:
+            if is_kept:
+                (self.path / KEPT).touch(0o600)
+                self.path.chmod(0o755)
+            elif gid is not None:
                 os.chown(self.path, -1, gid)
                 self.path.chmod(0o2710)
         except OSError as error:
@@ -109,7 +126,8 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Removes what a mesh of this name left that did not end well."""
-        left = sorted(path for path in self.path.iterdir() if path.name != "lock")
+        kept = KEPT_FILES if self._is_kept else ("lock",)
+        left = sorted(path for path in self.path.iterdir() if path.name not in kept)
         for path in left:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -129,9 +147,12 @@ class RunFolder:
             self.notices.append(f"removed the run folders of meshes that have died: {names}")
 
     def close(self) -> None:
-        """Removes the folder and lets the lock go."""
+        """Removes the folder, or what is in it, and lets the lock go."""
         with _locked(self.path.parent):
-            shutil.rmtree(self.path, ignore_errors=True)
+            if self._is_kept:
+                self._clear()
+            else:
+                shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
 
 
@@ -149,6 +170,8 @@ def _locked(folder: Path) -> Iterator[None]:
 def _is_dead(path: Path) -> bool:
     """True for a run folder whose mesh is gone; whatever else lies here is not ours to remove."""
     lock = path / "lock"
+    if (path / KEPT).exists():
+        return False
     if path.is_symlink() or lock.is_symlink() or not lock.is_file() or _is_locked(lock):
         return False
     return lock.stat().st_uid == os.geteuid() and lock.read_bytes()[:32].strip().isdigit()

@@ -32,7 +32,7 @@ from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
 from mesh.nf import NF
 from mesh.options import nf_config
 from mesh.plan import Plan
-from mesh.port_spec import FILES, KINDS, ImpairSpec, PortSpec, ReplaySpec, check_ports
+from mesh.port_spec import KINDS, ImpairSpec, PortSpec, ReplaySpec, check_ports
 from mesh.registry import Registry
 from mesh.runner import make_plan
 from mesh.uses import NFUse, SubscriptionOverride, UserEvent
@@ -103,6 +103,10 @@ class NFSpec(_Model):
         list[_Name], Field(description="other domains that may hear what it publishes")
     ] = []
     cores: Annotated[list[_Core] | None, Field(description="cores that it is pinned to")] = None
+    poll: Annotated[
+        Literal["adaptive", "busy"],
+        Field(description="when there is nothing: sleep soon, or never, for a core of its own"),
+    ] = "adaptive"
     delivery: Annotated[
         Literal["lossy", "blocking"] | None,
         Field(description="when it is slow: count what it misses, or wait for it"),
@@ -336,9 +340,6 @@ def _check_workers(spec: Spec) -> None:
     cores = spec.worker_cores
     if spec.workers == 1:
         return
-    for i, port in enumerate(spec.ports):
-        if port.kind not in FILES:
-            raise SpecError(f"ports[{i}]", "several workers share captures only: leave out workers")
     if cores is not None and len(cores) != spec.workers:
         text = f"{len(cores)} cores for {spec.workers} workers; name one for each"
         raise SpecError("worker_cores", text)

@@ -25,6 +25,7 @@ from mesh.native_worker import (
     Filters,
     Hosting,
     NativeWorker,
+    Sharing,
     Terms,
     counters_of,
     domain_config,
@@ -32,6 +33,7 @@ from mesh.native_worker import (
 )
 from mesh.plan import Level, Part, PlannedModule
 from mesh.port_opening import open_ports
+from mesh.port_spec import FILES
 from mesh.reconcile import WorkerChanges, worker_changes
 
 __all__ = ["Stack"]
@@ -44,15 +46,18 @@ class Stack:
         part: of the plan.
         client: gives descriptors of the objects and rings.
         is_again: entries that its predecessor pushed are not pushed again.
+        mesh: names the mesh on this host.
 
     Raises:
         MeshError: a port cannot be opened, memory is short, or the plan asks for what is not there.
     """
 
-    def __init__(self, part: WorkerPart, client: DescriptorClient, *, is_again: bool) -> None:
+    def __init__(
+        self, part: WorkerPart, client: DescriptorClient, *, is_again: bool, mesh: str
+    ) -> None:
         self.part, self.revision, self._client = part, 0, client
         self.left = part.max_packets
-        self.ports = open_ports(part.ports)
+        self.ports = open_ports(part.ports, mesh)
         self.worker = NativeWorker(self._config())
         self._filters: list[Filters] = []
         self._rings: dict[str, Any] = {}
@@ -61,7 +66,7 @@ class Stack:
         for port in self.ports:
             self.worker.add_port(port)
         if part.workers > 1:
-            self.worker.share(part.workers)
+            self._share()
         for number, way in enumerate(part.ports):
             if way.out is not None:
                 self.worker.forward(number, way.out)
@@ -82,6 +87,21 @@ class Stack:
             row.fds[i] = handles[name].fd
         self._fds = [handle.fd for handle in handles.values()]
         return row
+
+    def _share(self) -> None:
+        part, how = self.part, self.part.handover
+        files = sum(1 << n for n, port in enumerate(part.ports) if port.kind in FILES)
+        if how is None:
+            self.worker.share(Sharing(part.workers, files))
+            return
+        handles = self._client.fetch(how.objects)
+        fds = {"": -1, **{name: handle.fd for name, handle in handles.items()}}
+        try:
+            rows = [tuple(fds[name] for name in names) for names in (how.to, how.taken, how.bells)]
+            self.worker.share(Sharing(part.workers, files, *rows))
+        finally:
+            for handle in handles.values():
+                os.close(handle.fd)
 
     def apply(self, part: WorkerPart) -> None:
         """Changes what differs from the part applied before.

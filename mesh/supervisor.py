@@ -38,8 +38,9 @@ from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest, allocate
 from mesh.drainer import Drainer
 from mesh.errors import MeshError, ProcessError, system_text
-from mesh.fdpass import DescriptorService, Handle, make_token
+from mesh.fdpass import SOCKET, DescriptorService, Handle, make_token
 from mesh.forks import ForkServer
+from mesh.guests import Guest, Guests
 from mesh.host_objects import create_objects, grants_of, journal_name
 from mesh.journal import Journal
 from mesh.mailbox import Mailbox
@@ -80,6 +81,8 @@ class SupervisorSettings:
         patience: before a child that gives no sign of life is killed.
         stop_s: how long an orderly end may take.
         metrics_port: of the controller's Prometheus endpoint; None: none, 0: any.
+        listen: where the controller takes orders over the network, and the folder with its keys.
+        is_open: NFs join from other containers, whoever they run as: their tokens decide.
         forks: a fork server that loads already, and that the supervisor closes; None: it starts
             one.
         on_tick: called about ten times a second.
@@ -89,6 +92,8 @@ class SupervisorSettings:
     patience: Patience = field(default_factory=Patience)
     stop_s: float = 30.0
     metrics_port: int | None = None
+    listen: tuple[str, Path] | None = None
+    is_open: bool = False
     forks: ForkServer | None = None
     on_tick: Callable[[], None] | None = None
 
@@ -160,12 +165,16 @@ class Supervisor:
         check_room(DESCRIPTORS)
         with ExitStack() as made:
             self._selector = made.enter_context(selectors.DefaultSelector())
+            settings = self.settings
             self.service = DescriptorService(
-                self.folder.path / "fd.sock", self.settings.users.group
+                self.folder.path / SOCKET, settings.users.group, is_open=settings.is_open
             )
             made.callback(self.service.close)
             self._selector.register(self.service.fileno(), selectors.EVENT_READ, self.service.serve)
             self._control = made.enter_context(self._connect())
+            self._guests = Guests(
+                self.service, self._drainer, self._grants, self._control.send, self._send_keys
+            )
             self._mail = Mailbox(self._control)
             self._selector.register(self._mail.fd, selectors.EVENT_READ, self._read_mail)
             made.pop_all()
@@ -204,7 +213,10 @@ class Supervisor:
         keys = {name: child.key for name, child in self.children.items()}
         keys |= {"supervisor": self._key, "tool": self._write_tool_key()}
         port = self.settings.metrics_port
-        arguments = () if port is None else ("--metrics-port", str(port))
+        arguments: tuple[str, ...] = () if port is None else ("--metrics-port", str(port))
+        if self.settings.listen is not None:
+            address, folder = self.settings.listen
+            arguments += ("--listen", address, "--keys", str(folder))
         child = Child(
             "controller",
             "controller",
@@ -280,6 +292,7 @@ class Supervisor:
             child.check_life(self.settings.patience, now, self._awake_since)
             if child.state == "waiting" and now >= child.restart_at and not self._ending_at:
                 self._start(child)
+        self._guests.send_away_hanging()
         self._drainer.drain()
         self._drop_unused()
         late, self._late = self._late, None
@@ -372,8 +385,7 @@ class Supervisor:
             self._add(wanted, cores.get(wanted.name, ()))
         parts = {child.name: child for child in part.children}
         for name in changes.regrant:
-            self.children[name].part = parts[name]
-            self.service.extend(name, self._grants(parts[name]))
+            self._regrant(self.children[name], parts[name])
         for name in changes.stop:
             self.children[name].is_unwanted = True
             self._drainer.forget(name)
@@ -385,7 +397,8 @@ class Supervisor:
             SpecError: a core is given twice or is not there.
         """
         order = sorted(part.children, key=lambda child: child.role != "worker")
-        requests = [CoreRequest(c.name, c.cores) for c in order if c.name in starting]
+        here = [child for child in order if child.name in starting and child.place == "process"]
+        requests = [CoreRequest(child.name, child.cores) for child in here]
         taken = [core for c in self.children.values() if c.name not in starting for core in c.cores]
         placement = allocate(requests, os.sched_getaffinity(0), taken)
         self.notices += placement.notices
@@ -397,6 +410,7 @@ class Supervisor:
             if name == "controller" or self._ending_at:
                 continue
             child = self.children.pop(name)
+            self._guests.drop(name)
             self.service.withdraw(name)
             if child.journal is not None:
                 child.journal.close()
@@ -414,7 +428,19 @@ class Supervisor:
 
     # ---- children ------------------------------------------------------------------------
 
+    def _regrant(self, child: Child, part: ChildPart) -> None:
+        if isinstance(child, Guest):
+            self._guests.regrant(child, part)
+            return
+        child.part = part
+        self.service.extend(child.name, self._grants(part))
+
     def _add(self, part: ChildPart, cores: tuple[int, ...]) -> None:
+        if part.place == "pod":
+            journal = Journal(self.objects[journal_name(part.name)].fd)
+            guest = self.children[part.name] = self._guests.make(part, journal)
+            self._guests.expect(guest)
+            return
         identity = self._identity(part) if part.role in ("nf", "module") else Identity()
         journal = Journal(self.objects[journal_name(part.name)].fd)
         child = Child(part.name, part.role, identity, part, cores, journal)

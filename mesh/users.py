@@ -20,13 +20,15 @@ from pathlib import Path
 
 from mesh._ffi import native
 
-__all__ = ["GROUP", "MAX_NFS", "OWNER", "Users", "closed_to_others", "find_users"]
+__all__ = ["GROUP", "MAX_NFS", "OWNER", "Users", "closed_to_others", "find_users", "may_give_away"]
 
 OWNER = 64000
 """The user that memory belongs to; NFs are those after it."""
 GROUP = 64000
 """The group of all NFs."""
 MAX_NFS = 1000
+_NEEDED = (0, 6, 7)
+"""CAP_CHOWN, CAP_SETGID, CAP_SETUID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Users:
 
 def find_users(*, is_root: bool | None = None) -> Users:
     """Finds out what this host allows."""
-    root = os.geteuid() == 0 if is_root is None else is_root
+    root = os.geteuid() == 0 and may_give_away() if is_root is None else is_root
     if not root:
         return Users(
             notice="all processes run as one user: the kernel refuses NFs to map packets writable, "
@@ -58,6 +60,20 @@ def find_users(*, is_root: bool | None = None) -> Users:
         )
     is_late = closed_to_others(_installation()) is not None
     return Users(OWNER, OWNER + 1, GROUP, is_late=is_late)
+
+
+def may_give_away() -> bool:
+    """True with the capabilities that make other users of children and files: root may lack them.
+
+    Where the kernel does not say, root is taken to have them.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            words = next(line.split() for line in file if line.startswith("CapEff:"))
+        effective = int(words[1], 16)
+    except (OSError, StopIteration, IndexError, ValueError):
+        return True
+    return all(effective >> capability & 1 for capability in _NEEDED)
 
 
 def closed_to_others(paths: Iterable[Path]) -> Path | None:

@@ -29,7 +29,7 @@ from mesh.control.client import Control, Settings
 from mesh.control.stats import PortStats, WorkerStats
 from mesh.control.wire import WorkerPart, from_wire
 from mesh.errors import MeshError, ProcessError
-from mesh.fdpass import DescriptorClient
+from mesh.fdpass import SOCKET, DescriptorClient
 from mesh.journal import Journal, Phase
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.recording import PortRecorder, Recordings
@@ -57,8 +57,8 @@ class WorkerHost:
     """
 
     def __init__(self, name: str, run: Path, token: bytes, *, is_again: bool) -> None:
-        self.name, self._is_again = name, is_again
-        self._client = DescriptorClient(run / "fd.sock", name, token)
+        self.name, self._is_again, self._mesh = name, is_again, str(run)
+        self._client = DescriptorClient(run / SOCKET, name, token)
         handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
         self.journal = Journal(handle.fd)
         os.close(handle.fd)
@@ -143,7 +143,7 @@ class WorkerHost:
     def _apply(self, message: m.PlanPart) -> None:
         part = from_wire(WorkerPart, message.part)
         if self._stack is None:
-            self._stack = Stack(part, self._client, is_again=self._is_again)
+            self._stack = Stack(part, self._client, is_again=self._is_again, mesh=self._mesh)
         elif message.revision > self._stack.revision:
             try:
                 self._stack.apply(part)

@@ -136,7 +136,7 @@ def test_scaling_down_to_nothing_and_up_again(rig):
     rig.change("scan", replicas=0)
     until(lambda: "scan" not in rig.nodes.stacks["node-1"].entries)
     found = until(lambda: _settled(rig, "scan", 0))
-    assert found["status"]["cores"] == ""
+    assert "cores" not in found["status"]
     rig.change("scan", replicas=1)
     until(lambda: _settled(rig, "scan", 1))
 
@@ -183,11 +183,11 @@ def test_graph_error_is_a_condition_and_an_event_and_heals(rig):
     rig.apply(function("scan", where="nonsense"))
     found = rig.wait("scan", "GraphInvalid")
     assert "nobody raises" in condition(found, "Degraded")["message"]
-    assert [e["type"] for e in rig.events("GraphInvalid")] == ["Warning"]
+    until(lambda: [e["type"] for e in rig.events("GraphInvalid")] == ["Warning"])
     del stack.refuses["scan"]
     rig.change("scan", where="tcp")
     rig.wait("scan", "Attached")
-    assert rig.events("Recovered")
+    until(lambda: rig.events("Recovered"))
 
 
 def test_spec_that_passes_the_schema_and_is_wrong_is_a_condition(rig):
@@ -212,7 +212,7 @@ def test_pods_that_never_start_say_why(rig, state, reason):
     rig.apply(function("scan"))
     found = rig.wait("scan", reason)
     assert condition(found, "Degraded")["status"] == "True"
-    assert len(rig.events(reason)) == 1
+    until(lambda: len(rig.events(reason)) == 1)
 
 
 def test_too_few_cores_say_so(rig):

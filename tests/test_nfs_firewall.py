@@ -176,12 +176,11 @@ class Impatient(Firewall):
         self.texts = list(texts)
 
     def poll(self):
-        if self._loading is None and self.texts:
+        if self.texts:
             overwrite(self.path, self.texts.pop(0))
-        self._next_look = 0.0
+        self._watched.look()
+        self._watched.wait()
         super().poll()
-        if self._loading is not None:
-            self._loading.join()
 
 
 def overwrite(path, text):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mesh.errors import SpecError
 from mesh.native_nf import library_path
+from mesh.ranges import complement, holds, intersect, union
 from nfs.firewall.nf import Firewall
-from nfs.firewall.ranges import complement, holds, intersect, union
 from nfs.firewall.rules import MIDSTREAM, load, parse, parse_lines
 from nfs.firewall.table import Core
 

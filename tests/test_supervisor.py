@@ -187,7 +187,7 @@ def test_a_second_process_cannot_take_an_nfs_place(mesh):
     from mesh.errors import AttachError
     from mesh.fdpass import DescriptorClient, make_token
 
-    client = DescriptorClient(mesh.supervisor.folder.path / "fd.sock", "slow", make_token())
+    client = DescriptorClient(mesh.supervisor.folder.path / "attach.sock", "slow", make_token())
     with pytest.raises(AttachError, match=r"wrong token|runs as uid"):
         client.fetch(["ring/slow/w0"])
     client.close()

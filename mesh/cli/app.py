@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from mesh.cli import apply, bench, capture, doctor, flows, meshes, record, show, status
+from mesh.cli import (
+    apply,
+    bench,
+    capture,
+    doctor,
+    flows,
+    joining,
+    meshes,
+    operator,
+    pods,
+    record,
+    show,
+    status,
+)
 from mesh.cli.output import accept_all_text, complain, explain
 from mesh.errors import MeshError
 from mesh.forks import ForkServer
@@ -53,12 +66,16 @@ app.command("plan")(show.plan)
 app.command("schema")(show.schema)
 app.command("status")(status.status)
 app.command("stop")(meshes.stop)
+app.command("stack")(pods.stack)
+app.command("keys")(pods.keys)
+meshes.nf_app.callback(invoke_without_command=True)(joining.nf)
 app.command("watch")(meshes.watch)
 app.command("capture")(record.capture)
 app.add_typer(meshes.nf_app, name="nf")
 app.command("apply")(apply.apply)
 app.command("subscribe")(meshes.subscribe)
 app.command("unsubscribe")(meshes.unsubscribe)
+app.command("operator")(operator.operator)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

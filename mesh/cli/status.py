@@ -4,40 +4,67 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
 from mesh.cli.capture import heading
 from mesh.cli.meshes import MeshName, run_folder
 from mesh.cli.output import AsJson, dump, stdout, table
 from mesh.control import messages as m
+from mesh.control.keys import ClientKeys
+from mesh.control.remote import Remote
 from mesh.control.tool import ask
+from mesh.errors import SpecError
 
 __all__ = ["status"]
 
 
-def status(name: MeshName = None, as_json: AsJson = False) -> None:
+def status(
+    name: MeshName = None,
+    connect: Annotated[
+        str | None, typer.Option(help="Of a stack elsewhere: tcp://HOST:PORT.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder with client.key and server.pub for that.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Shows a mesh that runs: processes, memory, rings, counters.
 
     [bold]Examples[/bold]
       nfmesh status
       nfmesh status office --json | jq .rings
+      nfmesh status --connect tcp://10.0.0.7:7600 --keys ./keys
     """
-    folder = run_folder(name)
-    found = {"mesh": folder.name, **ask(folder, m.Status())}
+    found = _near(name) if connect is None else _afar(connect, keys)
     if as_json:
         dump(found)
         return
     console = stdout()
-    heading(console, f"{folder.name}: {found['state']}, revision {found['revision']}")
+    heading(console, f"{found['mesh']}: {found['state']}, revision {found['revision']}")
     console.print(table("", [_process_row(row) for row in found["processes"]]))
+    _print_joined(console, found["attachments"])
     _print_work(console, found)
     _print_objects(console, found["objects"])
     if found["metrics"]:
         console.print(f"metrics: {found['metrics']}", markup=False)
     for notice in found["notices"]:
         console.print(f"notice: {notice}", markup=False)
+
+
+def _near(name: str | None) -> dict[str, Any]:
+    folder = run_folder(name)
+    return {"mesh": folder.name, **ask(folder, m.Status())}
+
+
+def _afar(address: str, keys: Path | None) -> dict[str, Any]:
+    if keys is None:
+        raise SpecError("--keys", "name the folder with client.key and server.pub")
+    with Remote(address, ClientKeys.read(keys)) as stack:
+        return {"mesh": address, **stack.status()}
 
 
 def _process_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,6 +84,26 @@ def _process_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _list(cores: Any) -> str | None:
     return ",".join(map(str, cores)) if cores else None
+
+
+def _print_joined(console: Console, found: Mapping[str, Any]) -> None:
+    """Prints NFs that join from other containers."""
+    if not found:
+        return
+    heading(console, "NFs that join")
+    rows = [
+        {
+            "nf": name,
+            "phase": row["phase"],
+            "user": row["uid"],
+            "cores": row["cpus_allowed_list"] or None,
+            "lies on": ", ".join(sorted(set(row["backing"].values()))) or None,
+            "restarts": row["restarts"],
+            "error": row["error"] or None,
+        }
+        for name, row in found.items()
+    ]
+    console.print(table("", rows))
 
 
 def _print_work(console: Console, found: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mesh.control.shared_ports import ports_of_worker
+from mesh.control.shared_ports import handover_objects, handover_of, ports_of_worker
 from mesh.control.wire import (
     ChildPart,
     HandlerPart,
@@ -69,6 +69,7 @@ class Placement:
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
         token: of an NF that joins from elsewhere: the hash of its token; None: it is started here.
+        is_busy: it never sleeps.
     """
 
     use: str
@@ -79,6 +80,7 @@ class Placement:
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
     token: str | None = None
+    is_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,7 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...], number: int
         worker=f"worker-{number}",
         id=number,
         workers=layout.workers,
+        handover=handover_of(layout.ports, number, layout.workers),
         objects=_objects(number),
         config=dict(layout.config),
         mode=layout.mode,
@@ -310,6 +313,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         in_time=layout.workers > 1 and layout.mode == "file",
         opens_files=place.token is not None,
         ports=tuple(port.names for port in layout.ports),
+        is_busy=place.is_busy,
     )
 
 
@@ -357,6 +361,7 @@ def _host(
     inboxes = [inbox for worker in workers.values() for inbox in worker.inboxes]
     objects += [ObjectPart(name, "inbox") for inbox in inboxes for name in inbox.objects]
     objects += [ObjectPart(r.ring, "ring", r.entries) for r in receivers]
+    objects += handover_objects(worker.handover for worker in workers.values())
     hosts = [(w.id, m, m.host) for w in workers.values() for m in w.modules if m.host]
     objects += [ObjectPart(host.ring, "ring", RING_ENTRIES) for _, _, host in hosts]
     objects += [ObjectPart(host.answers, "answers") for _, _, host in hosts]
@@ -387,6 +392,7 @@ def _worker_child(part: WorkerPart, layout: Layout) -> ChildPart:
             *part.objects,
             *(name for inbox in part.inboxes for name in inbox.objects),
             *(receiver.ring for receiver in part.receivers),
+            *(part.handover.objects if part.handover else ()),
             *(name for m in part.modules if m.host for name in (m.host.ring, m.host.answers)),
         ),
         reads=(),

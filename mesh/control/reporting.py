@@ -37,7 +37,7 @@ def _end_of_all(mesh: Mesh) -> m.Eof:
     """What the workers that came to their end saw together."""
     ends = list(mesh.ends.values())
     reads_all = mesh.now is not None and all(
-        worker.mode == "file" for worker in mesh.now.parts.workers.values()
+        worker.handover is None for worker in mesh.now.parts.workers.values()
     )
     return m.Eof(
         source=ends[0].source if ends else "",

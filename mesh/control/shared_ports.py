@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ports of one of several workers. Pure.
+"""The ports of one of several workers, and how it reaches the others. Pure.
 
 Every worker reads all captures and leaves to the others what is theirs; each writes a part of a
-recording of its own.
+recording of its own. Packet sockets are opened by all, and the kernel spreads the packets. Any
+other port is the first worker's; the others have ports that stand for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from mesh.control.wire import PortPart
-from mesh.port_spec import record_format
+from mesh.control.wire import HandoverPart, ObjectPart, PortPart
+from mesh.port_spec import FILES, record_format
 from mesh.recordings import part_path
 
-__all__ = ["ports_of_worker"]
+__all__ = ["handover_objects", "handover_of", "ports_of_worker"]
 
 
 def ports_of_worker(ports: Sequence[PortPart], worker: int, workers: int) -> tuple[PortPart, ...]:
@@ -35,4 +36,34 @@ def _port_of(port: PortPart, worker: int) -> PortPart:
         path = part_path(str(port.options["path"]), worker)
         own = {**port.options, "path": path, "format": record_format(port.options)}
         return replace(port, options=own)
-    return port
+    if port.kind == "afpacket":
+        return replace(port, fanout=True)
+    if port.kind == "pcap" or worker == 0:
+        return port
+    return PortPart("remote", port.source, out=port.out, names=port.names)
+
+
+def handover_of(ports: Sequence[PortPart], worker: int, workers: int) -> HandoverPart | None:
+    """Returns how a worker reaches the others; None when all ports are captures."""
+    if workers == 1 or all(port.kind in FILES for port in ports):
+        return None
+    others = range(workers)
+    return HandoverPart(
+        to=tuple(_ring(worker, n) for n in others),
+        taken=tuple(_ring(n, worker) for n in others),
+        bells=tuple(f"bell/w{n}" for n in others),
+    )
+
+
+def handover_objects(parts: Iterable[HandoverPart | None]) -> list[ObjectPart]:
+    """Returns the objects of all workers' handing over, each once."""
+    found: dict[str, ObjectPart] = {}
+    for part in parts:
+        if part is not None:
+            found |= {name: ObjectPart(name, "handover") for name in part.to if name}
+            found |= {name: ObjectPart(name, "bell") for name in part.bells}
+    return list(found.values())
+
+
+def _ring(giver: int, taker: int) -> str:
+    return f"hand/w{giver}/w{taker}" if giver != taker else ""

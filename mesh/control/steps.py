@@ -105,7 +105,9 @@ def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
     An NF that is coming up is told of further changes when it runs.
     """
     if process.role == "supervisor" or process.sent == 0 == process.ready:
-        return process.role != "worker" or _supervisor_is_ready(mesh)
+        return process.role != "worker" or (
+            _supervisor_is_ready(mesh) and _has_its_turn(mesh, part)
+        )
     if process.role == "worker":
         return (
             _supervisor_is_ready(mesh)
@@ -113,6 +115,18 @@ def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
             and all(_holds(mesh, nf) for nf in mesh.processes.values() if _is_changing(mesh, nf))
         )
     return process.attached and _worker_is_ready(mesh)
+
+
+def _has_its_turn(mesh: Mesh, part: AnyPart) -> bool:
+    """True when a worker may open its ports.
+
+    The kernel spreads packets over its group's members in the order in which they joined, so that
+    each gets its own from the start.
+    """
+    if not isinstance(part, WorkerPart) or not any(port.fanout for port in part.ports):
+        return True
+    before = [mesh.processes.get(name) for name in _worker_names(mesh)[: part.id]]
+    return all(worker is not None and worker.ready > 0 for worker in before)
 
 
 def _holds(mesh: Mesh, nf: Process) -> bool:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from mesh.control.port_parts import HandoverPart, PortPart, ReplayPart
 from mesh.errors import SpecError
 from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
@@ -44,6 +45,7 @@ __all__ = [
     "ChildPart",
     "FieldWire",
     "HandlerPart",
+    "HandoverPart",
     "HeardWire",
     "HostPart",
     "HostedPart",
@@ -229,41 +231,6 @@ class InboxPart:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
-class ReplayPart:
-    """The pace of a capture, as `mesh.port_wrappers.Replay` takes it."""
-
-    speed: float
-    live: bool
-    loop: bool = False
-
-
-@checked(frozen=True, slots=True, config=_STRICT)
-class PortPart:
-    """One port of a worker.
-
-    Attributes:
-        source: what reports call it.
-        options: of its kind, as in a spec; those left out have their defaults.
-        out: number of the port by which frames leave that enter here; None: they do not.
-        names: what NFs may call it.
-        replay, impair: what is around it; the latter by name in `mesh.port_wrappers.Impairment`.
-    """
-
-    kind: Literal["pcap", "afpacket", "tap", "afxdp", "dpdk", "record"]
-    source: Text
-    options: dict[Text, bool | int | float | Text | None] = field(default_factory=dict)
-    out: Annotated[int, Field(ge=0, lt=16)] | None = None
-    replay: ReplayPart | None = None
-    impair: dict[Text, int | float | Text] | None = None
-    names: tuple[Text, ...] = ()
-
-    @property
-    def is_realtime(self) -> bool:
-        """True when frames have the time at which they come; sinks have none."""
-        return self.kind != "pcap" or (self.replay is not None and self.replay.live)
-
-
-@checked(frozen=True, slots=True, config=_STRICT)
 class WorkerPart:
     """What one worker does.
 
@@ -272,6 +239,7 @@ class WorkerPart:
         objects: names of its shared objects by enum nfm_object: `w0/header`, ...
         config: sizes and switches, by name in nfm_worker_config.
         workers: how many there are that share the packets.
+        handover: None where each finds all that is its own by itself.
         mode: "file" ends at the end of its ports, "live" never.
         max_packets: stop after so many; None all.
         types: all event types.
@@ -292,6 +260,7 @@ class WorkerPart:
     room: tuple[RoomPart, ...] = ()
     inboxes: tuple[InboxPart, ...] = ()
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    handover: HandoverPart | None = None
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -373,6 +342,7 @@ class NFPart:
         in_time: workers read captures: entries of several are handed out by their time.
         opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
+        is_busy: it never sleeps.
     """
 
     nf: Text
@@ -392,6 +362,7 @@ class NFPart:
     in_time: bool = False
     opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
+    is_busy: bool = False
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -447,11 +418,14 @@ class ObjectPart:
 
     Attributes:
         kind: "worker" and "inbox": size is asked of the library with a config; "ring": `entries`
-            long; "answers", "log", "cursor" and "checkpoint": as the supervisor sees fit.
+            long; "bell": an eventfd; "answers", "handover", "log", "cursor" and "checkpoint": as
+            the supervisor sees fit.
     """
 
     name: Text
-    kind: Literal["worker", "inbox", "ring", "answers", "log", "cursor", "checkpoint"]
+    kind: Literal[
+        "worker", "inbox", "ring", "answers", "handover", "bell", "log", "cursor", "checkpoint"
+    ]
     entries: _U32 = 0
 
 

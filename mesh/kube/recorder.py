@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events on objects, as `kubectl describe` shows them; the same one is written once in a while.
 
-An event's name is a digest of what it says of whom, so a restarted operator counts on in the event
+An event's name is a digest of what it says of whom, so a restarted operator goes on with the event
 that is there instead of writing another.
 """
 
@@ -61,11 +61,11 @@ class Recorder:
             while len(self._said) > REMEMBERED:
                 self._said.popitem(last=False)
         try:
-            self._write(name, about, (kind, reason, text[:_TEXT_LIMIT]))
+            self._write(name, about, (kind, reason, text[:_TEXT_LIMIT]), count + 1)
         except ApiError as error:
             log.info("event %s of %s was not written: %s", reason, metadata["name"], error.text)
 
-    def _write(self, name: str, about: Object, what: tuple[str, str, str]) -> None:
+    def _write(self, name: str, about: Object, what: tuple[str, str, str], count: int) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         kind, reason, text = what
         body = {
@@ -88,12 +88,11 @@ class Recorder:
             "reportingInstance": self._me,
             "firstTimestamp": now,
             "lastTimestamp": now,
-            "count": 1,
+            "count": count,
         }
         try:
             self._api.create(EVENTS, body)
         except ApiError as error:
             if error.status != 409:
                 raise
-            count = int(self._api.get(EVENTS, name).get("count") or 1) + 1
-            self._api.patch(EVENTS, name, {"count": count, "lastTimestamp": now})
+            self._api.patch(EVENTS, name, {"count": max(2, count), "lastTimestamp": now})

@@ -13,7 +13,6 @@ does not come back.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import threading
@@ -33,7 +32,7 @@ Changed = Callable[[Object | None, Object | None], None]
 """Called with an object before and after; None: it was not there, is not there any more."""
 REMEMBERED = 4096
 GONE = 410
-SHORT_S = 0.5
+SHORT_S, LONG_S = 0.5, 5.0
 
 
 class Store:
@@ -140,11 +139,12 @@ class Reflector:
         self._synced, self._stopping = threading.Event(), threading.Event()
         self._version = ""
         self.lists = self.watches = self.failures = 0
-        self._thread = threading.Thread(target=self._run, name=f"watch-{kind.plural}", daemon=True)
+        self.is_watching = False
+        self.thread = threading.Thread(target=self._run, name=f"watch-{kind.plural}", daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Ends the thread some time soon; it may still wait for the server."""
@@ -152,7 +152,7 @@ class Reflector:
 
     def join(self, timeout: float) -> None:
         """Waits for the thread."""
-        self._thread.join(timeout)
+        self.thread.join(timeout)
 
     def wait_synced(self, timeout: float) -> bool:
         """Waits until the first list is in the store."""
@@ -212,13 +212,17 @@ class Reflector:
     def _watch(self) -> None:
         self.watches += 1
         began = time.monotonic()
-        with contextlib.closing(
-            self._api.watch(self.kind, self._version, self._selector)
-        ) as events:
-            for event in events:
-                if self._stopping.is_set():
-                    return
-                self._take(event)
+        with self._api.watch(self.kind, self._version, self._selector) as events:
+            self.is_watching = True
+            try:
+                for event in events:
+                    if self._stopping.is_set():
+                        return
+                    self._take(event)
+            finally:
+                self.is_watching = False
+                if time.monotonic() - began > LONG_S:
+                    self.failures = 0
         if time.monotonic() - began < SHORT_S:  # a server that ends every watch at once
             self._stopping.wait(SHORT_S)
 

@@ -177,7 +177,7 @@ def _container(name: str, spec: NetworkFunctionSpec, settings: OperatorSettings)
         "command": ["nfmesh"],
         "args": [*args, "--health-port", str(port), "--use", spec.use],
         "env": [{"name": "HOME", "value": "/tmp"}],
-        "ports": [{"name": "health", "containerPort": port, "protocol": "TCP"}],
+        "ports": [{"name": "metrics", "containerPort": port, "protocol": "TCP"}],
         "resources": {"requests": resources, "limits": dict(resources)},
         "securityContext": {
             "allowPrivilegeEscalation": False,

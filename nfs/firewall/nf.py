@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from mesh import NF, Context, Event, NativeCode, on
 from mesh.errors import SpecError
 from mesh.native_nf import library_path
+from mesh.watched import Outcome, Watched
 from nfs.firewall.rules import ACTIONS, Rule, Ruleset, load, parse_lines
 from nfs.firewall.table import MIDSTREAM_WORDS, Core, Table
 
 Action = Literal["accept", "drop", "reject"]
-WATCH_S = 0.5
-"""How often the rules file is looked at."""
+_Made = tuple[Ruleset, Table]
 
 
 class Reload(Event, name="firewall.reload"):
@@ -72,20 +70,19 @@ class Firewall(NF):
         self.policy: str = default
         self.error = ""
         self._core: Core | None = None
-        self._seen: tuple[int, ...] = ()
-        self._next_look = 0.0
-        self._loading: _Loading | None = None
+        self._watched: Watched[_Made] | None = None
         self._results: dict[str, Any] = {}
 
     def start(self, ctx: Context) -> None:
         """Compiles the rules, and puts them in force."""
         state = None if self.native_handle is None else self.native_handle.state
-        self._core = Core(library_path(Firewall, self.native), state)
-        self._core.set(self.fixed)
-        self._seen = self._signature()
-        self._put_in_force(*self._compile(self._core))
+        core = self._core = Core(library_path(Firewall, self.native), state)
+        core.set(self.fixed)
+        if self.watch and self.path is not None:
+            self._watched = Watched(self.path, lambda: self._compile(core))
+        self._put_in_force(*self._compile(core))
 
-    def _compile(self, core: Core) -> tuple[Ruleset, Table]:
+    def _compile(self, core: Core) -> _Made:
         found = load(self.path) if self.path is not None else parse_lines(self.lines)
         policy = found.policy or self.default
         return found, core.compile(found.rules, policy, self.memory_mb << 20, self.running)
@@ -95,43 +92,26 @@ class Firewall(NF):
         self._core.swap(table)
         self.running, self.policy, self.error = found.rules, found.policy or self.default, ""
 
-    def _signature(self) -> tuple[int, ...]:
-        """What differs when the file is another one; empty while there is none."""
-        try:
-            stat = self.path.stat() if self.path is not None else None
-        except OSError:
-            stat = None
-        return () if stat is None else (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-
     def poll(self) -> None:
-        """Looks at the rules file now and then; compiles it beside the packets when it changed."""
-        if self._loading is not None:
-            if not self._loading.is_alive():
-                self._finish(self._loading)
-        elif self.watch and self.path is not None and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + WATCH_S
-            signature = self._signature()
-            if signature != self._seen and self._core is not None:
-                self._seen = signature
-                core = self._core
-                self._loading = _Loading(lambda: self._compile(core))
-                self._loading.start()
+        """Looks at the rules file now and then; puts in force what was made of a changed one."""
+        outcome = self._watched.take() if self._watched is not None else None
+        if outcome is not None:
+            self._finish(outcome)
 
-    def _finish(self, loading: _Loading) -> None:
-        self._loading = None
-        if loading.made is not None:
-            self._put_in_force(*loading.made)
+    def _finish(self, outcome: Outcome[_Made]) -> None:
+        if outcome.made is not None:
+            self._put_in_force(*outcome.made)
             self.log.info("%d rules of %s are in force", len(self.running), self.path)
         else:
-            self.error = str(loading.error)
+            self.error = str(outcome.error)
             self.log.warning("%s (the running rules stay)", self.error)
         self.publish(Reload(rules=len(self.running), error=self.error))
 
     def stop(self) -> None:
         """Takes down the counters."""
-        if self._loading is not None:
-            self._loading.join()
-            self._loading = None
+        if self._watched is not None:
+            self._watched.wait()
+            self._watched = None
         self._results = self._report()
         self._core = None
 
@@ -151,25 +131,3 @@ class Firewall(NF):
             {"rule": self.policy, "comment": "default", "place": "", "hits": stats["default_hits"]}
         )
         return {"rules": rows, **stats, "error": self.error or None}
-
-
-class _Loading(threading.Thread):
-    """Compiles rules beside the packets.
-
-    Attributes:
-        made: the result, or None.
-        error: why there is none.
-    """
-
-    def __init__(self, make: Callable[[], tuple[Ruleset, Table]]) -> None:
-        super().__init__(name="firewall-rules", daemon=True)
-        self._make = make
-        self.made: tuple[Ruleset, Table] | None = None
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        """Reads and compiles."""
-        try:
-            self.made = self._make()
-        except Exception as error:
-            self.error = error

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.errors import SpecError, did_you_mean
-from nfs.firewall.ranges import Ranges, complement, intersect, union
+from mesh.ranges import Ranges, complement, intersect, union
 from nfs.firewall.values import (
     NumberReader,
     addresses_of,

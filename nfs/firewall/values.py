@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from mesh.errors import did_you_mean
-from nfs.firewall.ranges import Ranges, union
+from mesh.ranges import Ranges, union
 from nfs.firewall.words import ICMP_TYPES, ICMPV6_TYPES, PORTS, PROTOCOLS, Token
 
 __all__ = [

@@ -1078,15 +1078,23 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_
 enum nfm_port_number { NFM_NO_PORT = 0xff };
 int nfm_worker_forward(nfm_worker *worker, uint32_t in, uint32_t out);
 
-/* One worker of several that share the packets, flow by flow: by nfm_worker_owner of the innermost
+/* One worker of several that share the packets, flow by flow: by nfm_owner of the innermost
  * headers, put together where they were fragmented. */
 typedef struct nfm_sharing {
-    uint32_t n_workers; /* their ids are 0 to n_workers - 1 */
-    uint32_t reserved;
+    uint32_t n_workers;   /* their ids are 0 to n_workers - 1 */
+    uint32_t read_by_all; /* bit per port: every worker reads the same there */
+    const int32_t *to, *taken; /* by worker: handover objects, written to it and read from it; -1: none */
+    const int32_t *bells;     /* by worker: eventfds that wake it; -1: none */
 } nfm_sharing;
-/* Every worker reads the same captures and leaves to the others what is theirs; frames keep their
- * numbers (nfm_record.packet) and event time goes on with all of them. Before start. */
-int nfm_worker_share(nfm_worker *worker, const nfm_sharing *sharing);
+/* Where every worker reads the same captures it leaves to the others what is theirs; frames keep
+ * their numbers (nfm_record.packet) and event time goes on with all of them. At other ports it hands
+ * over what is theirs. After the ports, before start. */
+int nfm_worker_share(nfm_worker *worker, const nfm_sharing *sharing, nfm_error *err);
+/* Which of |n_workers| has a flow, by its addresses, ports, protocol and IP version. */
+uint32_t nfm_owner(const nfm_flow_info *flow, uint32_t n_workers);
+uint64_t nfm_handover_object_size(void);
+/* A port that stands for one which only the first worker has. NULL with the reason in err. */
+nfm_port *nfm_port_remote_open(nfm_error *err);
 
 /* What inline receivers that do not answer mean for their packets. */
 typedef struct nfm_inline_config {

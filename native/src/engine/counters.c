@@ -38,6 +38,7 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_INLINE_FAILED_CLOSED] = "inline.failed_closed",
     [NFM_CC_INLINE_BAD] = "inline.bad_verdict",
     [NFM_CC_ALIAS_TAKEN] = "inline.address_taken",
+    [NFM_CC_FRAGMENTED] = "forward.fragmented",
     [NFM_CC_INLINE_WITHHELD] = "inline.withheld",
     [NFM_CC_INLINE_AGAIN] = "inline.judged_again",
     [NFM_CC_INLINE_NO_ROOM] = "inline.no_room",
@@ -45,6 +46,10 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_INLINE_REPLACED] = "inline.replaced",
     [NFM_CC_INJECTED] = "inline.injected",
     [NFM_CC_INJECT_FULL] = "inline.inject_no_slot",
+    [NFM_CC_HANDED_OVER] = "share.handed_over",
+    [NFM_CC_TAKEN_OVER] = "share.taken_over",
+    [NFM_CC_HANDOVER_FULL] = "share.full",
+    [NFM_CC_KEYS_FULL] = "share.keys_full",
 };
 
 static uint64_t add_domains(const nfm_worker *w, nfm_counter_list *list) {

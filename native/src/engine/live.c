@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include "engine/hosted.h"
+#include "engine/share.h"
 #include "engine/transit.h"
 
 enum {
@@ -82,7 +83,8 @@ static void tell_time(nfm_worker *w) {
 static void look(nfm_worker *w, int64_t now) {
     const uint64_t *count = w->core_counters;
     uint64_t signs = w->packets + count[NFM_CC_FORWARDED] + count[NFM_CC_INLINE_DROPPED] +
-                     count[NFM_CC_INLINE_REJECTED];
+                     count[NFM_CC_INLINE_REJECTED] + count[NFM_CC_HANDED_OVER] +
+                     count[NFM_CC_TAKEN_OVER];
     if (signs == w->live.signs)
         return;
     w->live.signs = signs;
@@ -101,13 +103,15 @@ static int descriptors(const nfm_worker *w, struct pollfd *fds) {
             return -1;
         fds[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
+    if (w->share != NULL && w->share->bells[w->config.id] >= 0)
+        fds[n++] = (struct pollfd){.fd = w->share->bells[w->config.id], .events = POLLIN};
     return n;
 }
 
-static void nap(const nfm_worker *w, int64_t now) {
-    struct pollfd fds[NFM_MAX_PORTS];
+static void nap(nfm_worker *w, int64_t now) {
+    struct pollfd fds[NFM_MAX_PORTS + 1];
     int n = descriptors(w, fds);
-    if (n < 0) {
+    if (n < 0 || (w->share != NULL && !nfm__share_sleep(w))) {
         sched_yield();
         return;
     }
@@ -120,6 +124,8 @@ static void nap(const nfm_worker *w, int64_t now) {
     }
     struct timespec t = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
     (void)ppoll(fds, (nfds_t)n, &t, NULL); /* interrupted: then it was short */
+    if (w->share != NULL)
+        nfm__share_awake(w);
 }
 
 bool nfm__live_wait(nfm_worker *w) {

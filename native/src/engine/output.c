@@ -2,6 +2,7 @@
 /* Frames that leave: queues in front of the ports. */
 #include <string.h>
 
+#include "engine/share.h"
 #include "engine/transit.h"
 
 static void discard(nfm_worker *w, nfm_out_queue *q, uint32_t counter) {
@@ -54,12 +55,15 @@ bool nfm__inject(nfm_worker *w, const nfm_ring *ring, const nfm_command *command
     memset(base, 0, sizeof(nfm_slot_meta));
     memcpy(base + NFM_HEADROOM, bytes, len);
     nfm_tx tx = {slot, NFM_HEADROOM, len, len, w->now_ns};
-    nfm__output(w, command->number, &tx);
+    if (!nfm__output_cut(w, command->number, &tx, true))
+        nfm__output(w, command->number, &tx);
     w->core_counters[NFM_CC_INJECTED]++;
     return true;
 }
 
 void nfm__output_flush(nfm_worker *w) {
+    if (w->share != NULL)
+        nfm__share_publish(w); /* keys of rewritten flows, before what has them leaves */
     for (uint32_t i = 0; i < w->n_ports; i++) {
         nfm_port *port = w->ports[i];
         if (w->way->queue[i].head != w->way->queue[i].tail)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/hosted.h"
+#include "engine/share.h"
 #include "engine/strand.h"
 
 /* What a packet's way is made of is compiled into both of its kinds: see with_flow. */
@@ -236,7 +237,7 @@ void nfm__packet_process(nfm_worker *w, nfm_packet *p, uint64_t hash) {
         if (defrag->module->on_fragment(&defrag->ctx, p) == 0)
             return;
         if (w->n_workers > 1 && nfm__is_foreign(w, p)) {
-            p->status = NFM_PARSE_FRAGMENT; /* all that it is here */
+            nfm__leave_datagram(w, p);
             return;
         }
         hash = nfm_hash_flow(&w->table.key, &p->key);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/hosted.h"
+#include "engine/share.h"
 #include "engine/transit.h"
 
 static const uint32_t default_idle_s[8] = {
@@ -113,6 +114,7 @@ void nfm_worker_free(nfm_worker *w) {
     nfm__domains_free(w);
     nfm__hosts_free(w);
     nfm__way_free(w);
+    nfm__share_free(w);
     nfm_delivery_fini(&w->delivery);
     nfm_subs_fini(&w->subs);
     nfm_pool_fini(&w->pool);

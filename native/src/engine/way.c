@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/share.h"
 #include "engine/strand.h"
 
 static int map(nfm_region *region, const char *name, size_t size, nfm_error *err) {
@@ -46,6 +47,7 @@ int nfm__way_start(nfm_worker *w, nfm_error *err) {
     way->transits = (nfm_transit *)(void *)way->transit_region.base;
     way->edits = (nfm_edit *)(void *)way->edit_region.base;
     way->rules = (nfm_rule *)(void *)way->rule_region.base;
+    way->next_fragment = (uint32_t)(w->random >> 16);
     way->first = (uint32_t *)(void *)way->line_region.base;
     way->last = way->first + lines;
     way->queue = calloc(NFM_MAX_PORTS, sizeof(*way->queue));
@@ -140,8 +142,11 @@ void nfm__rule_drop(nfm_worker *w, const nfm_transit *t) {
 
 void nfm__transit_forget_flow(nfm_worker *w, uint32_t index) {
     nfm_flow *flow = nfm_table_flow(&w->table, index);
-    if (flow->flags & NFM_FLOW_ALIASED)
+    if (flow->flags & NFM_FLOW_ALIASED) {
+        if (w->share != NULL)
+            nfm__share_key(w, &w->table.alias[index], false);
         nfm_table_remove_alias(&w->table, index);
+    }
     flow->flags &= (uint8_t) ~(NFM_FLOW_RULED | NFM_FLOW_ALIASED);
 }
 
@@ -180,6 +185,8 @@ bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const n
             return false;
         }
         flow->flags |= NFM_FLOW_ALIASED;
+        if (w->share != NULL)
+            nfm__share_key(w, &after, true);
     }
     rule->edit[t->side] = edit;
     rule->edit[!t->side] = nfm__edit_inverse(&edit, &key, macs);

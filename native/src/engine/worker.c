@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/hosted.h"
+#include "engine/share.h"
 #include "engine/transit.h"
 
 #include <stdlib.h>
@@ -92,16 +93,19 @@ static void process_burst(nfm_worker *w, uint32_t n) {
     bool forwards = w->way != NULL, shares = w->n_workers > 1;
     parse_burst(w, n, hash);
     prefetch_flows(w, n, hash);
+    if (shares && w->share->took)
+        nfm__took(w, n);
     for (uint32_t i = 0; i < n; i++) {
         nfm_packet *p = &w->burst[i];
         bool foreign = shares && nfm__is_foreign(w, p);
         if (foreign && !is_piece(w, p)) {
-            nfm__share_skip(w, p);
+            nfm__leave_to_owner(w, p);
             continue;
         }
         if (foreign)
             nfm__share_note(w, p);
-        bool is_gone = forwards && passes_alone(w, p, &w->frames[i], foreign);
+        bool is_gone = forwards &&
+                       (passes_alone(w, p, &w->frames[i], foreign) || (shares && nfm__was_sent(w)));
         nfm__packet_process(w, p, hash[i]);
         if (forwards && !is_gone && !is_piece(w, p))
             nfm__transit_begin(w, p);
@@ -163,7 +167,7 @@ static bool must_drain(nfm_worker *w) {
 }
 
 /* Takes the next burst from a port, round robin. 0: nothing now; NFM_E_EOF: all at their end. */
-static int receive(nfm_worker *w, uint32_t max) {
+static int receive_from_ports(nfm_worker *w, uint32_t max) {
     uint32_t done = 0;
     for (uint32_t i = 0; i < w->n_ports; i++) {
         uint32_t at = (w->next_port + i) % w->n_ports;
@@ -186,6 +190,18 @@ static int receive(nfm_worker *w, uint32_t max) {
         }
     }
     return done == w->n_ports ? NFM_E_EOF : 0;
+}
+
+/* The same from ports and other workers in turn. */
+static int receive(nfm_worker *w, uint32_t max) {
+    if (w->share == NULL)
+        return receive_from_ports(w, max);
+    bool others_first = w->share->turn = !w->share->turn;
+    w->share->took = false;
+    int n = others_first ? nfm__take_over(w, max) : 0;
+    if (n == 0)
+        n = receive_from_ports(w, max);
+    return n == 0 && !others_first ? nfm__take_over(w, max) : n;
 }
 
 /* At the end of the ports: ends flows in order of their index, as far as memory allows. */
@@ -238,6 +254,8 @@ static void settle(nfm_worker *w, bool at_once) {
         nfm__transit_settle(w);
     else
         nfm__live_poll(w);
+    if (w->share != NULL)
+        nfm__share_publish(w);
     nfm_worker_take_commands(w); /* before what their receivers passed is released */
     nfm_delivery_retire(&w->delivery);
     park_slow(w);

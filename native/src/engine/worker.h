@@ -51,6 +51,7 @@ enum nfm_core_counter {
     NFM_CC_INLINE_FAILED_CLOSED, /* packets that were dropped without one */
     NFM_CC_INLINE_BAD,           /* verdicts that make no sense */
     NFM_CC_ALIAS_TAKEN,          /* rewritings that another flow's key forbids */
+    NFM_CC_FRAGMENTED,           /* datagrams that left in fragments */
     NFM_CC_INLINE_WITHHELD,      /* segments that came before the bytes in front of them */
     NFM_CC_INLINE_AGAIN,         /* runs of bytes judged again */
     NFM_CC_INLINE_NO_ROOM,       /* segments dropped: too much waits, or is not acknowledged */
@@ -58,6 +59,10 @@ enum nfm_core_counter {
     NFM_CC_INLINE_REPLACED,      /* payloads */
     NFM_CC_INJECTED,             /* frames that receivers sent */
     NFM_CC_INJECT_FULL,          /* such frames for which there was no slot */
+    NFM_CC_HANDED_OVER,          /* frames given to the workers that own them */
+    NFM_CC_TAKEN_OVER,           /* frames that others have given */
+    NFM_CC_HANDOVER_FULL,        /* lost: the other worker was behind, or away */
+    NFM_CC_KEYS_FULL,            /* flows of others that cannot be found by their second key */
     NFM_CC_COUNT
 };
 
@@ -102,6 +107,7 @@ struct nfm_worker {
     uint64_t packets, bytes, flows_opened, flows_closed;
     uint64_t foreign, foreign_bytes; /* of these, frames left to other workers */
     uint32_t n_workers;              /* that share the packets; 1: all are this one's */
+    struct nfm_share *share;         /* how; NULL: alone */
     uint32_t flow_limit; /* flows tracked at once; spare indices let closed ones wait for release */
     uint64_t random;     /* xorshift state: eviction sampling */
 
@@ -213,19 +219,6 @@ void nfm__flow_set_level(nfm_worker *w, uint32_t index);
  */
 void nfm__flow_modules_changed(nfm_worker *w, uint32_t index, const nfm_packet *packet,
                                nfm_work before);
-
-/* ---- share.c: what is whose ---- */
-
-/* Whether |p|, one of several workers' frames, is another one's. Fragments are of who gets their
- * addresses, until they are put together. */
-bool nfm__is_foreign(const nfm_worker *w, const nfm_packet *p);
-/* Counts a frame that its owner counts, too. */
-void nfm__share_note(nfm_worker *w, const nfm_packet *p);
-/* Goes past a frame that is left to its owner. */
-void nfm__share_skip(nfm_worker *w, nfm_packet *p);
-
-/* Tells receivers of several workers how far this one is. Behind what it has published. */
-void nfm__share_tell_time(nfm_worker *w);
 
 /* ---- live.c: ports that do not end ---- */
 

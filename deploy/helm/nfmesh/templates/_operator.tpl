@@ -15,6 +15,7 @@ stack:
   runDir: {{ include "nfmesh.runDir" . }}
 nf:
   healthPort: {{ .Values.nf.healthPort }}
+  sharedCpu: {{ .Values.nf.sharedCpu }}
   user: 64001
   group: 64000
   {{- with include "nfmesh.priorityClass" (list . "nf") }}

@@ -48,7 +48,7 @@ listen:
 
 {{/* All that a stack container asks for. */}}
 {{- define "nfmesh.stackQuantities" -}}
-cpu: {{ .Values.stack.cpus | int | quote }}
+cpu: {{ .Values.stack.cpus | int | default .Values.stack.sharedCpu | toString | quote }}
 memory: {{ .Values.stack.memory }}
 {{- range $size, $amount := .Values.stack.hugepages }}
 hugepages-{{ $size }}: {{ $amount }}

@@ -263,7 +263,7 @@ class EventBatch:
         if self._verdicts is not None and len(rows):
             self._verdicts.edits[rows] = fill_edit(np.zeros(len(rows), EDIT), what)
 
-    def replace(self, index: int, payload: bytes | bytearray | memoryview) -> None:
+    def replace(self, index: int, payload: builtins.bytes | bytearray | memoryview) -> None:
         """Puts other bytes in the place of an entry's own: of its datagram, or of its stream.
 
         What follows in a stream is numbered anew, at both ends, when their number differs; copies

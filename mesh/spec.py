@@ -106,6 +106,10 @@ class NFSpec(_Model):
         list[_Core] | Annotated[int, Field(ge=1, le=1024)] | None,
         Field(description="cores that it is pinned to, or how many it is to have for itself"),
     ] = None
+    poll: Annotated[
+        Literal["adaptive", "busy"],
+        Field(description="when there is nothing: sleep soon, or never, for a core of its own"),
+    ] = "adaptive"
     delivery: Annotated[
         Literal["lossy", "blocking"] | None,
         Field(description="when it is slow: count what it misses, or wait for it"),

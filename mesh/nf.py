@@ -225,7 +225,10 @@ class NF:
         raise NotImplementedError(f"{type(self).__name__} subscribes but has no handle(batch)")
 
     def poll(self) -> None:
-        """Runs after every round of batches; an NF with native code takes its findings here."""
+        """Runs after every round of batches, and some times a second when nothing comes.
+
+        An NF with native code takes its findings here, and does what is due by the clock.
+        """
 
     def lost(self, entries: int) -> None:
         """Runs where a lossy ring had no room: so many entries are missing before what follows."""

@@ -191,7 +191,10 @@ class NFLoop:
         rings = self._rings_to_serve()
         if rings and self._server is not None:
             return self._serve_natively(self._server, rings)
-        return self._serve_all() > 0 or self._wait()
+        if self._serve_all() > 0:
+            return True
+        self.seat.poll(self.now_ns)  # what it publishes now goes out with the next run
+        return self._wait()
 
     def finish(self) -> None:
         """Handles what is there, until the sources are empty; nobody is waited for any more."""
@@ -253,6 +256,8 @@ class NFLoop:
                 self.seat.fail("native", StateError(f"it refused a batch: status {served.status}"))
             self.seat.poll(self.now_ns)
             self._take_published()
+        else:
+            self.seat.poll(self.now_ns)
         if served.stopped:
             self._serve_all()
         return not served.ended

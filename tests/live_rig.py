@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,15 +25,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60.0
 PAGE_BYTES = 8 << 20
 SERVE = """
-import functools, http.server, sys
+import functools, http.server, socket, sys
+http.server.ThreadingHTTPServer.address_family = socket.AF_INET6  # and IPv4
 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
-server = http.server.ThreadingHTTPServer(("", 8080), handler)
+server = http.server.ThreadingHTTPServer(("::", 8080), handler)
 print("ready", flush=True)
 server.serve_forever()
 """
 FETCH = """
 import hashlib, sys, urllib.request
-with urllib.request.urlopen(f"http://{sys.argv[1]}:8080/page", timeout=60) as page:
+host = f"[{sys.argv[1]}]" if ":" in sys.argv[1] else sys.argv[1]
+with urllib.request.urlopen(f"http://{host}:8080/page", timeout=60) as page:
     print(hashlib.sha256(page.read()).hexdigest())
 """
 PYTHON = "python3"
@@ -135,6 +138,37 @@ class Bridge:
         self._process.communicate()
 
 
+def join(middle: Namespace, port: str, host: Namespace, end: str, addresses: Sequence[str]) -> None:
+    """Lays a veth from the middle to a host that gets these addresses."""
+    middle.ip(f"link add {port} type veth peer name {end} netns {host.pid}")
+    middle.ip(f"link set {port} up")
+    host.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
+    for address in addresses:
+        host.ip(f"addr add {address} dev {end}{' nodad' if ':' in address else ''}")
+    host.ip(f"link set {end} up")
+    wait_until(lambda: "state UP" in middle.run("ip", "link", "show", port), "a carrier")
+
+
+class Star:
+    """Hosts around a namespace in the middle, each on a link of its own: m0 ---- e0."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.middle = Namespace()
+        stack.callback(self.middle.close)
+        self.hosts: list[Namespace] = []
+
+    def host(self, *addresses: str, via: Sequence[str] = ()) -> Namespace:
+        """Adds a host with these addresses, whose default routes lead to `via`."""
+        made, number = Namespace(), len(self.hosts)
+        self._stack.callback(made.close)
+        self.hosts.append(made)
+        join(self.middle, f"m{number}", made, "e0", addresses)
+        for gateway in via:
+            made.ip(f"route add default via {gateway} dev e0")
+        return made
+
+
 class Wire:
     """Three namespaces in a row: `left` and `right` are hosts, the bridge runs in `middle`."""
 
@@ -151,13 +185,7 @@ class Wire:
 
     def plug(self, host: Namespace, end: str, port: str, number: int) -> None:
         """Lays a veth from the middle to a host that gets 10.9.0.`number` and fd09::`number`."""
-        self.middle.ip(f"link add {port} type veth peer name {end} netns {host.pid}")
-        self.middle.ip(f"link set {port} up")
-        host.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
-        host.ip(f"addr add 10.9.0.{number}/24 dev {end}")
-        host.ip(f"addr add fd09::{number}/64 dev {end} nodad")
-        host.ip(f"link set {end} up")
-        wait_until(lambda: "state UP" in self.middle.run("ip", "link", "show", port), "a carrier")
+        join(self.middle, port, host, end, (f"10.9.0.{number}/24", f"fd09::{number}/64"))
 
     def bridge(self, *arguments: str) -> Bridge:
         """Starts a bridge in the middle."""
@@ -227,6 +255,22 @@ def build_bridge(folder: Path) -> Path:
     for plugin in filter(None, map(find_plugin, PLUGINS)):
         shutil.copy(plugin, folder)
     return tool
+
+
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    """Makes a folder that NFs may read, which are other users."""
+    with tempfile.TemporaryDirectory(prefix="nfmesh-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextmanager
+def star() -> Iterator[Star]:
+    """Builds the middle; nothing is left of it and its hosts afterwards."""
+    with ExitStack() as stack:
+        yield Star(stack)
 
 
 @contextmanager

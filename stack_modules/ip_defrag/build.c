@@ -66,6 +66,7 @@ enum defrag_result defrag_build(nfm_ctx *ctx, const defrag_datagram *datagram, n
         return DEFRAG_BUILD_SLOT;
     const uint8_t *first = nfm_slot_base(ctx, datagram->first_slot);
     uint8_t *base = nfm_slot_base(ctx, slot), *ip = base + datagram->l3_off;
+    memset(base, 0, sizeof(nfm_slot_meta)); /* nothing is left to a NIC */
     memcpy(base + NFM_HEADROOM, first + NFM_HEADROOM, head);
     for (uint32_t i = datagram->pieces; i != DEFRAG_NONE; i = table->pieces[i].next) {
         const defrag_piece *piece = &table->pieces[i];

@@ -38,6 +38,7 @@ static const char *const core_names[NFM_CC_COUNT] = {
     [NFM_CC_INLINE_FAILED_CLOSED] = "inline.failed_closed",
     [NFM_CC_INLINE_BAD] = "inline.bad_verdict",
     [NFM_CC_ALIAS_TAKEN] = "inline.address_taken",
+    [NFM_CC_FRAGMENTED] = "forward.fragmented",
     [NFM_CC_INLINE_WITHHELD] = "inline.withheld",
     [NFM_CC_INLINE_AGAIN] = "inline.judged_again",
     [NFM_CC_INLINE_NO_ROOM] = "inline.no_room",

@@ -122,20 +122,11 @@ static bool edit_ttl(const frame *f, const nfm_edit *e) {
 
 /* What a router does: of the outermost IP header, whatever is in the packet. */
 static bool edit_hop(uint8_t *base, const nfm_transit *t, const nfm_tx *tx) {
-    uint8_t *at = base + tx->off + MACS, *end = base + tx->off + tx->len;
-    if (t->link_type != 1)
+    bool ipv6;
+    uint8_t *l3 = t->link_type == 1 ? nfm__outer_ip(base, tx, &ipv6) : NULL;
+    if (l3 == NULL || l3[ipv6 ? 7 : 8] <= 1)
         return false;
-    while (at + 6 <= end && (nfm_read16(at) == 0x8100 || nfm_read16(at) == 0x88a8))
-        at += 4;
-    if (at + 2 > end)
-        return false;
-    bool ipv6 = nfm_read16(at) == 0x86dd;
-    if (!ipv6 && nfm_read16(at) != 0x0800)
-        return false;
-    at += 2;
-    if (at + (ipv6 ? 40 : 20) > end || at[ipv6 ? 7 : 8] <= 1)
-        return false;
-    set_ttl(at, ipv6, (uint8_t)(at[ipv6 ? 7 : 8] - 1));
+    set_ttl(l3, ipv6, (uint8_t)(l3[ipv6 ? 7 : 8] - 1));
     return true;
 }
 

@@ -55,7 +55,8 @@ bool nfm__inject(nfm_worker *w, const nfm_ring *ring, const nfm_command *command
     memset(base, 0, sizeof(nfm_slot_meta));
     memcpy(base + NFM_HEADROOM, bytes, len);
     nfm_tx tx = {slot, NFM_HEADROOM, len, len, w->now_ns};
-    nfm__output(w, command->number, &tx);
+    if (!nfm__output_cut(w, command->number, &tx, true))
+        nfm__output(w, command->number, &tx);
     w->core_counters[NFM_CC_INJECTED]++;
     return true;
 }

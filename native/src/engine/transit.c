@@ -50,11 +50,28 @@ static bool edit_all(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx 
     return fits;
 }
 
+/* A datagram that may be too long for the link: other readers of its slot must not see it change.
+ */
+static void leave_cut(nfm_worker *w, const nfm_transit *t, nfm_tx *tx) {
+    nfm_slot_meta *meta = (nfm_slot_meta *)(void *)nfm_pool_addr(&w->pool, tx->slot);
+    if (meta->needs_csum && w->pool.refs[tx->slot] != 1) {
+        nfm__output(w, t->out, tx);
+        return;
+    }
+    bool was_cut = (t->flags & NFM_F_FRAGMENT) != 0;
+    if (t->link_type != 1 || !nfm__output_cut(w, t->out, tx, was_cut))
+        nfm__output(w, t->out, tx);
+}
+
 void nfm__transit_send(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx *tx) {
     const nfm_rule *rule = rule_for(w, t);
+    bool is_routed = t->has_edit && w->way->edits[slot].fields & NFM_EDIT_HOP;
     if ((t->has_edit || (rule != NULL && rule->has_edit)) && !edit_all(w, slot, t, tx))
         return;
-    nfm__output(w, t->out, tx);
+    if (is_routed || t->flags & NFM_F_FRAGMENT)
+        leave_cut(w, t, tx);
+    else
+        nfm__output(w, t->out, tx);
 }
 
 static void pass(nfm_worker *w, uint32_t slot, nfm_transit *t) {

@@ -93,6 +93,7 @@ struct nfm_way {            /* allocated when a worker forwards */
     nfm_region transit_region, edit_region, rule_region, line_region;
     uint32_t n_transits;
     uint8_t out_of[NFM_MAX_PORTS];
+    uint32_t next_fragment;        /* identification of an IPv6 datagram that is cut */
     nfm_out_queue *queue;          /* by port */
     struct nfm_stream_way *stream; /* strand.h */
     bool has_inline;
@@ -185,6 +186,15 @@ void nfm__output_flush(nfm_worker *w);
 bool nfm__output_is_idle(const nfm_worker *w);
 /* Drops what is queued: the ports go. */
 void nfm__output_discard(nfm_worker *w);
+
+/* ---- fragment.c ---- */
+
+/* Queues |tx| in fragments when it is an IP packet that is longer than the port's MTU, and may be
+ * cut: was_cut, it came in fragments; else an IPv4 packet whose sender allows it. True: it is
+ * queued and the slot reference taken. It may write to the slot. */
+bool nfm__output_cut(nfm_worker *w, uint32_t port, const nfm_tx *tx, bool was_cut);
+/* The outermost IP header of an Ethernet frame, at least its fixed part; NULL: there is none. */
+uint8_t *nfm__outer_ip(uint8_t *base, const nfm_tx *tx, bool *ipv6);
 
 /* ---- edit.c ---- */
 

@@ -47,6 +47,7 @@ int nfm__way_start(nfm_worker *w, nfm_error *err) {
     way->transits = (nfm_transit *)(void *)way->transit_region.base;
     way->edits = (nfm_edit *)(void *)way->edit_region.base;
     way->rules = (nfm_rule *)(void *)way->rule_region.base;
+    way->next_fragment = (uint32_t)(w->random >> 16);
     way->first = (uint32_t *)(void *)way->line_region.base;
     way->last = way->first + lines;
     way->queue = calloc(NFM_MAX_PORTS, sizeof(*way->queue));

@@ -51,6 +51,7 @@ enum nfm_core_counter {
     NFM_CC_INLINE_FAILED_CLOSED, /* packets that were dropped without one */
     NFM_CC_INLINE_BAD,           /* verdicts that make no sense */
     NFM_CC_ALIAS_TAKEN,          /* rewritings that another flow's key forbids */
+    NFM_CC_FRAGMENTED,           /* datagrams that left in fragments */
     NFM_CC_INLINE_WITHHELD,      /* segments that came before the bytes in front of them */
     NFM_CC_INLINE_AGAIN,         /* runs of bytes judged again */
     NFM_CC_INLINE_NO_ROOM,       /* segments dropped: too much waits, or is not acknowledged */

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""See README.md; the network function is `nfs.router.nf:Router`."""

@@ -191,7 +191,12 @@ static void put_run(leaving *l, nfm_run *run, uint32_t at, uint32_t end) {
         return;
     }
     l->deletes |= run->new_len == 0;
-    put(l, run->out, base_of(l->w, run->new_slot) + NFM_HEADROOM, run->new_len);
+    for (uint32_t slot = run->new_slot, done = 0; slot != NFM_NO_SLOT;) {
+        uint32_t left = run->new_len - done, part = left < NFM_LINK_BYTES ? left : NFM_LINK_BYTES;
+        put(l, run->out + done, base_of(l->w, slot) + NFM_HEADROOM, part);
+        done += part;
+        slot = *nfm__next_of(l->w, slot);
+    }
 }
 
 /* Bytes of the segment itself: where nobody judges any longer. */

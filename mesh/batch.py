@@ -263,7 +263,7 @@ class EventBatch:
         if self._verdicts is not None and len(rows):
             self._verdicts.edits[rows] = fill_edit(np.zeros(len(rows), EDIT), what)
 
-    def replace(self, index: int, payload: bytes | bytearray | memoryview) -> None:
+    def replace(self, index: int, payload: builtins.bytes | bytearray | memoryview) -> None:
         """Puts other bytes in the place of an entry's own: of its datagram, or of its stream.
 
         What follows in a stream is numbered anew, at both ends, when their number differs; copies
@@ -274,7 +274,8 @@ class EventBatch:
             payload: what leaves instead; empty: nothing of it.
 
         Raises:
-            CapacityError: too long for a packet, or too many in one batch.
+            CapacityError: too long (128 KiB, a datagram: 64 KiB), or too many in one batch: the
+                subscription has to say `edits=True`.
         """
         self._pointer()
         if self._verdicts is None:

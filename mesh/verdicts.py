@@ -62,6 +62,8 @@ _FIELDS: Final = {
 """Keyword of `rewrite` → enum nfm_edit_field."""
 _PAYLOAD: Final = 32768
 """NFM_EDIT_PAYLOAD: seq_add and ack_add say where the bytes are, and how many."""
+_LIMIT: Final = 1 << 17
+"""Half of NFM_PAYLOAD_BYTES."""
 _COLUMNS: Final = {
     "src_ip": "src",
     "dst_ip": "dst",
@@ -111,17 +113,17 @@ class Verdicts:
         """Enters a verdict that puts other bytes in the place of an entry's own.
 
         Raises:
-            CapacityError: longer than a packet, or too many in one batch.
+            CapacityError: too long, or too many in one batch.
             StateError: these verdicts belong to no ring.
         """
         if self.ring is None:
             raise StateError("only Python handlers replace payloads by `replace`")
         ffi, lib = native()
         offset = ffi.new("uint32_t *")
-        room = lib.nfm_ring_payload(self.ring, len(payload), offset) if len(payload) < 65536 else 0
-        if not room:
-            text = f"no room for a payload of {len(payload)} bytes in place of an entry's"
-            raise CapacityError(text)
+        room = lib.nfm_ring_payload(self.ring, len(payload), offset)
+        if room == ffi.NULL:
+            text = f"no room for {len(payload)} bytes in an entry's place: {_LIMIT} at most, and as"
+            raise CapacityError(f"{text} many at once as `edits=True` of the subscription allows")
         ffi.memmove(room, payload, len(payload))
         self.edits[row] = np.zeros(1, EDIT)[0]
         self.edits[row]["fields"] = _PAYLOAD

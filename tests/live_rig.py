@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 25.0
+PATIENCE_S = 60.0
 PAGE_BYTES = 8 << 20
 SERVE = """
 import functools, http.server, socket, sys

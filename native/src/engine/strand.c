@@ -129,7 +129,7 @@ static bool take_bytes(nfm_worker *w, nfm_run *run, const uint8_t *bytes, uint32
 bool nfm__run_replace(nfm_worker *w, nfm_ring *ring, uint32_t link, const nfm_edit *how) {
     nfm_run *run = nfm__run_at(w, link);
     nfm_edit edit = *how; /* copied: its writer may change it any time */
-    if (edit.fields != NFM_EDIT_PAYLOAD || edit.bytes_len > UINT16_MAX ||
+    if (edit.fields != NFM_EDIT_PAYLOAD || edit.bytes_len > NFM_PAYLOAD_BYTES ||
         edit.bytes_off > NFM_PAYLOAD_BYTES - edit.bytes_len || run->left)
         return false;
     nfm__run_restore(w, run);
@@ -155,7 +155,7 @@ uint32_t nfm__strand_out(const nfm_worker *w, const nfm_strand *s, uint32_t seq)
         if (behind >= 0)
             return run->out + nfm__run_out_len(run) + (uint32_t)behind;
         if (nfm_seq_diff(seq, run->seq) >= 0)
-            return run->new_slot == NFM_NO_SLOT ? run->out + (seq - run->seq) : run->out;
+            return run->out + nfm__run_out_at(run, seq - run->seq);
     }
     return seq + s->shift;
 }
@@ -171,7 +171,7 @@ uint32_t nfm__strand_in(const nfm_worker *w, const nfm_strand *s, uint32_t out) 
         if (behind >= 0)
             return run->seq + run->len + (uint32_t)behind;
         if (nfm_seq_diff(out, run->out) >= 0)
-            return run->new_slot == NFM_NO_SLOT ? run->seq + (out - run->out) : run->seq;
+            return run->seq + nfm__run_in_at(run, out - run->out);
     }
     return out - s->shift;
 }

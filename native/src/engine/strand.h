@@ -137,6 +137,17 @@ uint32_t nfm__run_find(const nfm_worker *w, const nfm_strand *s, uint32_t seq);
 static inline uint32_t nfm__run_out_len(const nfm_run *run) {
     return run->new_slot == NFM_NO_SLOT ? run->len : run->new_len;
 }
+/* The byte at |i| of a run leaves as those of [i, i + 1) of what replaces it: so runs may be sent
+ * again, and acknowledged, in parts, whatever their length. */
+static inline uint32_t nfm__run_out_at(const nfm_run *run, uint32_t i) {
+    return (uint32_t)((uint64_t)i * nfm__run_out_len(run) / run->len);
+}
+/* How much of the run has been received when |o| bytes of what leaves for it have. */
+static inline uint32_t nfm__run_in_at(const nfm_run *run, uint32_t o) {
+    uint32_t out = nfm__run_out_len(run);
+    uint64_t i = out == 0 ? run->len : (((uint64_t)o + 1) * run->len - 1) / out;
+    return i < run->len ? (uint32_t)i : run->len;
+}
 /* The number that |seq| has for the receiver; and the other way round, for acknowledgements. */
 uint32_t nfm__strand_out(const nfm_worker *w, const nfm_strand *s, uint32_t seq);
 uint32_t nfm__strand_in(const nfm_worker *w, const nfm_strand *s, uint32_t out);

@@ -126,8 +126,16 @@ class Station:
             NFError: it failed.
         """
         part = self.part
-        files, types = self._files, self._catalogue.numbers
-        self.seat.start(Context(part.nf, part.source, Path(part.out), files, part.ports, types))
+        context = Context(
+            part.nf,
+            part.source,
+            Path(part.out),
+            self._files,
+            part.ports,
+            self._catalogue.numbers,
+            len(part.rings),
+        )
+        self.seat.start(context)
         if not self.seat.started:
             raise self.stop().errors[0]
 

@@ -25,6 +25,7 @@ CASES = {
     **{f"{w}-{v}": (w, v, 1, []) for v in ("header", "track", "data") for w in ("http", "short")},
     "http-packets": ("http", "packets", 1, []),
     "http-packets-x4": ("http", "packets", 4, []),
+    "http-packets-inline": ("http", "packets", 1, ["--inline"]),
     "http-packets-shared": ("http", "packets", 1, ["--shared"]),
     "http-packets-shared-x4": ("http", "packets", 4, ["--shared"]),
 }

@@ -21,11 +21,13 @@ typedef struct options {
     const measured_level *level;
     uint32_t subscribers;
     uint32_t max_flows;
-    bool shared; /* rings are shared objects, which receivers of their own drain */
+    bool shared;  /* rings are shared objects, which receivers of their own drain */
+    bool in_line; /* packets wait for all subscribers, and leave by another port */
 } options;
 
 typedef struct subject { /* what is measured */
     nfm_worker *worker;
+    nfm_port *sink;                       /* NULL: nothing leaves */
     nfm_ring *receivers[MAX_SUBSCRIBERS]; /* of shared rings, as in other processes; else NULL */
     measured_totals totals[MAX_SUBSCRIBERS];
 } subject;
@@ -45,6 +47,9 @@ static nfm_ring *make_ring(const options *o, subject *s, uint32_t i) {
         if (ring == NULL ||
             nfm_worker_attach_native(s->worker, ring, measured_count, &s->totals[i]) != NFM_OK)
             measured_die("ring", err.text);
+        static const nfm_inline_config waits = {.deadline_ns = 0, .fail_open = 0};
+        if (o->in_line && nfm_worker_make_inline(s->worker, ring, &waits) != NFM_OK)
+            measured_die("ring", "cannot be in line");
         return ring;
     }
     if (nfm_object_create("ring", nfm_ring_object_size(RING_ENTRIES), &object, &err) != NFM_OK)
@@ -75,6 +80,9 @@ static void make_worker(const options *o, nfm_port *port, subject *s) {
     nfm_worker *worker = s->worker = nfm_worker_new(&config, &err);
     if (worker == NULL || nfm_worker_add_port(worker, port) != NFM_OK)
         measured_die("worker", err.text);
+    if (s->sink != NULL && (nfm_worker_add_port(worker, s->sink) != NFM_OK ||
+                            nfm_worker_forward(worker, 0, 1) != NFM_OK))
+        measured_die("worker", "cannot forward");
     measured_add_modules(worker, o->level->level);
     for (uint32_t i = 0; i < o->subscribers; i++) {
         nfm_subscription sub = {
@@ -82,6 +90,7 @@ static void make_worker(const options *o, nfm_port *port, subject *s) {
             .level = o->level->level,
             .events = o->level->events,
             .type_first = 1,
+            .in_line = o->in_line,
         };
         if (nfm_worker_subscribe(worker, &sub) < 0)
             measured_die("subscribe", err.text);
@@ -144,7 +153,7 @@ static void measure(const options *o) {
         measured_die(o->workload, err.text);
     if (nfm_port_mem_loop(port, o->passes, truth.span_ns) != NFM_OK)
         measured_die(o->workload, "cannot loop");
-    subject s = {0};
+    subject s = {.sink = o->in_line ? nfm_port_mem_new(1, &err) : NULL};
     clocks before = now();
     make_worker(o, port, &s);
     if (truth.opening_packets > 0)
@@ -162,6 +171,7 @@ static void measure(const options *o) {
     for (uint32_t i = 0; i < o->subscribers; i++)
         nfm_ring_detach(s.receivers[i]);
     nfm_worker_free(s.worker);
+    nfm_port_free(s.sink);
     nfm_port_free(port);
 }
 
@@ -176,6 +186,7 @@ static void parse(int argc, char **argv, options *o) {
         {"max-flows", MEASURED_U32, &o->max_flows, "a power of two"},
         {"seed", MEASURED_U64, &o->seed, "of the workload"},
         {"shared", MEASURED_FLAG, &o->shared, "rings as between processes"},
+        {"inline", MEASURED_FLAG, &o->in_line, "packets wait for the subscribers; not shared"},
         {0},
     };
     measured_parse(argc, argv, known,
@@ -183,8 +194,8 @@ static void parse(int argc, char **argv, options *o) {
                    "and cost.");
     if (level != NULL)
         o->level = measured_find_level(level);
-    if (o->subscribers > MAX_SUBSCRIBERS || o->passes == 0)
-        measured_die("arguments", "0 to 64 subscribers, at least one pass");
+    if (o->subscribers > MAX_SUBSCRIBERS || o->passes == 0 || (o->shared && o->in_line))
+        measured_die("arguments", "0 to 64 subscribers, at least one pass, shared or inline");
 }
 
 int main(int argc, char **argv) {

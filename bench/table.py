@@ -10,6 +10,7 @@ from functools import partial
 
 from bench import rivals_python as python
 from bench import table_inline as in_line
+from bench import table_ports as ports
 from bench import table_processes as apart
 from bench.measure import (
     Row,
@@ -185,6 +186,8 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
     "verdict": in_line.verdict,
     "offload": in_line.offload,
     "firewall": in_line.firewall,
+    "wire": ports.wire,
+    "dpdk": ports.dpdk,
 }
 
 

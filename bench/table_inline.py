@@ -13,6 +13,7 @@ from bench.processes import hosted_nf, inline
 AWAKE_NS = 1_000_000_000
 SMALL = {"workload": "lookup-1k", "packets": 4_000_000}
 """64-byte packets of a thousand flows."""
+POLLING = {"spin-ns": AWAKE_NS}
 SHARES = (0, 25, 50, 75, 100)
 RULES = (10, 1_000, 10_000)
 
@@ -26,8 +27,8 @@ def inline_nfs(n: int) -> Iterator[Row]:
     """Packets per second past NFs that let all of them pass."""
     found = alternate(
         {
-            "native": partial(inline, **SMALL),
-            "numpy": partial(inline, **SMALL, nf=hosted_nf("inline")),
+            "native": partial(inline, **SMALL, **POLLING),
+            "numpy": partial(inline, **SMALL, nf=hosted_nf("inline", f"--spin-ns {AWAKE_NS}")),
             "4-sharing": partial(inline, **SMALL, nfs=4),
         },
         n,
@@ -45,9 +46,7 @@ def verdict(n: int) -> Iterator[Row]:
     far = {"workload": "http"}
     found = alternate(
         {
-            "polling": partial(
-                inline, **far, packets=20_000, **{"gap-ns": 50_000, "spin-ns": AWAKE_NS}
-            ),
+            "polling": partial(inline, **far, packets=20_000, **POLLING, **{"gap-ns": 50_000}),
             "sleeping": partial(inline, **far, packets=4_000, **{"gap-ns": 500_000, "spin-ns": 0}),
         },
         n,
@@ -60,7 +59,7 @@ def verdict(n: int) -> Iterator[Row]:
 
 def offload(n: int) -> Iterator[Row]:
     """Packets per second when a share of the flows is settled by the first verdict."""
-    runs = {str(share): partial(inline, **SMALL, offload=share) for share in SHARES}
+    runs = {str(share): partial(inline, **SMALL, **POLLING, offload=share) for share in SHARES}
     found = alternate(runs, n)
     base = statistics.median(rate(found["0"]))
     for share in SHARES:

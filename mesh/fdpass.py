@@ -234,6 +234,7 @@ class DescriptorService:
 
     def close(self) -> None:
         """Closes all connections and removes the socket; granted descriptors stay the caller's."""
+        self.host = None
         for peer in list(self._peers.values()):
             self._drop(peer)
         self._epoll.close()

@@ -52,6 +52,8 @@ HOLD_S = 10.0
 LOOK_S = 0.02
 """Time between two looks at the controller's messages while events flow."""
 SPIN_NS = 20_000
+BUSY_NS = 1_000_000_000
+"""Longer than any wait: an NF that is busy never sleeps."""
 _Message = TypeVar("_Message", bound=m.Body)
 
 
@@ -143,7 +145,7 @@ class NFHost:
         self.control.send(m.Ready(revision=plan.revision))
         self._await(m.Go)
         sources = station.attach(self._client)
-        spin_ns = SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0
+        spin_ns = _spin_ns(station.part)
         self._loop = loop = NFLoop(
             station.seat,
             sources,
@@ -308,6 +310,12 @@ def cpus_allowed() -> str:
     except OSError:
         return ""
     return words[0][1] if words and len(words[0]) > 1 else ""
+
+
+def _spin_ns(part: NFPart) -> int:
+    if part.is_busy:
+        return BUSY_NS
+    return SPIN_NS if len(os.sched_getaffinity(0)) == 1 else 0
 
 
 def _remedy(error: MeshError) -> str:

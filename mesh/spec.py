@@ -103,6 +103,10 @@ class NFSpec(_Model):
         list[_Name], Field(description="other domains that may hear what it publishes")
     ] = []
     cores: Annotated[list[_Core] | None, Field(description="cores that it is pinned to")] = None
+    poll: Annotated[
+        Literal["adaptive", "busy"],
+        Field(description="when there is nothing: sleep soon, or never, for a core of its own"),
+    ] = "adaptive"
     delivery: Annotated[
         Literal["lossy", "blocking"] | None,
         Field(description="when it is slow: count what it misses, or wait for it"),

@@ -69,7 +69,7 @@ REGISTRY = Registry(
 SPEC = {
     "nfs": [
         {"use": "blocker", "where": "not net 10.9.0.0/16", "delivery": "lossy", "ring": 256},
-        {"use": "watcher", "cores": [1]},
+        {"use": "watcher", "cores": [1], "poll": "busy"},
         {"use": "http_log", "name": "pages", "config": {"keep": 5}},
     ],
     "events": {"slow": {"event": "http.response", "where": "latency_us > 5"}},
@@ -200,6 +200,10 @@ def test_a_host_part_grants_an_nf_nothing_of_others():
         assert not any(each.startswith("w0/") for each in writes)
     assert children["watcher"].cores == (1,)
     assert set(children["worker-0"].writes) >= {"w0/packets", "ring/pages/w0"}
+
+
+def test_an_nf_that_polls_busily_is_told_so():
+    assert {name for name, part in composed().parts.nfs.items() if part.is_busy} == {"watcher"}
 
 
 def test_types_that_join_later_do_not_move_others():

@@ -22,6 +22,11 @@ def main() -> None:
 
     A run in processes needs a fork server: that loads its code while this process loads its own.
     """
+    if _is_one_nf(sys.argv[1:]):
+        from mesh.cli import alone
+
+        alone.run()
+        return
     with closing(ForkServer()) if _wants_processes(sys.argv[1:]) else nullcontext() as forks:
         from mesh.cli import app
 
@@ -35,3 +40,12 @@ def _wants_processes(words: Sequence[str]) -> bool:
     (True, False)
     """
     return words[:1] in (["run"], ["stack"]) and not {"--in-process", "--help"} & set(words)
+
+
+def _is_one_nf(words: Sequence[str]) -> bool:
+    """Tells whether a command line is that of an NF's container, which is to be there soon.
+
+    >>> _is_one_nf(["nf", "--name", "scan"]), _is_one_nf(["nf", "add", "scan", "--name", "x"])
+    (True, False)
+    """
+    return words[:1] == ["nf"] and len(words) > 1 and words[1].startswith("--")

@@ -13,6 +13,7 @@ from mesh.cli import (
     capture,
     doctor,
     flows,
+    joining,
     meshes,
     operator,
     pods,
@@ -67,7 +68,7 @@ app.command("status")(status.status)
 app.command("stop")(meshes.stop)
 app.command("stack")(pods.stack)
 app.command("keys")(pods.keys)
-meshes.nf_app.callback(invoke_without_command=True)(pods.nf)
+meshes.nf_app.callback(invoke_without_command=True)(joining.nf)
 app.command("watch")(meshes.watch)
 app.command("capture")(record.capture)
 app.add_typer(meshes.nf_app, name="nf")

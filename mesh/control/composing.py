@@ -149,6 +149,7 @@ def place_of(entry: NFSpec) -> Placement:
         ring_entries=entry.ring or RING_ENTRIES,
         domain=entry.domain,
         token=entry.token if entry.place == "pod" else None,
+        is_busy=entry.poll == "busy",
     )
 
 

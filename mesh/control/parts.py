@@ -69,6 +69,7 @@ class Placement:
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
         token: of an NF that joins from elsewhere: the hash of its token; None: it is started here.
+        is_busy: it never sleeps.
     """
 
     use: str
@@ -79,6 +80,7 @@ class Placement:
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
     token: str | None = None
+    is_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +313,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         in_time=layout.workers > 1 and layout.mode == "file",
         opens_files=place.token is not None,
         ports=tuple(port.names for port in layout.ports),
+        is_busy=place.is_busy,
     )
 
 

@@ -228,6 +228,8 @@ class Mesh:
             process.attached = process.went = True
             process.found = body
             self.gone.pop(name, None)
+            if name in self.joining:
+                self.failures.pop(name, None)
             self.has_begun = self.has_begun or process.role == "worker"
         elif isinstance(body, m.Drained):
             process.drained = True
@@ -464,6 +466,8 @@ class Mesh:
             self.pending = None
         elif result is not None:
             self.pending = None
+            if isinstance(pending.request, Declared):
+                self.failures.pop(pending.nf, None)
             if "reports" in pending.found:  # of those that were replaced
                 result = {"replaced_from": result["effective_from"]}
             pending.found = {**pending.found, **result, "revision": pending.revision}

@@ -342,6 +342,7 @@ class NFPart:
         in_time: workers read captures: entries of several are handed out by their time.
         opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
+        is_busy: it never sleeps.
     """
 
     nf: Text
@@ -361,6 +362,7 @@ class NFPart:
     in_time: bool = False
     opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
+    is_busy: bool = False
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

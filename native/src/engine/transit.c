@@ -6,7 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-static nfm_transit *transit_of(const nfm_worker *w, uint32_t slot) {
+enum { AHEAD = 6 }; /* entries whose frames are loaded before their turn */
+
+static inline nfm_transit *transit_of(const nfm_worker *w, uint32_t slot) {
     return &w->way->transits[slot];
 }
 
@@ -185,21 +187,26 @@ static void ask_one(nfm_worker *w, nfm_question *q, const nfm_record *record, nf
     q->asked++;
 }
 
-void nfm__transit_ask(nfm_worker *w, nfm_question *q, uint32_t slot, const nfm_record *record) {
-    const nfm_subset *set = &w->subs.sets[q->set];
-    nfm_filter_input input = {
+static bool matches(const nfm_worker *w, const nfm_filter *filter, uint32_t slot,
+                    const nfm_record *record) {
+    const nfm_filter_input input = {
         .mem = &w->mem,
         .record = record,
         .flow = record->flow == 0 ? NULL : &w->table.info[(uint32_t)record->flow],
         .base = nfm_pool_addr(&w->pool, slot),
     };
+    return nfm_filter_eval(filter, &input);
+}
+
+void nfm__transit_ask(nfm_worker *w, nfm_question *q, uint32_t slot, const nfm_record *record) {
+    const nfm_subset *set = &w->subs.sets[q->set];
     while (q->asked == 0 && q->at < set->n_inline && q->verdict < NFM_DROP) {
         uint8_t stage = set->in_line[q->at].stage;
         for (; q->at < set->n_inline && set->in_line[q->at].stage == stage; q->at++) {
             const nfm_receiver *r = &set->in_line[q->at];
             uint64_t what = wanted_of(r, record);
             if (r->ring != NULL && what != 0 &&
-                (r->filter == NULL || nfm_filter_eval(r->filter, &input)))
+                (r->filter == NULL || matches(w, r->filter, slot, record)))
                 ask_one(w, q, record, r->ring, what);
         }
     }
@@ -312,7 +319,10 @@ static void answered(nfm_worker *w, uint32_t slot) {
     nfm_transit *t = transit_of(w, slot);
     if (--t->q.asked > 0)
         return;
-    nfm__transit_ask(w, &t->q, slot, &w->mem.records[t->q.record]);
+    if (t->q.at < w->subs.sets[t->q.set].n_inline)
+        nfm__transit_ask(w, &t->q, slot, &w->mem.records[t->q.record]);
+    else
+        t->q.answered = 1;
     t->decided = t->q.answered && t->inquiries == 0;
     if (t->decided)
         move_line(w, t->line);
@@ -371,15 +381,26 @@ static void take_verdict(nfm_worker *w, nfm_ring *ring, uint32_t who, uint32_t v
         judge_frame(w, ring, who - 1, verdict, how);
 }
 
+/* Starts the load of what the entry some places on is about. */
+static inline void look_ahead(const nfm_worker *w, const nfm_ring *ring, uint64_t position) {
+    uint32_t who = ring->in_line->who_of[(position + AHEAD) & ring->in_line->mask];
+    if (position + AHEAD < ring->tail_seen && who != 0 && !(who & NFM_WHO_INQUIRY))
+        __builtin_prefetch(transit_of(w, who - 1), 1);
+}
+
 void nfm__transit_judge(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
     for (; in->judged < ring->tail_seen; in->judged++) {
         uint32_t *place = &in->who_of[in->judged & in->mask], who = *place;
+        look_ahead(w, ring, in->judged);
         if (who == 0)
             continue; /* not an entry that anybody waits for */
         *place = 0;
         uint32_t verdict = *(volatile uint32_t *)nfm_ring_verdict_of(ring, in->judged);
-        take_verdict(w, ring, who, verdict, nfm_ring_edit_of(ring, in->judged));
+        if (verdict == NFM_PASS && !(who & NFM_WHO_INQUIRY))
+            answered(w, who - 1);
+        else
+            take_verdict(w, ring, who, verdict, nfm_ring_edit_of(ring, in->judged));
     }
     atomic_store_explicit(&ring->shared->judged, in->judged, memory_order_release);
 }

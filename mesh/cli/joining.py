@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nfmesh nf --name …`: an NF in a container of its own. Loads nothing that it does not need."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mesh.confine import give_up_privileges
+from mesh.errors import SpecError
+from mesh.health import HealthServer
+from mesh.joining import Joining, Member
+from mesh.rundir import base_folder
+
+__all__ = ["HealthPort", "nf"]
+
+NF_HANGS_S = 60.0
+"""An NF that is silent for so long is to be started again; the stack lets it go earlier."""
+HealthPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="HTTP: /healthz, /readyz, /metrics; 0 any, none: off."),
+]
+
+
+def nf(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Option(help="Of the NF in the stack's plan.")] = None,
+    use: Annotated[
+        str | None, typer.Option(help="Its class, when it is not an installed one of the plan.")
+    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The stack's run folder.")] = None,
+    token_file: Annotated[Path, typer.Option(help="File with the token of this NF.")] = Path(
+        "/etc/nfmesh/token"
+    ),
+    health_port: HealthPort = None,
+) -> None:
+    """Adds and removes NFs while packets flow; without a command: joins a stack as one NF.
+
+    The process joins the stack whose run folder it sees, and the next one when that is gone. It
+    needs no privilege, and writes nothing but what it was granted. SIGTERM ends it in order.
+
+    [bold]Examples[/bold]
+      nfmesh nf add dns_log
+      nfmesh nf --name scan --use ./mine.py:Mine --run-dir /var/run/nfmesh/edge
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if name is None:
+        raise SpecError("--name", "say which NF this is, or what to do: nfmesh nf --help")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    give_up_privileges()
+    joining = Joining(Member.of(name, run_dir or base_folder() / "stack", token_file, use))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, joining.end)
+    cores = sorted(os.sched_getaffinity(0))
+    server = _served(joining, health_port, cores)
+    try:
+        status = joining.run()
+    finally:
+        if server is not None:
+            server.close()
+    raise typer.Exit(status)
+
+
+def _served(joining: Joining, port: int | None, cores: Collection[int]) -> HealthServer | None:
+    if port is None:
+        return None
+
+    def wrong() -> str:
+        silent = joining.silent_s
+        return f"no sign of life for {silent:.0f} s" if silent > NF_HANGS_S else ""
+
+    return HealthServer(port, wrong, lambda: joining.missing, joining.status, cores)

@@ -128,6 +128,7 @@ class Context:
         files: descriptors of files that were opened for it.
         ports: by number, what each port may be called.
         types: name of an event type → its number in descriptors, for native code.
+        workers: that share the packets; the upper byte of a flow's id says whose it is.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Context:
     files: Mapping[str, int] = field(default_factory=dict)
     ports: tuple[tuple[str, ...], ...] = ()
     types: Mapping[str, int] = field(default_factory=dict)
+    workers: int = 1
 
     def port(self, said: str | int) -> int:
         """Returns the number of a port: as verdicts and `NF.inject` take it.

@@ -56,6 +56,9 @@ OBJECTS = ("header", "packets", "records", "fields", "flows")
 RING_ENTRIES = 8192
 """Room for about a quarter millisecond of descriptors at a core's speed; a power of two."""
 MAX_FAILURES = 10
+SKEW_NS = 10_000_000
+"""What NFs hear of captures of two workers differs by so much event time at most: little against
+windows over time, and much against the time between packets of a fast link."""
 DEADLINE_MS: Mapping[Literal["file", "live"], int] = {"file": 20_000, "live": 1_000}
 """How long a silent module host is waited for: packets of a capture wait, live ones do not."""
 
@@ -310,11 +313,18 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         max_failures=MAX_FAILURES,
         fail_open=planned.fail_open,
         types=types,
-        in_time=layout.workers > 1 and layout.mode == "file",
+        skew_ns=_skew_ns(planned, layout),
         opens_files=place.token is not None,
         ports=tuple(port.names for port in layout.ports),
         is_busy=place.is_busy,
     )
+
+
+def _skew_ns(planned: PlannedNF, layout: Layout) -> int | None:
+    """Who decides may need to know all that came before: he hears all in the order of time."""
+    if layout.workers == 1 or layout.mode == "live":
+        return None
+    return 0 if planned.is_inline else SKEW_NS
 
 
 def _pairs(plan: Plan) -> list[tuple[str, str]]:

@@ -339,7 +339,8 @@ class NFPart:
         max_failures: exceptions after which it hears nothing more.
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
-        in_time: workers read captures: entries of several are handed out by their time.
+        skew_ns: where workers read captures: event time that entries of one of them may be handed
+            out before those of another, at most; None: they come as they come.
         opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
         is_busy: it never sleeps.
@@ -359,7 +360,7 @@ class NFPart:
     max_failures: _U32
     types: tuple[TypeWire, ...]
     fail_open: bool = False
-    in_time: bool = False
+    skew_ns: _U64 | None = None
     opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
     is_busy: bool = False

@@ -15,15 +15,19 @@ folder=
 mesh=
 web=
 
+remove_hosts() { # their links go with them, but some time later
+    local name
+    for name in "$client" "$server"; do ip netns del "$name" 2>/dev/null || true; done
+    for name in nfm-in nfm-out; do ip link del "$name" 2>/dev/null || true; done
+}
+
 clean_up() {
     trap - EXIT INT TERM
     for process in $mesh $web; do # background processes of a script do not hear SIGINT
         kill -TERM "$process" 2>/dev/null || true
         wait "$process" 2>/dev/null || true
     done
-    for host in "$client" "$server"; do
-        ip netns del "$host" 2>/dev/null || true
-    done
+    remove_hosts
     [[ -z "$folder" ]] || rm -rf "$folder"
 }
 
@@ -71,9 +75,7 @@ need ip iproute2
 need curl curl
 trap clean_up EXIT
 trap 'clean_up; exit 130' INT TERM
-for left in "$client" "$server"; do
-    ip netns del "$left" 2>/dev/null || true
-done
+remove_hosts
 folder="$(mktemp -d)"
 chmod 755 "$folder"
 
@@ -87,7 +89,7 @@ echo "a page of $address" >"$folder/www/index.html"
 ip netns exec "$server" python3 -m http.server --directory "$folder/www" 80 >"$folder/web" 2>&1 &
 web=$!
 
-export NFMESH_RUN="$folder/run"
+export NFMESH_RUN="$folder/run" COLUMNS="${COLUMNS:-$(tput cols 2>/dev/null || echo 100)}"
 cd examples/live
 "$nfmesh" run chain.yaml --name demo >"$folder/report" 2>"$folder/errors" &
 mesh=$!
@@ -97,7 +99,8 @@ wait_for ip netns exec "$server" curl --silent "http://$address/"
 fetch "a page" "http://$address/"
 fetch "an attack" --path-as-is "http://$address/../../etc/passwd"
 fetch "a closed port" "http://$address:22/"
-echo "the server saw: $(grep -o '^[0-9.]* .*GET [^ ]*' "$folder/web" | grep -v "^$address " | sort | uniq -c | head -5)"
+echo "the server heard from:"
+sed -n 's/^\([0-9.]*\) .*"\(GET [^ ]*\).*/  \1 \2/p' "$folder/web" | grep -v "^  $address "
 echo
 "$nfmesh" stop demo >/dev/null
 wait "$mesh" || true

@@ -154,7 +154,7 @@ class NFHost:
             published=self._tell,
             caution=self._caution,
             spin_ns=spin_ns,
-            in_time=station.part.in_time,
+            skew_ns=station.part.skew_ns,
             server=station.server(self.journal, spin_ns, IDLE_NS),
         )
         self._restore(loop)

@@ -86,7 +86,10 @@ class Station:
         handles = client.fetch(list(dict.fromkeys(names)))
         self.backing = {name: handle.backing for name, handle in handles.items()}
         attached = attach_rings(rings, handles)
-        sources: list[Source] = [RingSource(ring, worker) for worker, ring in enumerate(attached)]
+        edits = self._planned.edits
+        sources: list[Source] = [
+            RingSource(ring, worker, edits=edits) for worker, ring in enumerate(attached)
+        ]
         queues = [Commands(ring.pointer) for ring in attached]
         self.seat.connect(
             {(worker, native): q for worker, q in enumerate(queues) for native in (False, True)}
@@ -123,8 +126,16 @@ class Station:
             NFError: it failed.
         """
         part = self.part
-        files, types = self._files, self._catalogue.numbers
-        self.seat.start(Context(part.nf, part.source, Path(part.out), files, part.ports, types))
+        context = Context(
+            part.nf,
+            part.source,
+            Path(part.out),
+            self._files,
+            part.ports,
+            self._catalogue.numbers,
+            len(part.rings),
+        )
+        self.seat.start(context)
         if not self.seat.started:
             raise self.stop().errors[0]
 

@@ -72,6 +72,8 @@ def open_port(part: PortPart, mesh: str) -> Port:
     if part.replay is not None:
         options["is_loop"] = part.replay.loop
     port = _OPEN[part.kind](**options)
+    if part.kind == "remote":
+        return port  # what is around it is around the port that it stands for
     try:
         if part.replay is not None:
             port = Replay(port, part.replay.speed, is_live=part.replay.live)

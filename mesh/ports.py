@@ -12,10 +12,20 @@ from typing import Any, Literal
 from mesh._ffi import check, check_pointer, native
 from mesh.errors import StateError
 
-__all__ = ["LINKTYPE_ETHERNET", "LINKTYPE_RAW", "Copy", "Frame", "Port", "PortStatistics"]
+__all__ = [
+    "LINKTYPE_ETHERNET",
+    "LINKTYPE_RAW",
+    "REMOTE",
+    "Copy",
+    "Frame",
+    "Port",
+    "PortStatistics",
+]
 
 LINKTYPE_ETHERNET = 1
 LINKTYPE_RAW = 101
+REMOTE = "of worker-0"
+"""Source of a port that stands for one of the first worker's."""
 
 Copy = Literal["auto", "always", "never"]
 """Whether frames are copied between a device's memory and slots; `auto`: where they must be."""
@@ -263,7 +273,7 @@ class Port:
         """Makes a port that stands for one which only the first of several workers has."""
         ffi, lib = native()
         error = ffi.new("nfm_error *")
-        return cls(check_pointer(lib.nfm_port_remote_open(error), "", error), "of worker-0")
+        return cls(check_pointer(lib.nfm_port_remote_open(error), "", error), REMOTE)
 
     @staticmethod
     def merge(

@@ -339,11 +339,11 @@ class FakeKube:
                     yield "ERROR", Refusal(410, "Expired", text).body()
                     return
                 events = [e for e in self.log if e[0] > at and e[1] == resource.plural]
+                now_at = self.version
                 if not events and self.hangups == hangups:
                     self.changed.wait(min(0.2, max(0.01, until - time.monotonic())))
                 if self.hangups != hangups:
                     return
-                now_at = self.version
             for version, _, kind, body in events:
                 at = version
                 if namespace and body["metadata"].get("namespace") != namespace:

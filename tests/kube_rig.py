@@ -25,8 +25,9 @@ def settings(**more):
     )  # fmt: skip
 
 
-def api_of(url, token=None, namespace=NAMESPACE):
+def api_of(url, token=None, namespace=NAMESPACE, authority=None):
     configuration = Configuration(host=url)
+    configuration.ssl_ca_cert = authority
     if token:
         configuration.api_key["authorization"] = token
         configuration.api_key_prefix["authorization"] = "Bearer"

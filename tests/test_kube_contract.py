@@ -277,18 +277,17 @@ def test_watch_tells_what_happens_from_a_version_on(api, name):
     api.create(FUNCTIONS, function(name, labels={"watched": name}))
     api.patch(FUNCTIONS, name, {"spec": {"cores": 2}})
     api.patch(FUNCTIONS, name, {"metadata": {"labels": {"watched": None}}})
-    events = api.watch(FUNCTIONS, begin, f"watched={name}")
-    seen = [next(events) for _ in range(3)]
-    events.close()
+    with api.watch(FUNCTIONS, begin, f"watched={name}") as watch:
+        events = iter(watch)
+        seen = [next(events) for _ in range(3)]
     assert [event["type"] for event in seen] == ["ADDED", "MODIFIED", "DELETED"]
     assert seen[1]["object"]["spec"]["cores"] == 2
     assert seen[0]["object"]["kind"] == "NetworkFunction"
 
 
 def test_versions_that_are_forgotten_are_410(api):
-    with pytest.raises(ApiError) as caught:
-        for _ in api.watch(FUNCTIONS, "1"):
-            pass
+    with pytest.raises(ApiError) as caught, api.watch(FUNCTIONS, "1") as watch:
+        next(iter(watch))
     assert caught.value.status == 410
 
 

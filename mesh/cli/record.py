@@ -25,6 +25,7 @@ from mesh.control import messages as m
 from mesh.control.tool import ask
 from mesh.errors import MeshError, ProcessError, SpecError, did_you_mean
 from mesh.pcapng import Joined
+from mesh.ports import REMOTE
 
 __all__ = ["capture"]
 
@@ -225,6 +226,7 @@ def _places(status: Mapping[str, Any], at: Sequence[str]) -> list[Place]:
         Place(port["source"], worker, number)
         for worker in sorted(workers)
         for number, port in enumerate(workers[worker].get("ports", ()))
+        if _is_its_own(port, is_first=worker == min(workers))
     ]
     nfs = [Place(name, name, is_nf=True) for name in status["nfs"]]
     if not at:
@@ -239,6 +241,11 @@ def _places(status: Mapping[str, Any], at: Sequence[str]) -> list[Place]:
             raise SpecError(f"--at {word}", f"no such port or NF{hint}")
         found += matching
     return list(dict.fromkeys(found))
+
+
+def _is_its_own(port: Mapping[str, Any], *, is_first: bool) -> bool:
+    """False for what stands for another worker's port, and for captures that all workers read."""
+    return port["source"] != REMOTE and (is_first or not port["counters"].get("file_size"))
 
 
 def _is_called(place: Place, word: str) -> bool:

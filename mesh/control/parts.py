@@ -56,6 +56,9 @@ OBJECTS = ("header", "packets", "records", "fields", "flows")
 RING_ENTRIES = 8192
 """Room for about a quarter millisecond of descriptors at a core's speed; a power of two."""
 MAX_FAILURES = 10
+SKEW_NS = 10_000_000
+"""What NFs hear of captures of two workers differs by so much event time at most: little against
+windows over time, and much against the time between packets of a fast link."""
 DEADLINE_MS: Mapping[Literal["file", "live"], int] = {"file": 20_000, "live": 1_000}
 """How long a silent module host is waited for: packets of a capture wait, live ones do not."""
 
@@ -69,6 +72,7 @@ class Placement:
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
         token: of an NF that joins from elsewhere: the hash of its token; None: it is started here.
+        n_cores: so many cores for itself, whichever; 0: as `cores` says.
         is_busy: it never sleeps.
     """
 
@@ -80,6 +84,7 @@ class Placement:
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
     token: str | None = None
+    n_cores: int = 0
     is_busy: bool = False
 
 
@@ -111,6 +116,7 @@ class Layout:
         out: folder for files that NFs write.
         inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
         undeclared: NFs that may join, and are not in the plan until they say what they hear.
+        reserved: cores that no process gets for itself unless it names them.
     """
 
     ports: tuple[PortPart, ...]
@@ -128,6 +134,7 @@ class Layout:
     out: str = "."
     inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     undeclared: Mapping[str, Placement] = field(default_factory=dict)
+    reserved: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,11 +317,18 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         max_failures=MAX_FAILURES,
         fail_open=planned.fail_open,
         types=types,
-        in_time=layout.workers > 1 and layout.mode == "file",
+        skew_ns=_skew_ns(planned, layout),
         opens_files=place.token is not None,
         ports=tuple(port.names for port in layout.ports),
         is_busy=place.is_busy,
     )
+
+
+def _skew_ns(planned: PlannedNF, layout: Layout) -> int | None:
+    """Who decides may need to know all that came before: he hears all in the order of time."""
+    if layout.workers == 1 or layout.mode == "live":
+        return None
+    return 0 if planned.is_inline else SKEW_NS
 
 
 def _pairs(plan: Plan) -> list[tuple[str, str]]:
@@ -379,6 +393,7 @@ def _host(
         objects=tuple(objects),
         worker_config={name: dict(layout.config) for name in workers},
         inboxes={each.objects[0].rpartition("/")[0]: dict(each.config) for each in inboxes},
+        reserved=layout.reserved,
     )
 
 
@@ -449,6 +464,7 @@ def _nf_child(part: NFPart, planned: PlannedNF, layout: Layout) -> ChildPart:
         ),
         domain=place.domain,
         is_waited_for=_is_waited_for(planned, place, layout),
+        n_cores=place.n_cores,
         **_where(place),
     )
 

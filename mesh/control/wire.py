@@ -339,7 +339,8 @@ class NFPart:
         max_failures: exceptions after which it hears nothing more.
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
-        in_time: workers read captures: entries of several are handed out by their time.
+        skew_ns: where workers read captures: event time that entries of one of them may be handed
+            out before those of another, at most; None: they come as they come.
         opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
         is_busy: it never sleeps.
@@ -359,7 +360,7 @@ class NFPart:
     max_failures: _U32
     types: tuple[TypeWire, ...]
     fail_open: bool = False
-    in_time: bool = False
+    skew_ns: _U64 | None = None
     opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
     is_busy: bool = False
@@ -397,6 +398,7 @@ class ChildPart:
             that wait for its verdicts take its policy, and are not read again.
         place: "pod": it joins from elsewhere, and is never started here.
         token: of one that joins: SHA-256 of what it has to show, in hexadecimal.
+        n_cores: so many cores for itself, whichever; 0: as `cores` says.
     """
 
     name: Text
@@ -410,6 +412,7 @@ class ChildPart:
     is_waited_for: bool = True
     place: Literal["process", "pod"] = "process"
     token: Text = ""
+    n_cores: _U32 = 0
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -436,12 +439,14 @@ class HostPart:
     Attributes:
         worker_config: by worker's name, for the sizes of its objects.
         inboxes: the same for domains, by what their objects' names begin with.
+        reserved: cores that no child gets for itself unless it names them.
     """
 
     children: tuple[ChildPart, ...]
     objects: tuple[ObjectPart, ...]
     worker_config: dict[Text, dict[Text, _U64]]
     inboxes: dict[Text, dict[Text, _U64]] = field(default_factory=dict)
+    reserved: tuple[_U32, ...] = ()
 
 
 _Part = TypeVar("_Part", WorkerPart, NFPart, HostPart, ModuleHostPart)

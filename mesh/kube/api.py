@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -33,6 +33,7 @@ __all__ = [
     "Api",
     "Kind",
     "Object",
+    "Watch",
 ]
 
 Object = dict[str, Any]
@@ -161,11 +162,11 @@ class Api:
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         return self._request("DELETE", kind, name, body=body)
 
-    def watch(self, kind: Kind, version: str, selector: str = "") -> Generator[Object, None, None]:
-        """Yields {type, object} from a version on, until the server ends the watch.
+    def watch(self, kind: Kind, version: str, selector: str = "") -> Watch:
+        """Returns what happens from a version on, once the server has agreed to tell it.
 
         Raises:
-            ApiError: also for an `ERROR` that came in the stream; status 410: list again.
+            ApiError: status 410: list again.
         """
         query = {
             "watch": "true",
@@ -176,20 +177,12 @@ class Api:
         if selector:
             query["labelSelector"] = selector
         response = self._send("GET", kind.path(self.namespace), query, None, WATCH_S)
-        try:
-            if response.status >= 300:
+        if response.status >= 300:
+            try:
                 raise _refusal(response)
-            for line in _lines(response):
-                event = json.loads(line)
-                if event.get("type") == "ERROR":
-                    raise _from_status(event.get("object") or {}, response.headers)
-                yield event
-        except ValueError as error:
-            raise ApiError(f"a watch of {kind.plural} that is no JSON") from error
-        except _transport_errors() as error:
-            raise ApiError(f"the watch of {kind.plural} broke: {error}") from error
-        finally:
-            response.close()
+            finally:
+                response.close()
+        return Watch(response, kind.plural)
 
     def _request(
         self,
@@ -248,6 +241,40 @@ class Api:
             )
         except _transport_errors() as error:
             raise ApiError(f"{method} {path}: {error}") from error
+
+
+class Watch:
+    """What happens to objects, as {type, object}; ends when the server ends it. Close it."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, what: str) -> None:
+        self._response, self._what = response, what
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends it."""
+        self._response.close()
+
+    def __iter__(self) -> Iterator[Object]:
+        """Yields what happens.
+
+        Raises:
+            ApiError: also for an `ERROR` that came in the stream; status 410: list again.
+        """
+        try:
+            for line in _lines(self._response):
+                event = json.loads(line)
+                if event.get("type") == "ERROR":
+                    raise _from_status(event.get("object") or {}, self._response.headers)
+                yield event
+        except ValueError as error:
+            raise ApiError(f"a watch of {self._what} that is no JSON") from error
+        except _transport_errors() as error:
+            raise ApiError(f"the watch of {self._what} broke: {error}") from error
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:

@@ -88,7 +88,7 @@ def _status(
 
     return {
         "observedGeneration": generation,
-        "path": path,
+        "path": path or None,
         "stages": stages,
         "conditions": [
             condition("Ready", trouble is None and waits is None, ready),

@@ -228,7 +228,7 @@ def crds() -> dict[str, dict[str, Any]]:
     )
     return {
         "networkfunctions": _crd("NetworkFunction", "networkfunctions", "nfn", functions),
-        "servicechains": _crd("ServiceChain", "servicechains", "sc", chains),
+        "servicechains": _crd("ServiceChain", "servicechains", "nfc", chains),
     }
 
 

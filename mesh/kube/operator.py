@@ -37,6 +37,7 @@ RESYNC_S = 600.0
 WORKERS = 2
 JOIN_S = 5.0
 CONFLICT = 409
+FEW_FAILURES = 2
 
 
 class Operator:
@@ -93,8 +94,9 @@ class Operator:
     @property
     def is_ready(self) -> bool:
         """True when the copies are there and the server answered lately."""
-        failing = any(each.failures > 2 for each in self.world.reflectors.values())
-        return self.world.is_synced and not failing
+        copies = self.world.reflectors.values()
+        current = all(each.is_watching or each.failures <= FEW_FAILURES for each in copies)
+        return self.world.is_synced and current
 
     @property
     def leads(self) -> bool:

@@ -13,7 +13,6 @@ does not come back.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import threading
@@ -33,7 +32,7 @@ Changed = Callable[[Object | None, Object | None], None]
 """Called with an object before and after; None: it was not there, is not there any more."""
 REMEMBERED = 4096
 GONE = 410
-SHORT_S = 0.5
+SHORT_S, LONG_S = 0.5, 5.0
 
 
 class Store:
@@ -140,6 +139,7 @@ class Reflector:
         self._synced, self._stopping = threading.Event(), threading.Event()
         self._version = ""
         self.lists = self.watches = self.failures = 0
+        self.is_watching = False
         self.thread = threading.Thread(target=self._run, name=f"watch-{kind.plural}", daemon=True)
 
     def start(self) -> None:
@@ -212,13 +212,17 @@ class Reflector:
     def _watch(self) -> None:
         self.watches += 1
         began = time.monotonic()
-        with contextlib.closing(
-            self._api.watch(self.kind, self._version, self._selector)
-        ) as events:
-            for event in events:
-                if self._stopping.is_set():
-                    return
-                self._take(event)
+        with self._api.watch(self.kind, self._version, self._selector) as events:
+            self.is_watching = True
+            try:
+                for event in events:
+                    if self._stopping.is_set():
+                        return
+                    self._take(event)
+            finally:
+                self.is_watching = False
+                if time.monotonic() - began > LONG_S:
+                    self.failures = 0
         if time.monotonic() - began < SHORT_S:  # a server that ends every watch at once
             self._stopping.wait(SHORT_S)
 

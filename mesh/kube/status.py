@@ -104,7 +104,7 @@ def cores_of(text: str) -> frozenset[int]:
 
 
 def function_status(facts: Facts) -> Object:
-    """Returns the status; conditions have no times yet."""
+    """Returns the status; conditions have no times yet. None: there shall be no such field."""
     live = [pod for pod in facts.pods if not pod.is_leaving]
     good = [pod for pod in live if _is_attached(pod, facts) and _misplaced(pod, facts) is None]
     ready = len(good)
@@ -120,7 +120,7 @@ def function_status(facts: Facts) -> Object:
         "replicas": len(live),
         "readyReplicas": ready,
         "selector": facts.selector,
-        "cores": _cores_text(rows),
+        "cores": _cores_text(rows) or None,
         "nodes": rows,
         "conditions": [
             _condition("Ready", is_ready, why, facts),
@@ -214,9 +214,12 @@ def _attached_text(facts: Facts, ready: int) -> str:
 
 def _row(pod: PodFacts, facts: Facts) -> Object:
     seen = facts.seen.get(pod.node)
-    row: Object = {"pod": pod.name, "node": pod.node, "attached": _is_attached(pod, facts)}
+    row: Object = {"pod": pod.name, "attached": _is_attached(pod, facts)}
+    if pod.node:
+        row["node"] = pod.node
     if seen is not None and seen.phase == "attached":
-        row |= {"cores": seen.cpus, "backing": seen.backing}
+        said = {"cores": seen.cpus, "backing": seen.backing}
+        row |= {key: text for key, text in said.items() if text}
     return row
 
 
@@ -224,7 +227,7 @@ def _cores_text(rows: Sequence[Object]) -> str:
     placed = [row for row in rows if row.get("cores")]
     if len(placed) == 1:
         return str(placed[0]["cores"])
-    return ", ".join(f"{row['node']}: {row['cores']}" for row in placed[:16])
+    return ", ".join(f"{row.get('node')}: {row['cores']}" for row in placed[:16])
 
 
 def _condition(kind: str, holds: bool, why: Trouble, facts: Facts) -> Object:

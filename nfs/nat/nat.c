@@ -84,9 +84,10 @@ static void edit_destination(nfm_edit *edit, const nat_mapping *m) {
 }
 
 static uint32_t mapping_for(const question *q) {
+    const nat_first first = {q->dst, (uint32_t)(q->record->flow >> 56)};
     uint32_t at = nat__find_internal(q->self, q->klass, q->src);
     if (at == NAT_NONE)
-        at = nat__map(q->self, q->klass, q->src, q->record->ts_ns);
+        at = nat__map(q->self, q->klass, q->src, &first, q->record->ts_ns);
     if (at != NAT_NONE)
         learn_mac(q, &q->self->mappings[at]);
     return at;

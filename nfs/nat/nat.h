@@ -36,6 +36,11 @@ typedef struct nat_endpoint {
     uint16_t port; /* ICMP: identifier */
 } nat_endpoint;
 
+typedef struct nat_first { /* flow of a mapping */
+    nat_endpoint remote;
+    uint32_t worker;
+} nat_first;
+
 typedef struct nat_mapping {
     uint32_t internal, external;
     uint16_t internal_port, external_port;
@@ -89,9 +94,11 @@ uint32_t nat__find_internal(const nat *self, uint32_t klass, nat_endpoint intern
 uint32_t nat__find_external(const nat *self, uint32_t index, uint32_t klass, uint16_t port);
 /* Number of an external address; NAT_NONE: it is not one of ours. */
 uint32_t nat__external_index(const nat *self, uint32_t address);
-/* Makes a mapping, which is forgotten unless it is used. NAT_NONE: no port or no room, counted.
- * Sources: RFC 4787 REQ-2 to REQ-4, RFC 5382 REQ-7. */
-uint32_t nat__map(nat *self, uint32_t klass, nat_endpoint internal, int64_t now_ns);
+/* Makes a mapping for a flow of |worker| to |remote|, which is forgotten unless it is used; of
+ * several workers the one that gets the answers is to be this one, where there is such a port.
+ * NAT_NONE: no port or no room, counted. Sources: RFC 4787 REQ-2 to REQ-4, RFC 5382 REQ-7. */
+uint32_t nat__map(nat *self, uint32_t klass, nat_endpoint internal, const nat_first *first,
+                  int64_t now_ns);
 /* Ends what has been unused for its time. */
 void nat__expire(nat *self, int64_t now_ns);
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mappings and the ports that they have. */
+#include <netinet/in.h>
+
 #include "nat.h"
 
 /* ---- lists ---------------------------------------------------------------------------------- */
@@ -53,13 +55,25 @@ uint32_t nat__external_index(const nat *self, uint32_t address) {
 
 /* ---- ports ---------------------------------------------------------------------------------- */
 
+enum { TRIES = 64 }; /* with two workers every other port brings answers to the right one */
+
 typedef struct wish { /* for a port */
     uint32_t low, high;
-    uint64_t parity; /* ports of a bitmap word that will do */
+    uint64_t parity;      /* ports of a bitmap word that will do */
+    nfm_flow_info answer; /* of the first flow, without the port */
+    uint32_t worker;      /* that is to get it */
+    uint32_t workers;     /* 1: any will do */
 } wish;
 
 static bool is_free(const nat_ports *ports, uint32_t port, const wish *of) {
     return port >= of->low && port <= of->high && !(ports->in_use[port / 64] >> port % 64 & 1);
+}
+
+/* Whether answers to |port| come to the flow's worker; others are handed over. */
+static bool comes_back(const wish *of, uint32_t port) {
+    nfm_flow_info answer = of->answer;
+    answer.port[1] = (uint16_t)port;
+    return of->workers < 2 || nfm_owner(&answer, of->workers) == of->worker;
 }
 
 /* The first free port in low..high; NAT_NONE: none. */
@@ -82,9 +96,15 @@ static uint32_t choose(nat *self, const nat_ports *ports, const wish *of) {
     self->random ^= self->random >> 7;
     self->random ^= self->random << 17;
     uint32_t start = of->low + (uint32_t)(self->random >> 32) % (of->high - of->low + 1);
-    uint32_t port = scan(ports, start, of->high, of->parity);
-    if (port == NAT_NONE && start > of->low)
-        port = scan(ports, of->low, start - 1, of->parity);
+    uint32_t port = NAT_NONE;
+    for (int i = 0; i < TRIES; i++) {
+        port = scan(ports, start, of->high, of->parity);
+        if (port == NAT_NONE && start > of->low)
+            port = scan(ports, of->low, start - 1, of->parity);
+        if (port == NAT_NONE || comes_back(of, port))
+            break;
+        start = port < of->high ? port + 1 : of->low;
+    }
     return port;
 }
 
@@ -98,21 +118,40 @@ static uint32_t beside_neighbour(const nat *self, uint32_t klass, nat_endpoint i
     return self->mappings[at].external_port ^ 1u;
 }
 
-static uint32_t take_port(nat *self, uint32_t klass, nat_endpoint internal, uint32_t index) {
-    const nat_ports *ports = self->ports[index][klass];
-    const uint64_t any = ~UINT64_C(0), even = UINT64_C(0x5555555555555555);
-    wish of = {self->config.port_low, self->config.port_high, internal.port & 1 ? ~even : even};
-    bool is_low = internal.port < NAT_WELL_KNOWN && klass != NAT_ICMP;
-    if (klass == NAT_ICMP)
-        of = (wish){0, NAT_PORTS - 1, any};
-    if (is_low) {
+/* What the port of a new mapping of |internal| is to be. */
+static wish wish_for(const nat *self, uint32_t klass, nat_endpoint internal, uint32_t index,
+                     const nat_first *first) {
+    const uint64_t even = UINT64_C(0x5555555555555555);
+    wish of = {.low = self->config.port_low,
+               .high = self->config.port_high,
+               .parity = internal.port & 1 ? ~even : even,
+               .worker = first->worker,
+               .workers = self->config.workers};
+    if (klass == NAT_ICMP) /* whose identifier does not matter to who gets it */
+        return (wish){.low = 0, .high = NAT_PORTS - 1, .parity = ~UINT64_C(0)};
+    if (internal.port < NAT_WELL_KNOWN) {
         of.low = 1;
         of.high = NAT_WELL_KNOWN - 1;
     }
-    if (self->config.preserve && is_free(ports, internal.port, &of))
+    of.answer.ip_version = 4;
+    of.answer.proto = klass == NAT_TCP ? IPPROTO_TCP : IPPROTO_UDP;
+    of.answer.port[0] = first->remote.port;
+    nat__write32(of.answer.addr[0], first->remote.address);
+    nat__write32(of.answer.addr[1], self->external[index]);
+    return of;
+}
+
+static uint32_t take_port(nat *self, uint32_t klass, nat_endpoint internal, uint32_t index,
+                          const nat_first *first) {
+    const nat_ports *ports = self->ports[index][klass];
+    const uint64_t any = ~UINT64_C(0);
+    wish of = wish_for(self, klass, internal, index, first);
+    bool is_low = internal.port < NAT_WELL_KNOWN && klass != NAT_ICMP;
+    if (self->config.preserve && is_free(ports, internal.port, &of) &&
+        comes_back(&of, internal.port))
         return internal.port;
     uint32_t port = beside_neighbour(self, klass, internal, index);
-    if (port != NAT_NONE && klass != NAT_ICMP && is_free(ports, port, &of))
+    if (port != NAT_NONE && klass != NAT_ICMP && is_free(ports, port, &of) && comes_back(&of, port))
         return port;
     port = choose(self, ports, &of);
     if (port == NAT_NONE && is_low) {
@@ -179,15 +218,17 @@ void nat__expire(nat *self, int64_t now_ns) {
             forget(self, self->oldest[klass]);
 }
 
-uint32_t nat__map(nat *self, uint32_t klass, nat_endpoint internal, int64_t now_ns) {
+uint32_t nat__map(nat *self, uint32_t klass, nat_endpoint internal, const nat_first *first,
+                  int64_t now_ns) {
     uint64_t mixed = (internal.address ^ self->config.seed) * UINT64_C(0x9e3779b97f4a7c15);
-    uint32_t n = self->config.n_external, first = n == 0 ? 0 : (uint32_t)(mixed >> 32) % n;
+    uint32_t n = self->config.n_external, begin = n == 0 ? 0 : (uint32_t)(mixed >> 32) % n;
     if (self->free_mapping == NAT_NONE) {
         self->stats.no_room++;
         return NAT_NONE;
     }
     for (uint32_t i = 0; i < (self->config.paired && n > 0 ? 1 : n); i++) {
-        uint32_t index = (first + i) % n, port = take_port(self, klass, internal, index);
+        uint32_t index = (begin + i) % n;
+        uint32_t port = take_port(self, klass, internal, index, first);
         if (port == NAT_NONE)
             continue;
         nat_endpoint external = {self->external[index], (uint16_t)port};

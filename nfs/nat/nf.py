@@ -86,6 +86,7 @@ class Nat(NF):
         self._lib = self._ffi.dlopen(str(library_path(type(self), self.native)))
         self._nat = self._ffi.cast("nat *", self.native_handle.state)
         config, _borrowed = self._config()
+        config.workers = ctx.workers
         rc = self._lib.nat_load(self._nat, config)
         if rc != 0:
             text = "no memory" if rc == -1 else "too many entries, or an endpoint is used twice"

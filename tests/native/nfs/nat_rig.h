@@ -25,9 +25,11 @@ typedef struct setup {
     uint32_t n_forwards;
     const nat_npt *npt;
     uint32_t n_npt;
+    uint8_t workers;
 } setup;
 
-static const setup plain = {NAT_FILTER_ADDRESS, 1, 1, 1024, 65535, 1, 4096, 4096, NULL, 0, NULL, 0};
+static const setup plain = {
+    NAT_FILTER_ADDRESS, 1, 1, 1024, 65535, 1, 4096, 4096, NULL, 0, NULL, 0, 0};
 
 static inline nat *make_nat(const setup *s) {
     static const nat_prefix inside[] = {{0x0a000000, 8}};
@@ -46,6 +48,7 @@ static inline nat *make_nat(const setup *s) {
         .filtering = s->filtering,
         .paired = s->paired,
         .preserve = s->preserve,
+        .workers = s->workers,
         .max_mappings = s->max_mappings,
         .max_sessions = s->max_sessions,
         .hold_ns = {240000000000, 120000000000, 60000000000},

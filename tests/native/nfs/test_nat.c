@@ -59,6 +59,28 @@ static void test_ports_keep_range_and_parity(void) {
     }
 }
 
+/* The rig's worker is the first of four: answers come to it, whoever asks whom. */
+static void test_answers_come_to_the_worker_of_the_flow(void) {
+    setup s = plain;
+    s.workers = 4;
+    rig r = make_rig(&s);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < 200; i++) {
+        uint16_t port = (uint16_t)(20000 + i);
+        message out = out_udp(&r, HOST + i % 7, port, PEER + i % 3, (uint16_t)(80 + i));
+        nfm_flow_info answer = {.proto = IPPROTO_UDP, .ip_version = 4};
+        nat__write32(answer.addr[0], PEER + i % 3);
+        nat__write32(answer.addr[1], out.src);
+        answer.port[0] = (uint16_t)(80 + i);
+        answer.port[1] = out.src_port;
+        CHECK_EQ(nfm_owner(&answer, 4), 0);
+        CHECK_EQ(out.src_port & 1, port & 1);
+        kept += out.src_port == port;
+    }
+    CHECK(kept > 20 && kept < 100); /* a quarter of the hosts' own ports will do */
+    end_rig(&r);
+}
+
 static void test_neighbouring_ports_stay_neighbours(void) {
     setup s = plain;
     s.preserve = 0;
@@ -310,6 +332,7 @@ static void test_random_flows_never_meet(void) {
 static const nfm_test tests[] = {
     T(test_replies_come_back_translated),
     T(test_mapping_does_not_depend_on_the_remote_endpoint),
+    T(test_answers_come_to_the_worker_of_the_flow),
     T(test_ports_keep_range_and_parity),
     T(test_neighbouring_ports_stay_neighbours),
     T(test_an_exhausted_range_is_counted_and_shared_with_nobody),

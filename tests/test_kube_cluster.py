@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator in a cluster whose API server, controllers and scheduler are real ones.
+
+Only kubelets and stacks are played: what becomes of a NetworkFunction here, a Deployment controller
+made, the scheduler placed, and the garbage collector removed.
+"""
+
+import subprocess
+from contextlib import ExitStack
+
+import pytest
+
+pytest.importorskip("kubernetes")
+
+from fakekubelet import Kubelets
+from fakenode import NAMESPACE
+from kube_rig import api_of, chain, condition, function, settings, until
+from real_kube import CONTROLLERS, FOLDER, RealKube, need
+
+from mesh.errors import ApiError
+from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, SECRETS
+from mesh.kube.crd import crds
+from mesh.kube.operator import Operator
+
+PATIENCE_S = 60.0
+
+
+class Cluster:
+    """API server, controllers, scheduler, two nodes with stacks, an operator."""
+
+    def __init__(self, stack):
+        self.kube = stack.enter_context(RealKube(controllers=True))
+        self.kube.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        for crd in crds().values():
+            self.kube.request(
+                "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd
+            )
+        self.api = self._api(stack)
+        until(self._served, "custom resources", PATIENCE_S)
+        kubelets = Kubelets(self.kube, self._api(stack), ("node-1", "node-2"), 4)
+        self.kubelets = stack.enter_context(kubelets)
+        self.kubelets.add_stacks()
+        self.operator = Operator(self._api(stack), settings(), self.kubelets.connect, "test")
+        self.operator.start()
+        stack.callback(self.operator.stop)
+        until(lambda: self.operator.leads, "an operator that leads", PATIENCE_S)
+
+    def _api(self, stack):
+        api = api_of(self.kube.url, "admin-token", authority=str(self.kube.authority))
+        stack.callback(api.close)
+        return api
+
+    def _served(self):
+        try:
+            self.api.list(FUNCTIONS)
+            self.api.list(CHAINS)
+        except ApiError:
+            return False
+        return True
+
+    def wait(self, name, reason, kind=FUNCTIONS):
+        def there():
+            found = self.api.get(kind, name)
+            return found if condition(found, "Ready").get("reason") == reason else None
+
+        try:
+            return until(there, patience=PATIENCE_S)
+        except AssertionError as error:
+            found = self.api.get(kind, name).get("status")
+            raise AssertionError(f"{name} is never {reason}: {found}") from error
+
+    def gone(self, kind, name):
+        try:
+            self.api.get(kind, name)
+        except ApiError as error:
+            return error.status == 404
+        return False
+
+    def images(self, name):
+        selector = f"nfmesh.io/network-function={name}"
+        pods = self.api.list(PODS, selector)["items"]
+        return [pod["spec"]["containers"][0]["image"] for pod in pods]
+
+    def kubectl(self, *words):
+        path = self.kube.write_kubeconfig()
+        command = [FOLDER / "kubectl", "--kubeconfig", path, "-n", NAMESPACE, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    need(CONTROLLERS)
+    with ExitStack() as stack:
+        yield Cluster(stack)
+
+
+@pytest.fixture
+def function_of(cluster):
+    """Creates functions and deletes them in the end."""
+    names = []
+
+    def create(name, **spec):
+        names.append(name)
+        return cluster.api.create(FUNCTIONS, function(name, **spec))
+
+    yield create
+    for name in names:
+        if not cluster.gone(FUNCTIONS, name):
+            cluster.api.delete(FUNCTIONS, name)
+    for name in names:
+        until(lambda n=name: cluster.gone(FUNCTIONS, n) and not cluster.images(n), patience=60)
+
+
+def test_function_is_placed_beside_a_stack_and_attached(cluster, function_of):
+    function_of("scan", replicas=2)
+    found = cluster.wait("scan", "Attached")
+    assert {row["node"] for row in found["status"]["nodes"]} == {"node-1", "node-2"}
+    deployment = cluster.api.get(DEPLOYMENTS, "scan")
+    assert deployment["metadata"]["generation"] == 1, "written once"
+    pod = cluster.api.list(PODS, "nfmesh.io/network-function=scan")["items"][0]
+    assert pod["status"]["qosClass"] == "Guaranteed"
+
+
+def test_scheduler_says_what_is_short(cluster, function_of):
+    function_of("big", cores=5)
+    assert (
+        "Insufficient cpu" in condition(cluster.wait("big", "InsufficientCpu"), "Ready")["message"]
+    )
+    function_of("huge", hugepages={"2Mi": "128Mi"})
+    cluster.wait("huge", "InsufficientHugepages")
+    function_of("picky", nodeSelector={"rack": "none"})
+    cluster.wait("picky", "Unschedulable")
+
+
+@pytest.mark.parametrize("strategy", ["Recreate", "RollingUpdate"])
+def test_another_image_is_rolled_out(cluster, function_of, strategy):
+    function_of("scan", updateStrategy={"type": strategy})
+    cluster.wait("scan", "Attached")
+    cluster.api.patch(FUNCTIONS, "scan", {"spec": {"image": "other:2"}})
+    until(lambda: cluster.images("scan") == ["other:2"], patience=PATIENCE_S)
+    until(lambda: _is_ready(cluster.api.get(FUNCTIONS, "scan"), 2), patience=PATIENCE_S)
+
+
+def _is_ready(found, generation):
+    status = found["status"]
+    ready = condition(found, "Ready")["status"] == "True"
+    return ready and status["observedGeneration"] == generation and len(status["nodes"]) == 1
+
+
+def test_what_belongs_to_a_deleted_function_is_collected(cluster, function_of):
+    function_of("scan")
+    cluster.wait("scan", "Attached")
+    cluster.api.delete(FUNCTIONS, "scan")
+    until(lambda: cluster.gone(FUNCTIONS, "scan"), patience=PATIENCE_S)
+    until(lambda: cluster.gone(DEPLOYMENTS, "scan"), patience=PATIENCE_S)
+    until(lambda: cluster.gone(SECRETS, "scan-nf-token"), patience=PATIENCE_S)
+    until(lambda: not cluster.images("scan"), patience=PATIENCE_S)
+    assert all("scan" not in stack.entries for stack in cluster.kubelets.stacks.values())
+
+
+def test_chains_and_what_kubectl_shows(cluster, function_of):
+    if not (FOLDER / "kubectl").exists():
+        pytest.skip(f"SKIPPED: no kubectl in {FOLDER}; get it with: make kube")
+    function_of("fw", cores=2)
+    function_of("lb")
+    cluster.api.create(CHAINS, chain("web", "fw", "lb", where="tcp port 443"))
+    cluster.wait("web", "InPlace", CHAINS)
+    table = [line.split() for line in cluster.kubectl("get", "nfn").splitlines()]
+    assert table[0] == ["NAME", "USE", "REPLICAS", "READY", "CORES", "STATUS", "AGE"]
+    assert table[1][:4] == ["fw", "syn_scan", "1", "1"]
+    assert table[1][5] == "Attached"
+    assert "fw → lb" in cluster.kubectl("get", "nfc")
+    cluster.kubectl("scale", "nfn", "lb", "--replicas=2")
+    until(lambda: cluster.api.get(FUNCTIONS, "lb")["status"].get("readyReplicas") == 2,
+          patience=PATIENCE_S)  # fmt: skip
+    cluster.api.delete(CHAINS, "web")
+
+
+def test_api_server_that_was_killed_is_found_again(cluster, function_of):
+    function_of("one")
+    cluster.wait("one", "Attached")
+    cluster.kube.stop_api()
+    until(lambda: not cluster.operator.is_ready, "not ready without a server", PATIENCE_S)
+    cluster.kube.start_api()
+    function_of("two")
+    cluster.wait("two", "Attached")
+    cluster.wait("one", "Attached")
+    until(lambda: cluster.operator.is_ready, patience=PATIENCE_S)

@@ -110,6 +110,15 @@ def test_addresses_of_ipv6():
         ('content:"GET"; pcre:"/index/R"; content:"html"; distance:1; within:4;', True),
         ('content:"GET"; pcre:!"/in.ex/";', False),
         ('pcre:"/end$/";', True),
+        ("isdataat:30;", True),
+        ("isdataat:32;", False),
+        ("isdataat:!32;", True),
+        ('content:"GET"; isdataat:28,relative;', True),
+        ('content:"GET"; isdataat:30,relative;', False),
+        ('content:"the"; isdataat:!5,relative;', True),
+        ('content:"the"; isdataat:!4,relative;', False),
+        ("bsize:32;", True),
+        ("bsize:<32;", False),
     ],
 )
 def test_contents(options, matches):
@@ -221,6 +230,13 @@ def test_datagrams():
         ('content:"curl"; http_user_agent; content:"POST"; http_method;', True),
         ('pcre:"/^.a.b/U";', True),
         ("flow:to_server;", True),
+        ("http.method; bsize:4;", True),
+        ("http.method; bsize:5<>9;", False),
+        ("http.method; bsize:!4;", False),
+        ('http.uri; content:"/a"; bsize:>9;', True),
+        ("urilen:18;", True),
+        ("urilen:13,norm;", True),
+        ("urilen:<13,norm;", False),
     ],
 )
 def test_http(options, matches):

@@ -399,15 +399,15 @@ def test_streams_are_bounded_and_evictions_counted():
     assert results["counters"]["streams_evicted"] == 4
 
 
-def test_flows_beyond_the_limit_are_looked_at_without_bits():
+def test_flows_beyond_the_limit_lose_their_bits():
     flows = [client_says(b"evil", client=("10.0.0.1", p), close="none") for p in range(1, 4)]
     frames = [frame for flow in flows for frame in flow]
     evil = rule('content:"evil";')
     bits = rule('content:"evil"; flowbits:set,a;', sid=2)
     found, results = alerts(frames, evil, bits, max_flows=1)
     assert [sid for sid, *_ in found] == [1, 2] * 3
-    assert results["counters"]["flows"] == 1
-    assert results["counters"]["flows_untracked"] > 0
+    assert results["counters"]["flows"] == 3
+    assert results["counters"]["flows_evicted"] == 2
 
 
 def test_alerts_beyond_the_limit_are_counted():

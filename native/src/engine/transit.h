@@ -185,6 +185,16 @@ bool nfm__inject(nfm_worker *w, const nfm_ring *ring, const nfm_command *command
 void nfm__output(nfm_worker *w, uint32_t port, const nfm_tx *frame);
 /* Gives the ports what is queued. */
 void nfm__output_flush(nfm_worker *w);
+/* Whether frames of port |in| leave by an interface that could not take those that are on their
+ * way.
+ */
+static inline bool nfm__output_is_behind(const nfm_worker *w, uint32_t in) {
+    uint32_t out = w->way->out_of[in];
+    if (out == NFM_NO_PORT || w->ports[out]->ops->wait_fd == NULL)
+        return false;
+    const nfm_out_queue *q = &w->way->queue[out];
+    return q->tail - q->head + w->way->n_transits > NFM_OUT_QUEUE / 2;
+}
 bool nfm__output_is_idle(const nfm_worker *w);
 /* Drops what is queued: the ports go. */
 void nfm__output_discard(nfm_worker *w);

@@ -65,6 +65,8 @@ def open_port(part: PortPart, mesh: str) -> Port:
         options["format"] = record_format(options)
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
+    if part.send_only and part.kind == "afpacket":
+        options["is_send_only"] = True
     if part.fanout:
         options["fanout_group"] = fanout_group(mesh, part.source)
     if part.replay is not None:

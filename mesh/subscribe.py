@@ -112,7 +112,7 @@ class Subscriber:
         if heard and sub.per_flow:
             text = f"{heard[0].names[0]!r} is published by an NF: only stack events are per flow"
             raise PlanError(text, nf=use.name, subscription=sub.name, path=use.path)
-        mode = use.mode or sub.mode
+        mode = sub.mode if sub.beside else use.mode or sub.mode
         parts = self._parts(events, filters)
         return PlannedSubscription(
             name=sub.name,

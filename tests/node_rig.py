@@ -110,7 +110,6 @@ class Node:
         pause.write_bytes(_pause_archive(self.folder))
         for archive in (ARCHIVE, pause):
             self._ctr("images", "import", str(archive))
-            )
         self._run(stack, "kubelet", *self._kubelet_arguments())
         until(self._is_ready, "a ready node")
         # What keeps pods away from a node that starts is taken off by a controller not run here.

@@ -96,6 +96,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         out=spec.out,
         inboxes=inboxes,
         undeclared={name: place for name, place in places.items() if name in silent},
+        reserved=tuple(spec.reserved_cores),
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
     flow_bytes = {name: module.descriptor.flow_size for name, module in modules.items()}
@@ -115,6 +116,7 @@ def _ports(ports: Sequence[PortSpec]) -> tuple[PortPart, ...]:
             replay=_pace(port.replay),
             impair=port.impair.model_dump(exclude_unset=True) if port.impair else None,
             names=port.names,
+            send_only=port.send_only,
         )
         for port, out in zip(ports, outs_of(ports), strict=True)
     )
@@ -156,7 +158,8 @@ def place_of(entry: NFSpec) -> Placement:
         config=entry.config,
         delivery=entry.delivery,
         restart=entry.restart,
-        cores=None if entry.cores is None else tuple(entry.cores),
+        cores=tuple(entry.cores) if isinstance(entry.cores, list) else None,
+        n_cores=entry.cores if isinstance(entry.cores, int) else 0,
         ring_entries=entry.ring or RING_ENTRIES,
         domain=entry.domain,
         token=entry.token if entry.place == "pod" else None,

@@ -16,7 +16,7 @@ from mesh.control.composing import named
 from mesh.control.desired import with_files
 from mesh.control.tool import ask
 from mesh.registry import Registry
-from mesh.spec import Spec, load, plan_of
+from mesh.spec import Spec, load, parse, plan_of
 
 __all__ = ["apply"]
 
@@ -35,18 +35,39 @@ def apply(
     replaced. What is equal is not touched. Ports, sizes and the like cannot change while packets
     flow: leave them out, or as they are.
 
+    A file of NetworkFunctions and ServiceChains, as kubectl apply takes it, adds or changes those
+    that it names and leaves all others as they are.
+
     [bold]Examples[/bold]
       nfmesh apply mesh.yaml
       nfmesh apply mesh.yaml --mesh office --json
+      nfmesh apply nf.yaml
     """
+    from mesh.kube.manifests import read_manifests
+
     folder = run_folder(mesh)
+    manifests = read_manifests(file)
+    if manifests is None:
+        found = [_apply(folder, file)]
+    else:
+        found = [_put(folder, file, entry) for entry in manifests.entries()]
+    if as_json:
+        dump(found[0] if manifests is None else found)
+    else:
+        for each in found:
+            stdout().print("\n".join(_lines(each)), markup=False)
+
+
+def _apply(folder: Path, file: Path) -> dict[str, Any]:
     spec = _checked(file)
     body = m.Apply(spec=spec.model_dump(mode="json", exclude_unset=True))
-    found = ask(folder, body, STEPS * CHANGE_S)
-    if as_json:
-        dump(found)
-    else:
-        stdout().print("\n".join(_lines(found)), markup=False)
+    return ask(folder, body, STEPS * CHANGE_S)
+
+
+def _put(folder: Path, file: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    spec = with_files(parse({"nfs": [entry]}), file.parent)
+    plain = spec.nfs[0].model_dump(mode="json", exclude_unset=True)
+    return ask(folder, m.NfPut(entry=plain), STEPS * CHANGE_S)
 
 
 def _checked(file: Path) -> Spec:

@@ -36,7 +36,7 @@ from mesh.port_spec import PcapSpec, PortSpec
 from mesh.registry import Registry
 from mesh.report import NFReport, Progress, Report
 from mesh.runner import make_plan, replay
-from mesh.spec import Spec, load, parse, user_events_of, uses_of
+from mesh.spec import Spec, parse, user_events_of, uses_of
 from mesh.supervisor import SupervisorSettings
 from mesh.words import MAX_WORKERS
 
@@ -53,7 +53,8 @@ _ANY = [{"use": "any"}]
 def run(
     context: typer.Context,
     spec: Annotated[
-        Path | None, typer.Argument(help="Spec file (YAML or JSON); see nfmesh schema.")
+        Path | None,
+        typer.Argument(help="Spec file (see nfmesh schema), or NetworkFunctions as in a cluster."),
     ] = None,
     pcap: Annotated[
         Path | None, typer.Option("--pcap", help="Capture: pcap or pcapng, also gzipped.")
@@ -200,7 +201,9 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
     if path is not None:
         if options or given.checksums != "ignore":
             raise SpecError(str(path), "a spec file says this itself: leave out --nf, --set, ...")
-        return load(path)
+        from mesh.kube.manifests import load_spec
+
+        return load_spec(path)
     passes = len(given.ports) > 1
     if not (given.nfs or passes) or (pcap is None and not given.ports):
         is_said = pcap is not None or given.ports

@@ -219,9 +219,10 @@ def plan(
       nfmesh plan mesh.yaml
       nfmesh plan mesh.yaml --json | jq .modules
     """
-    from mesh.spec import load, plan_of
+    from mesh.kube.manifests import load_spec
+    from mesh.spec import plan_of
 
-    made = plan_of(load(spec), Registry.installed())
+    made = plan_of(load_spec(spec), Registry.installed())
     if as_json:
         dump(made.to_json())
     else:

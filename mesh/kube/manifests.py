@@ -16,9 +16,9 @@ import yaml
 from mesh.errors import SpecError, system_text
 from mesh.kube.chains import Place, arrange
 from mesh.kube.models import GROUP, NetworkFunctionSpec, ServiceChainSpec, parse_object
-from mesh.spec import MAX_BYTES
+from mesh.spec import MAX_BYTES, Spec, load, parse
 
-__all__ = ["Manifests", "entry_of", "is_manifest", "read_manifests"]
+__all__ = ["Manifests", "entry_of", "is_manifest", "load_spec", "read_manifests"]
 
 _TAKEN = (
     "config",
@@ -67,7 +67,7 @@ class Manifests:
             raise SpecError(f"{place}.metadata.name", f"there are two of the name {name!r}")
 
     def entries(self) -> list[dict[str, Any]]:
-        """Returns entries for the `nfs` of a spec.
+        """Returns entries for the `nfs` of a host's spec.
 
         Raises:
             SpecError: a chain that is not possible.
@@ -76,7 +76,8 @@ class Manifests:
         for chain, problem in found.problems.items():
             raise SpecError(f"ServiceChain {chain}", problem.text)
         return [
-            entry_of(name, spec, found.places.get(name)) for name, spec in self.functions.items()
+            {**entry_of(name, spec, found.places.get(name)), **_cores(spec)}
+            for name, spec in self.functions.items()
         ]
 
 
@@ -92,6 +93,21 @@ def entry_of(name: str, spec: NetworkFunctionSpec, place: Place | None) -> dict[
     if stage is not None:
         entry["stage"] = stage
     return entry
+
+
+def _cores(spec: NetworkFunctionSpec) -> dict[str, int]:
+    """How many cores a host's allocator is to give it, as a kubelet would."""
+    return {"cores": spec.cores} if spec.cores else {}
+
+
+def load_spec(path: Path) -> Spec:
+    """Reads a spec, or custom resources as one without ports.
+
+    Raises:
+        SpecError: as mesh.spec.load and read_manifests say.
+    """
+    found = read_manifests(path)
+    return load(path) if found is None else parse({"nfs": found.entries()})
 
 
 def is_manifest(data: object) -> bool:

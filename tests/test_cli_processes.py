@@ -357,25 +357,3 @@ def test_a_killed_controller_does_not_change_what_is_found(slow):
     report = ended(run)
     found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
     assert found == {"slow": report["packets"], "first": report["packets"]}
-
-
-def test_functions_as_in_a_cluster_are_applied_beside_what_runs(slow, tmp_path):
-    name, run = slow
-    file = tmp_path / "nf.yaml"
-
-    def apply(*functions, status=0):
-        rows = [{"apiVersion": "nfmesh.io/v1alpha1", "kind": "NetworkFunction",
-                 "metadata": {"name": each}, "spec": {"use": "flow_counter", "cores": 0, **spec}}
-                for each, spec in functions]  # fmt: skip
-        file.write_text(yaml.safe_dump_all(rows))
-        return objects("apply", file, "--mesh", name, status=status)
-
-    [[one, two]] = apply(("one", {}), ("two", {"where": "tcp"}))
-    assert (one["added"], two["added"], two["removed"]) == (["one"], ["two"], [])
-    [[same, changed]] = apply(("one", {}), ("two", {"where": "udp"}))
-    assert (same["revision"], changed["changed"]) == (0, ["two"])
-    assert apply(("one", {"where": "prot"}), status=2) == []
-    names = {each["nf"] for each in objects("status", name)[0]["subscriptions"]}
-    assert {"one", "two", "slow", "first"} <= names
-    nfmesh("stop", name)
-    ended(run)

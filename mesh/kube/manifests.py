@@ -16,9 +16,9 @@ import yaml
 from mesh.errors import SpecError, system_text
 from mesh.kube.chains import Place, arrange
 from mesh.kube.models import GROUP, NetworkFunctionSpec, ServiceChainSpec, parse_object
-from mesh.spec import MAX_BYTES, Spec, load, parse
+from mesh.spec import MAX_BYTES
 
-__all__ = ["Manifests", "entry_of", "is_manifest", "load_spec", "read_manifests"]
+__all__ = ["Manifests", "entry_of", "is_manifest", "local_entries", "read_manifests"]
 
 _TAKEN = (
     "config",
@@ -67,7 +67,7 @@ class Manifests:
             raise SpecError(f"{place}.metadata.name", f"there are two of the name {name!r}")
 
     def entries(self) -> list[dict[str, Any]]:
-        """Returns entries for the `nfs` of a host's spec.
+        """Returns entries for the `nfs` of a spec.
 
         Raises:
             SpecError: a chain that is not possible.
@@ -76,9 +76,25 @@ class Manifests:
         for chain, problem in found.problems.items():
             raise SpecError(f"ServiceChain {chain}", problem.text)
         return [
-            {**entry_of(name, spec, found.places.get(name)), **_cores(spec)}
-            for name, spec in self.functions.items()
+            entry_of(name, spec, found.places.get(name)) for name, spec in self.functions.items()
         ]
+
+
+def local_entries(manifests: Manifests) -> list[dict[str, Any]]:
+    """Returns entries for a mesh of this host: as many cores for itself as each function asks for.
+
+    Raises:
+        SpecError: a chain that is not possible, or a function that only a cluster can run.
+    """
+    entries = manifests.entries()
+    for entry in entries:
+        spec = manifests.functions[entry["name"]]
+        if spec.cores:
+            entry["cores"] = spec.cores
+        if spec.replicas > 1 and not spec.every_node:
+            text = f"{spec.replicas} replicas on one host; each is on a node of its own"
+            raise SpecError(f"NetworkFunction {entry['name']}: spec.replicas", text)
+    return entries
 
 
 def entry_of(name: str, spec: NetworkFunctionSpec, place: Place | None) -> dict[str, Any]:
@@ -93,21 +109,6 @@ def entry_of(name: str, spec: NetworkFunctionSpec, place: Place | None) -> dict[
     if stage is not None:
         entry["stage"] = stage
     return entry
-
-
-def _cores(spec: NetworkFunctionSpec) -> dict[str, int]:
-    """How many cores a host's allocator is to give it, as a kubelet would."""
-    return {"cores": spec.cores} if spec.cores else {}
-
-
-def load_spec(path: Path) -> Spec:
-    """Reads a spec, or custom resources as one without ports.
-
-    Raises:
-        SpecError: as mesh.spec.load and read_manifests say.
-    """
-    found = read_manifests(path)
-    return load(path) if found is None else parse({"nfs": found.entries()})
 
 
 def is_manifest(data: object) -> bool:

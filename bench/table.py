@@ -10,6 +10,7 @@ from functools import partial
 
 from bench import rivals_python as python
 from bench import table_inline as in_line
+from bench import table_operator as kube
 from bench import table_ports as ports
 from bench import table_processes as apart
 from bench.measure import (
@@ -188,6 +189,7 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
     "firewall": in_line.firewall,
     "wire": ports.wire,
     "dpdk": ports.dpdk,
+    "operator": kube.operator,
 }
 
 

@@ -263,6 +263,26 @@ class EventBatch:
         if self._verdicts is not None and len(rows):
             self._verdicts.edits[rows] = fill_edit(np.zeros(len(rows), EDIT), what)
 
+    def replace(self, index: int, payload: builtins.bytes | bytearray | memoryview) -> None:
+        """Puts other bytes in the place of an entry's own: of its datagram, or of its stream.
+
+        What follows in a stream is numbered anew, at both ends, when their number differs; copies
+        that are sent again later leave with the same bytes.
+
+        Args:
+            index: of the entry, a `tcp.data` or `udp.datagram`.
+            payload: what leaves instead; empty: nothing of it.
+
+        Raises:
+            CapacityError: too long (128 KiB, a datagram: 64 KiB), or too many in one batch: the
+                subscription has to say `edits=True`.
+        """
+        self._pointer()
+        if self._verdicts is None:
+            raise StateError('only an inline handler decides: @on(…, mode="inline")')
+        row = index if self._rows is None else int(self._rows[index])
+        self._verdicts.replace(row, payload)
+
     def keep(self, mask: Mask = None) -> KeptBatch:
         """Keeps packets back, and what follows on their flows, until they are judged.
 
@@ -477,6 +497,10 @@ class EventView:
     def reject(self) -> None:
         """Drops the packet and tells its sender."""
         self._one(word(REJECT))
+
+    def replace(self, payload: bytes | bytearray | memoryview) -> None:
+        """Puts other bytes in the place of the event's own: as `EventBatch.replace`."""
+        self._batch.replace(self._index, payload)
 
     def rewrite(self, *, rest: bool = False, **what: Any) -> None:
         """Changes the packet."""

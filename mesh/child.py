@@ -65,6 +65,7 @@ class Child:
     Attributes:
         part: of the plan; None for the controller.
         cores: that it is pinned to; empty: not.
+        shares: those are what others have left, not its own.
         key: its token, also its key to the controller.
         secret: what it reads at its start, when that is not its key.
         arguments: for its command line.
@@ -95,6 +96,7 @@ class Child:
     backoff: Backoff = field(default_factory=Backoff)
     crashes: CrashMemory = field(default_factory=CrashMemory)
     hang: str = ""
+    shares: bool = False
 
     @property
     def policy(self) -> Literal["always", "on-failure", "never"]:

@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 _TOTALS = frozenset({"flow.end", "flow.update"})
-_LATER = frozenset({*_TOTALS, "tcp.data", "tcp.anomaly.gap"})
-"""Events of bytes and flows, not of the packet that has just come."""
+_LATER = frozenset({*_TOTALS, "tcp.end.timeout", "tcp.anomaly.gap"})
+"""Events that no packet can wait for: of flows, and of bytes that are not there."""
 
 
 def needed_modules(raisers: Raisers, planned: Sequence[PlannedNF]) -> dict[str, tuple[str, ...]]:
@@ -160,20 +160,19 @@ def _cycle(names: set[str], edges: Sequence[Edge]) -> str:
 
 
 def check_inline(planned: Sequence[PlannedNF]) -> None:
-    """Refuses to decide on what is not a packet that has just come."""
+    """Refuses to decide on what no packet can wait for."""
     for nf in planned:
         for sub in nf.subscriptions:
             if sub.mode != "inline":
                 continue
             names = {name for part in sub.parts for name in part.names}
             later = sorted(names & _LATER)
-            if any(part.types is not None for part in sub.parts) or sub.published:
-                later += list(sub.events)
+            later += sub.published
             if later:
                 text = (
                     f"packets cannot wait for a verdict on {later[0]!r}: inline NFs decide on "
-                    "packets as they come; hear packet.tcp, tcp.handshake, tcp.state, ... inline, "
-                    "and this beside"
+                    "packets, on bytes (tcp.data, udp.datagram) and on what modules find in them "
+                    "(http.request, ...); hear this in another subscription, beside"
                 )
                 raise PlanError(text, nf=nf.name, subscription=sub.name)
 

@@ -49,6 +49,7 @@ class Subscription:
         stage: inline only: the packets' place in line.
         edits: inline only: the NF changes packets, so it is alone in its stage.
         per_flow: hears nothing until the NF subscribes it on a flow (`NF.flow`).
+        beside: observes whatever mode a spec gives the NF: its events are none to wait for.
     """
 
     events: tuple[str, ...]
@@ -59,6 +60,7 @@ class Subscription:
     stage: int = 0
     edits: bool = False
     per_flow: bool = False
+    beside: bool = False
 
     def __call__(self, method: _Handler) -> _Handler:
         """Marks `method` as the handler of this subscription."""
@@ -75,6 +77,7 @@ def on(
     stage: int = 0,
     edits: bool = False,
     per_flow: bool = False,
+    beside: bool = False,
 ) -> Subscription:
     """Subscribes a handler to events: a decorator, or an entry of `NF.subscribes`.
 
@@ -86,10 +89,11 @@ def on(
         stage: place of an inline NF, small numbers first.
         edits: the inline NF changes packets.
         per_flow: nothing is heard until `self.flow(event.flow).subscribe("tcp.data")`.
+        beside: stays an observer when a spec says `mode: inline` of the NF.
     """
     if not events or not all(isinstance(event, str) for event in events):
         raise TypeError('name the events: @on("tcp.handshake.syn")')
-    return Subscription(events, where, mode, name or "", "", stage, edits, per_flow)
+    return Subscription(events, where, mode, name or "", "", stage, edits, per_flow, beside)
 
 
 @dataclass(frozen=True, slots=True)

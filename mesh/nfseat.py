@@ -86,7 +86,10 @@ class Station:
         handles = client.fetch(list(dict.fromkeys(names)))
         self.backing = {name: handle.backing for name, handle in handles.items()}
         attached = attach_rings(rings, handles)
-        sources: list[Source] = [RingSource(ring, worker) for worker, ring in enumerate(attached)]
+        edits = self._planned.edits
+        sources: list[Source] = [
+            RingSource(ring, worker, edits=edits) for worker, ring in enumerate(attached)
+        ]
         queues = [Commands(ring.pointer) for ring in attached]
         self.seat.connect(
             {(worker, native): q for worker, q in enumerate(queues) for native in (False, True)}

@@ -33,6 +33,8 @@ class Level(IntEnum):
     PACKET = 0
     TRACK = 1
     DATA = 2
+    SPLIT = 3
+    """Streams are decided on: what leaves is made of judged bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,11 @@ class PlannedNF:
     def is_inline(self) -> bool:
         """True when packets wait for it."""
         return any(sub.mode == "inline" for sub in self.subscriptions)
+
+    @property
+    def edits(self) -> bool:
+        """True when it changes packets."""
+        return any(sub.mode == "inline" and sub.edits for sub in self.subscriptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from mesh.nf import NF, Context
 from mesh.plan import PlannedNF
 from mesh.publish import Block, Published, Row, encode
 from mesh.report import NFReport
-from mesh.verdicts import Verdicts
+from mesh.verdicts import Verdicts, fitting
 
 __all__ = ["Heard", "NativeProcess", "Seat", "SeatCounts"]
 
@@ -191,6 +191,8 @@ class Seat:
         ffi, lib = native()
         place, ring = ffi.new("nfm_desc **"), self.rings[worker]
         while n := int(lib.nfm_ring_peek(ring, place, 0xFFFFFFFF)):
+            if self.planned.edits and not (n := fitting(ring, memory, place[0], n)):
+                return  # the worker takes first what was said before
             try:
                 self.deliver(memory, place[0], n, now_ns, worker)
             finally:

@@ -17,6 +17,7 @@ from mesh.eventlog import HEARD, LogReader, Waited
 from mesh.publish import Block
 from mesh.recording import NFRecorder
 from mesh.seat import Seat
+from mesh.verdicts import fitting
 
 __all__ = ["LogSource", "RingSource", "Source", "wait_any"]
 
@@ -62,10 +63,16 @@ class Source(Protocol):
 
 
 class RingSource:
-    """A worker's ring."""
+    """A worker's ring.
 
-    def __init__(self, ring: AttachedRing, worker: int) -> None:
-        self.ring, self.name, self.number = ring, ring.name, worker
+    Args:
+        ring: the receiver's side.
+        worker: whose.
+        edits: its receiver may replace payloads: runs are no longer than there is room for that.
+    """
+
+    def __init__(self, ring: AttachedRing, worker: int, *, edits: bool = False) -> None:
+        self.ring, self.name, self.number, self.edits = ring, ring.name, worker, edits
         self._desc: Any = None
         self._now_ns = self._gap = 0
 
@@ -87,6 +94,8 @@ class RingSource:
         """Looks at what stands side by side in the ring; a gap is a run of its own."""
         self._desc, n = self.ring.peek(most)
         self._gap = self.ring.gap() if n == 0 else 0
+        if n and self.edits:
+            return fitting(self.ring.pointer, self.ring.memory, self._desc, n)
         return n if self._gap == 0 else 1
 
     def hand(self, seat: Seat, n: int, now_ns: Callable[[], int]) -> None:

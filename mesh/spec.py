@@ -102,7 +102,10 @@ class NFSpec(_Model):
     share: Annotated[
         list[_Name], Field(description="other domains that may hear what it publishes")
     ] = []
-    cores: Annotated[list[_Core] | None, Field(description="cores that it is pinned to")] = None
+    cores: Annotated[
+        list[_Core] | Annotated[int, Field(ge=1, le=1024)] | None,
+        Field(description="cores that it is pinned to, or how many it is to have for itself"),
+    ] = None
     poll: Annotated[
         Literal["adaptive", "busy"],
         Field(description="when there is nothing: sleep soon, or never, for a core of its own"),
@@ -254,6 +257,9 @@ class Spec(_Model):
         list[_Core] | None,
         Field(description="cores that the worker is pinned to; of several, one for each"),
     ] = None
+    reserved_cores: Annotated[
+        list[_Core], Field(description="cores that no NF gets when it asks for a number of them")
+    ] = []
     max_packets: Annotated[int | None, Field(ge=1, description="stop after so many")] = None
     checksums: Annotated[
         Literal["ignore", "verify"], Field(description="whether bad checksums count")

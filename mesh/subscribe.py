@@ -112,15 +112,17 @@ class Subscriber:
         if heard and sub.per_flow:
             text = f"{heard[0].names[0]!r} is published by an NF: only stack events are per flow"
             raise PlanError(text, nf=use.name, subscription=sub.name, path=use.path)
+        mode = sub.mode if sub.beside else use.mode or sub.mode
+        parts = self._parts(events, filters)
         return PlannedSubscription(
             name=sub.name,
             handler=handler,
             method=sub.handler,
             events=events,
             where=_both(filters),
-            parts=self._parts(events, filters),
+            parts=tuple(map(_decided, parts)) if mode == "inline" else parts,
             heard=heard,
-            mode=use.mode or sub.mode,
+            mode=mode,
             stage=sub.stage if use.stage is None else use.stage,
             edits=sub.edits,
             group=group,
@@ -220,6 +222,13 @@ class Subscriber:
             where=_both(filters),
             where_on=events,
         )
+
+
+def _decided(part: Part) -> Part:
+    """The same for one that packets wait for: streams that it decides on leave as judged."""
+    level = Level.SPLIT if part.level >= Level.DATA else part.level
+    own = Level.SPLIT if part.stack_level >= Level.DATA else part.stack_level
+    return replace(part, level=level, stack_level=own)
 
 
 def _both(filters: Sequence[str]) -> str | None:

@@ -35,7 +35,7 @@ from mesh.control.client import Control, Settings
 from mesh.control.desired import load_desired
 from mesh.control.stats import HostStats, ObjectStats
 from mesh.control.wire import ChildPart, HostPart, from_wire
-from mesh.cores import CoreRequest, allocate
+from mesh.cores import CoreRequest
 from mesh.drainer import Drainer
 from mesh.errors import MeshError, ProcessError, system_text
 from mesh.fdpass import SOCKET, DescriptorService, Handle, make_token
@@ -46,6 +46,7 @@ from mesh.journal import Journal
 from mesh.mailbox import Mailbox
 from mesh.objects import Objects
 from mesh.outputs import Outputs
+from mesh.pinning import Pinning
 from mesh.process import Identity
 from mesh.reconcile import host_changes
 from mesh.room import check_room
@@ -144,6 +145,7 @@ class Supervisor:
             self.notices.append(users.notice)
         self._part, self._first = HostPart((), (), {}), first
         self._drainer = Drainer(self.objects)
+        self._pinning = Pinning(folder.path)
         self._finished: m.Finished | None = None
         self._late: m.PlanPart | None = None
         self._stop_at = self._ending_at = 0.0
@@ -383,6 +385,7 @@ class Supervisor:
             self.outputs.open(child.writes)
         for wanted in changes.start:
             self._add(wanted, cores.get(wanted.name, ()))
+        self._pinning.share(self.children.values())
         parts = {child.name: child for child in part.children}
         for name in changes.regrant:
             self._regrant(self.children[name], parts[name])
@@ -394,15 +397,16 @@ class Supervisor:
         """Finds cores for children that start.
 
         Raises:
-            SpecError: a core is given twice or is not there.
+            SpecError: a core is given twice or is not there, or there are too few.
         """
         order = sorted(part.children, key=lambda child: child.role != "worker")
         here = [child for child in order if child.name in starting and child.place == "process"]
-        requests = [CoreRequest(child.name, child.cores) for child in here]
-        taken = [core for c in self.children.values() if c.name not in starting for core in c.cores]
-        placement = allocate(requests, os.sched_getaffinity(0), taken)
-        self.notices += placement.notices
-        return placement.cores
+        requests = [CoreRequest(c.name, c.cores, count=c.n_cores) for c in here]
+        others = [c for c in self.children.values() if c.name not in starting]
+        found = self._pinning.place(requests, others, part.reserved)
+        self.notices += self._pinning.notices
+        self._pinning.notices.clear()
+        return found
 
     def _drop_unused(self) -> None:
         """Lets go of children that have left, and of objects that the plan no longer has."""
@@ -411,6 +415,8 @@ class Supervisor:
                 continue
             child = self.children.pop(name)
             self._guests.drop(name)
+            self._pinning.forget(name)
+            self._pinning.share(self.children.values())
             self.service.withdraw(name)
             if child.journal is not None:
                 child.journal.close()

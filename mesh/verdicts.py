@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mesh._ffi import native
-from mesh.errors import StateError
+from mesh.errors import CapacityError, StateError
+from mesh.memory import Memory
 
 __all__ = ["DROP", "EDIT", "KEEP", "MIRROR", "PASS", "REDIRECT", "REJECT", "REST", "REWRITE"]
-__all__ += ["Verdicts", "fill_edit", "word"]
+__all__ += ["Verdicts", "fill_edit", "fitting", "word"]
 
 PASS, MIRROR, REWRITE, REDIRECT, KEEP, DROP, REJECT = range(7)
 """enum nfm_action."""
@@ -59,6 +60,10 @@ _FIELDS: Final = {
     "out": 8192,
 }
 """Keyword of `rewrite` → enum nfm_edit_field."""
+_PAYLOAD: Final = 32768
+"""NFM_EDIT_PAYLOAD: seq_add and ack_add say where the bytes are, and how many."""
+_LIMIT: Final = 1 << 17
+"""Half of NFM_PAYLOAD_BYTES."""
 _COLUMNS: Final = {
     "src_ip": "src",
     "dst_ip": "dst",
@@ -75,12 +80,15 @@ class Verdicts:
     Args:
         words: u32[n], written in place.
         edits: EDIT[n], likewise.
+        ring: `nfm_ring *` that they belong to, or None.
     """
 
-    __slots__ = ("edits", "words")
+    __slots__ = ("edits", "ring", "words")
 
-    def __init__(self, words: npt.NDArray[np.uint32], edits: npt.NDArray[Any]) -> None:
-        self.words, self.edits = words, edits
+    def __init__(
+        self, words: npt.NDArray[np.uint32], edits: npt.NDArray[Any], ring: Any = None
+    ) -> None:
+        self.words, self.edits, self.ring = words, edits, ring
 
     @classmethod
     def of_ring(cls, ring: Any, n: int) -> Verdicts:
@@ -88,7 +96,7 @@ class Verdicts:
         ffi, lib = native()
         words = ffi.buffer(lib.nfm_ring_verdicts(ring, n), 4 * n)
         edits = ffi.buffer(lib.nfm_ring_edits(ring), EDIT.itemsize * n)
-        return cls(np.frombuffer(words, np.uint32), np.frombuffer(edits, EDIT))
+        return cls(np.frombuffer(words, np.uint32), np.frombuffer(edits, EDIT), ring)
 
     @classmethod
     def empty(cls, n: int) -> Verdicts:
@@ -101,9 +109,35 @@ class Verdicts:
         edited = (part.words & 0xFF) == REWRITE
         self.edits[rows[edited]] = part.edits[edited]
 
+    def replace(self, row: int, payload: bytes | bytearray | memoryview) -> None:
+        """Enters a verdict that puts other bytes in the place of an entry's own.
+
+        Raises:
+            CapacityError: too long, or too many in one batch.
+            StateError: these verdicts belong to no ring.
+        """
+        if self.ring is None:
+            raise StateError("only Python handlers replace payloads by `replace`")
+        ffi, lib = native()
+        offset = ffi.new("uint32_t *")
+        room = lib.nfm_ring_payload(self.ring, len(payload), offset)
+        if room == ffi.NULL:
+            text = f"no room for {len(payload)} bytes in an entry's place: {_LIMIT} at most, and as"
+            raise CapacityError(f"{text} many at once as `edits=True` of the subscription allows")
+        ffi.memmove(room, payload, len(payload))
+        self.edits[row] = np.zeros(1, EDIT)[0]
+        self.edits[row]["fields"] = _PAYLOAD
+        self.edits[row]["seq_add"], self.edits[row]["ack_add"] = offset[0], len(payload)
+        self.words[row] = REWRITE
+
     def fail(self, rows: Rows | slice, *, is_open: bool) -> None:
         """Enters what the NF's policy says of entries that it did not judge."""
         self.words[rows] = PASS if is_open else DROP
+
+
+def fitting(ring: Any, memory: Memory, desc: Any, n: int) -> int:
+    """Returns how many of a run's first entries may get other payloads now."""
+    return int(native().lib.nfm_ring_payloads_fit(ring, memory.mem, desc, n))
 
 
 def word(action: int, argument: int = 0, *, rest: bool = False) -> int:

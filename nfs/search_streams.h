@@ -32,17 +32,19 @@ typedef struct search_stream {
     uint64_t base;        /* stream offset at which the matcher counts 0 */
     uint64_t next_off;    /* offset that continues this search */
     uint32_t side;
-    uint32_t chain;        /* next of the same bucket, or of the free list */
+    uint32_t chain;        /* next of the same bucket, or of the free list, + 1 */
     uint32_t newer, older; /* by use */
 } search_stream;
 
 typedef struct search_streams {
     const hs_database_t *database; /* borrowed, like |scratch| */
     hs_scratch_t *scratch;
-    search_stream *at;
-    uint32_t *buckets;
+    search_stream *at;  /* touched on use */
+    uint32_t *buckets;  /* first of each + 1; 0 none */
     uint32_t n_buckets; /* power of two */
-    uint32_t max, n, free_list;
+    uint32_t max, n;
+    uint32_t ever;      /* those that were in use at some time come first */
+    uint32_t free_list; /* + 1 */
     uint32_t newest, oldest;
     uint64_t evicted, restarts_after_gap;
 } search_streams;
@@ -60,19 +62,14 @@ static inline bool search_streams_init(search_streams *s, uint32_t max) {
     while (s->n_buckets < max)
         s->n_buckets *= 2;
     s->at = calloc(max, sizeof(*s->at));
-    s->buckets = malloc(s->n_buckets * sizeof(*s->buckets));
-    if (s->at == NULL || s->buckets == NULL)
-        return false;
-    memset(s->buckets, 0xff, s->n_buckets * sizeof(*s->buckets));
-    for (uint32_t i = 0; i < max; i++)
-        s->at[i].chain = i + 1 < max ? i + 1 : SEARCH_NONE;
+    s->buckets = calloc(s->n_buckets, sizeof(*s->buckets));
     s->newest = s->oldest = SEARCH_NONE;
-    return true;
+    return s->at != NULL && s->buckets != NULL;
 }
 
 /* Closes all streams without reporting matches. */
 static inline void search_streams_fini(search_streams *s) {
-    for (uint32_t i = 0; s->at != NULL && i < s->max; i++)
+    for (uint32_t i = 0; i < s->ever; i++)
         if (s->at[i].matcher != NULL)
             hs_close_stream(s->at[i].matcher, NULL, NULL, NULL);
     free(s->at);
@@ -101,23 +98,23 @@ static inline void search_streams_link(search_streams *s, uint32_t index) {
 }
 
 static inline uint32_t search_streams_find(search_streams *s, uint64_t flow, uint32_t side) {
-    uint32_t index = *search_streams_bucket(s, flow, side);
-    while (index != SEARCH_NONE && (s->at[index].flow != flow || s->at[index].side != side))
-        index = s->at[index].chain;
-    return index;
+    uint32_t link = *search_streams_bucket(s, flow, side);
+    while (link != 0 && (s->at[link - 1].flow != flow || s->at[link - 1].side != side))
+        link = s->at[link - 1].chain;
+    return link == 0 ? SEARCH_NONE : link - 1;
 }
 
 /* Takes the stream out of all lists. Its matcher keeps its state until the next restart. */
 static inline void search_streams_forget(search_streams *s, uint32_t index) {
     search_stream *e = &s->at[index];
     uint32_t *link = search_streams_bucket(s, e->flow, e->side);
-    while (*link != index)
-        link = &s->at[*link].chain;
+    while (*link != index + 1)
+        link = &s->at[*link - 1].chain;
     *link = e->chain;
     search_streams_unlink(s, index);
     e->flow = 0;
     e->chain = s->free_list;
-    s->free_list = index;
+    s->free_list = index + 1;
     s->n--;
 }
 
@@ -133,22 +130,25 @@ static inline bool search_streams_restart(search_streams *s, uint32_t index,
 
 /* A fresh stream for (flow, side), or SEARCH_NONE when the matcher has no memory. */
 static inline uint32_t search_streams_adopt(search_streams *s, uint64_t flow, uint32_t side) {
-    if (s->free_list == SEARCH_NONE) {
+    if (s->free_list == 0 && s->ever == s->max) {
         search_streams_forget(s, s->oldest);
         s->evicted++;
     }
-    uint32_t index = s->free_list;
+    uint32_t index = s->free_list != 0 ? s->free_list - 1 : s->ever;
     search_stream *e = &s->at[index];
     if (!search_streams_restart(s, index, NULL, NULL))
         return SEARCH_NONE;
-    s->free_list = e->chain;
+    if (index == s->ever)
+        s->ever++;
+    else
+        s->free_list = e->chain;
     uint32_t *head = search_streams_bucket(s, flow, side);
     e->flow = flow;
     e->side = side;
     e->base = 0;
     e->next_off = SEARCH_ANY_OFFSET;
     e->chain = *head;
-    *head = index;
+    *head = index + 1;
     search_streams_link(s, index);
     s->n++;
     return index;

@@ -154,8 +154,12 @@ class Nodes:
         for pod in list(pods.values()):
             if "deletionTimestamp" in pod["metadata"]:
                 self._end(pod)
+        owned = {}
+        for pod in pods.values():
+            for owner in pod["metadata"].get("ownerReferences", ()):
+                owned.setdefault(owner["uid"], []).append(pod)
         for deployment in list(self._of("deployments").objects.values()):
-            self._deploy(deployment, [p for p in pods.values() if _owned(p, deployment)])
+            self._deploy(deployment, owned.get(deployment["metadata"]["uid"], []))
         for pod in list(pods.values()):
             if not pod["spec"].get("nodeName"):
                 self._place(pod)
@@ -184,7 +188,8 @@ class Nodes:
             "replicas": len(pods),
             "updatedReplicas": len(new),
         }
-        self._status("deployments", name, lambda _: status)
+        if deployment.get("status") != status:
+            self._status("deployments", name, lambda _: status)
 
     def _make_pod(self, deployment):
         template = copy.deepcopy(deployment["spec"]["template"])
@@ -254,11 +259,6 @@ class Nodes:
             lambda found: {**found, "status": change(found.get("status", {}))},
             "status",
         )
-
-
-def _owned(pod, owner):
-    owners = pod["metadata"].get("ownerReferences", ())
-    return any(each["uid"] == owner["metadata"]["uid"] for each in owners)
 
 
 def _cores(pod):

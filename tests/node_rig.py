@@ -32,6 +32,7 @@ POD_NETWORK = "10.199.77.0/24"
 PAUSE = "localhost/pause:test"
 PATIENCE_S = 120.0
 CGROUPS = Path("/sys/fs/cgroup")
+NETWORKS = Path("/var/run/netns")
 LOGS = Path("/var/log/pods")
 """Where every kubelet writes what containers say."""
 PAUSE_C = "#include <unistd.h>\nint main(void) {\n    for (;;)\n        pause();\n}\n"
@@ -75,6 +76,7 @@ class Node:
             self.folder = Path(tempfile.mkdtemp(prefix="nfmesh-node-"))
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             stack.enter_context(_address())
+            stack.callback(_remove_networks, set(NETWORKS.glob("cni-*")))
             self.kube = stack.enter_context(
                 RealKube(controllers=True, address=SERVICE_ADDRESS, port=443, service_accounts=True)
             )
@@ -270,9 +272,6 @@ class Node:
         for place in reversed(mounts):
             if place.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "-l", place], check=False)
-        for link in json.loads(subprocess.check_output(["ip", "-j", "link"])):
-            if "nfmesh-node-" in link.get("link_netnsid_name", ""):
-                subprocess.run(["ip", "link", "del", link["ifname"]], check=False)
 
 
 @contextmanager
@@ -284,6 +283,12 @@ def _address() -> Iterator[None]:
         yield
     finally:
         subprocess.run([*line[:2], "del", *line[3:]], check=True)
+
+
+def _remove_networks(before: set[Path]) -> None:
+    """Removes the pods' network namespaces, and with them their links and routes."""
+    for path in set(NETWORKS.glob("cni-*")) - before:
+        subprocess.run(["ip", "netns", "delete", path.name], check=True)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

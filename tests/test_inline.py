@@ -12,7 +12,7 @@ import pytest
 import mesh
 from mesh import NF, EventBatch, on
 from mesh.compose import NFUse
-from mesh.errors import PlanError, SpecError, StateError
+from mesh.errors import SpecError, StateError
 from mesh.nf import Subscription
 from mesh.ports import Port
 from mesh.testing import Frame, conversation, datagrams, write_capture
@@ -232,18 +232,6 @@ def test_a_rewriting_without_sense_is_an_error_that_helps(talks: Path, tmp_path:
     assert "src_ip" in wrong.said[1]
     assert "not both" in wrong.said[2]
     assert "'x'" in wrong.said[3]
-
-
-@pytest.mark.parametrize("event", ["tcp.data", "tcp", "flow.end", "http.request"])
-def test_what_is_no_packet_that_has_just_come_cannot_be_decided_on(event: str) -> None:
-    class Late(NF):
-        """Decides too late."""
-
-        @on(event, mode="inline")
-        def judge(self, batch: EventBatch) -> None: ...
-
-    with pytest.raises(PlanError, match="packets cannot wait for a verdict on"):
-        mesh.replay(CAPTURES / "office.pcap", nfs=[Late])
 
 
 class Answers(NF):

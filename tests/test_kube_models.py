@@ -11,7 +11,7 @@ from mesh.kube.chains import Place, arrange
 from mesh.kube.crd import as_yaml, crds
 from mesh.kube.manifests import Manifests, entry_of, read_manifests
 from mesh.kube.models import NetworkFunctionSpec, ServiceChainSpec, parse_object
-from mesh.spec import parse
+from mesh.spec import NFSpec, parse
 
 FOLDER = Path(__file__).parents[1] / "deploy/helm/nfmesh/crds"
 
@@ -105,9 +105,15 @@ def test_entry_is_what_a_spec_takes():
         "where": "(tcp) and (port 443)",
         "stage": 3,
         "ring": 128,
+        "poll": "adaptive",
         "domain": "default",
     }
     assert parse({"nfs": [entry]}).nfs[0].stage == 3
+
+
+def test_whatever_a_spec_says_of_an_nf_a_function_can_say():
+    elsewhere = {"name", "restart", "place", "token", "declares"}  # Kubernetes', the operator's
+    assert set(NFSpec.model_fields) - elsewhere <= set(NetworkFunctionSpec.model_fields)
 
 
 def test_chains_are_one_order():

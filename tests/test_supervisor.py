@@ -15,7 +15,7 @@ import pytest
 from mesh_rig import Rig, few_descriptors_left, is_alive, rig, wait_for
 
 from mesh.child import Child, Patience
-from mesh.cores import CoreRequest, allocate
+from mesh.cores import CoreRequest, Room, allocate
 from mesh.errors import CapacityError, SpecError
 from mesh.journal import Journal, Phase, Work
 from mesh.objects import Objects
@@ -23,6 +23,7 @@ from mesh.process import CANNOT_START, Identity
 from mesh.restart import Backoff, CrashMemory, wants_restart
 from mesh.rundir import RunFolder
 from mesh.runner import replay
+from mesh.topology import Topology
 from mesh.users import closed_to_others, find_users
 
 SLOW = """
@@ -255,9 +256,9 @@ def test_cores_that_cannot_be_are_refused(second, text):
 
 
 def test_cores_of_running_processes_are_taken():
-    assert allocate([CoreRequest("a")], [0, 1], taken=[0]).cores == {"a": (1,)}
+    assert allocate([CoreRequest("a")], Room(Topology.flat([0, 1]), [0])).cores == {"a": (1,)}
     with pytest.raises(SpecError, match="given twice"):
-        allocate([CoreRequest("a", (0,))], [0, 1], taken=[0])
+        allocate([CoreRequest("a", (0,))], Room(Topology.flat([0, 1]), [0]))
 
 
 # ---- restarting ---------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from mesh.errors import ApiError
 
 if TYPE_CHECKING:
     from mesh.control.keys import ClientKeys
+    from mesh.health import HealthServer
     from mesh.kube.api import Api
     from mesh.kube.operator import Operator
     from mesh.kube.settings import OperatorSettings
@@ -67,17 +68,33 @@ def operator(
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
+    running = _Running()
     with ExitStack() as stack:
         stack.callback(api.close)
-        _serve(api, settings, health_port, ending, stack)
+        if health_port is not None:
+            stack.callback(_serve_health(running, health_port).close)
+        _serve(api, settings, running, ending)
+
+
+class _Running:
+    """The operator, once it has its keys; health is asked for before."""
+
+    def __init__(self) -> None:
+        self.operator: Operator | None = None
+
+    def alive(self) -> str:
+        """Says why this process should be started again."""
+        return "a thread has ended" if self.operator and not self.operator.is_alive else ""
+
+    def ready(self) -> str:
+        """Says what is missing."""
+        if self.operator is None:
+            return "no keys yet: the API server does not answer"
+        return "" if self.operator.is_ready else "no current copy of the API server's objects"
 
 
 def _serve(
-    api: Api,
-    settings: OperatorSettings,
-    health_port: int | None,
-    ending: threading.Event,
-    stack: ExitStack,
+    api: Api, settings: OperatorSettings, running: _Running, ending: threading.Event
 ) -> None:
     from mesh.control.remote import Remote
     from mesh.kube.operator import Operator
@@ -87,12 +104,11 @@ def _serve(
         return
     me = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"
     found = Operator(api, settings, lambda address: Remote(address, keys, ANSWER_S), me)
-    if health_port is not None:
-        _serve_health(found, health_port, stack)
     found.start()
-    stack.callback(found.stop)
+    running.operator = found
     ending.wait()
     log.info("ending")
+    found.stop()
 
 
 def _keys(api: Api, settings: OperatorSettings, ending: threading.Event) -> ClientKeys | None:
@@ -108,14 +124,9 @@ def _keys(api: Api, settings: OperatorSettings, ending: threading.Event) -> Clie
     return None
 
 
-def _serve_health(found: Operator, port: int, stack: ExitStack) -> None:
+def _serve_health(running: _Running, port: int) -> HealthServer:
     from mesh.health import HealthServer
     from mesh.kube.operator_metrics import OperatorCollector
 
-    server = HealthServer(
-        port,
-        lambda: "" if found.is_alive else "a thread has ended",
-        lambda: "" if found.is_ready else "no copy of the API server's objects yet",
-        OperatorCollector(found),
-    )
-    stack.callback(server.close)
+    metrics = OperatorCollector(lambda: running.operator)
+    return HealthServer(port, running.alive, running.ready, metrics)

@@ -89,13 +89,14 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         placements=placements,
         leaving=leaving,
         joined=frozenset(name for name, revision in joined.items() if revision > FIRST),
-        own_cores=_own_cores(spec, modules),
+        own_cores=_own_cores(spec, modules, plan),
         workers=spec.workers,
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
         max_packets=spec.max_packets,
         out=spec.out,
         inboxes=inboxes,
         undeclared={name: place for name, place in places.items() if name in silent},
+        reserved=tuple(spec.reserved_cores),
     )
     plain = spec.model_dump(mode="json", exclude_unset=True)
     flow_bytes = {name: module.descriptor.flow_size for name, module in modules.items()}
@@ -124,7 +125,9 @@ def _pace(replay: ReplaySpec | None) -> ReplayPart | None:
     return ReplayPart(replay.speed, replay.is_live, replay.loop) if replay else None
 
 
-def _own_cores(spec: Spec, modules: Mapping[str, ModuleInfo]) -> dict[str, tuple[int, ...] | None]:
+def _own_cores(
+    spec: Spec, modules: Mapping[str, ModuleInfo], plan: Plan
+) -> dict[str, tuple[int, ...] | None]:
     """Finds the modules of the plan that run in processes of their own.
 
     Raises:
@@ -135,6 +138,15 @@ def _own_cores(spec: Spec, modules: Mapping[str, ModuleInfo]) -> dict[str, tuple
         if modules[name].phase is not Phase.APP:
             text = "only application modules (nfmesh modules) can; leave the key out"
             raise SpecError(f"modules.{name}.own", f"{name!r} cannot leave the worker: {text}")
+        for nf in plan.nfs:
+            for sub in nf.subscriptions:
+                if sub.mode == "inline" and any(name in part.modules for part in sub.parts):
+                    text = (
+                        f"packets wait for {nf.name!r} to decide on its events; leave the key out"
+                    )
+                    raise SpecError(
+                        f"modules.{name}.own", f"{name!r} cannot leave the worker: {text}"
+                    )
     return found
 
 
@@ -145,7 +157,8 @@ def place_of(entry: NFSpec) -> Placement:
         config=entry.config,
         delivery=entry.delivery,
         restart=entry.restart,
-        cores=None if entry.cores is None else tuple(entry.cores),
+        cores=tuple(entry.cores) if isinstance(entry.cores, list) else None,
+        n_cores=entry.cores if isinstance(entry.cores, int) else 0,
         ring_entries=entry.ring or RING_ENTRIES,
         domain=entry.domain,
         token=entry.token if entry.place == "pod" else None,

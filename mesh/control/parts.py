@@ -72,6 +72,7 @@ class Placement:
         delivery: "lossy", "blocking", or None: blocking for files, lossy for live ports.
         domain: whose memory it maps.
         token: of an NF that joins from elsewhere: the hash of its token; None: it is started here.
+        n_cores: so many cores for itself, whichever; 0: as `cores` says.
         is_busy: it never sleeps.
     """
 
@@ -83,6 +84,7 @@ class Placement:
     ring_entries: int = RING_ENTRIES
     domain: str = OWN_DOMAIN
     token: str | None = None
+    n_cores: int = 0
     is_busy: bool = False
 
 
@@ -114,6 +116,7 @@ class Layout:
         out: folder for files that NFs write.
         inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
         undeclared: NFs that may join, and are not in the plan until they say what they hear.
+        reserved: cores that no process gets for itself unless it names them.
     """
 
     ports: tuple[PortPart, ...]
@@ -131,6 +134,7 @@ class Layout:
     out: str = "."
     inboxes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     undeclared: Mapping[str, Placement] = field(default_factory=dict)
+    reserved: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +393,7 @@ def _host(
         objects=tuple(objects),
         worker_config={name: dict(layout.config) for name in workers},
         inboxes={each.objects[0].rpartition("/")[0]: dict(each.config) for each in inboxes},
+        reserved=layout.reserved,
     )
 
 
@@ -459,6 +464,7 @@ def _nf_child(part: NFPart, planned: PlannedNF, layout: Layout) -> ChildPart:
         ),
         domain=place.domain,
         is_waited_for=_is_waited_for(planned, place, layout),
+        n_cores=place.n_cores,
         **_where(place),
     )
 

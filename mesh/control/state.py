@@ -339,7 +339,7 @@ class Mesh:
             self._note(f"{about}: {body.where}: {body.text}")
             if body.fatal:
                 self.failures[about] = body
-            elif body.where == "plan" and self.pending is not None:
+            elif body.where in ("plan", "host") and self.pending is not None:
                 self._take_back(SpecError("", f"{about}: {body.text}"))
 
     def _published(self, nf: str, body: m.Published) -> None:

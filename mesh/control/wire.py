@@ -398,6 +398,7 @@ class ChildPart:
             that wait for its verdicts take its policy, and are not read again.
         place: "pod": it joins from elsewhere, and is never started here.
         token: of one that joins: SHA-256 of what it has to show, in hexadecimal.
+        n_cores: so many cores for itself, whichever; 0: as `cores` says.
     """
 
     name: Text
@@ -411,6 +412,7 @@ class ChildPart:
     is_waited_for: bool = True
     place: Literal["process", "pod"] = "process"
     token: Text = ""
+    n_cores: _U32 = 0
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
@@ -437,12 +439,14 @@ class HostPart:
     Attributes:
         worker_config: by worker's name, for the sizes of its objects.
         inboxes: the same for domains, by what their objects' names begin with.
+        reserved: cores that no child gets for itself unless it names them.
     """
 
     children: tuple[ChildPart, ...]
     objects: tuple[ObjectPart, ...]
     worker_config: dict[Text, dict[Text, _U64]]
     inboxes: dict[Text, dict[Text, _U64]] = field(default_factory=dict)
+    reserved: tuple[_U32, ...] = ()
 
 
 _Part = TypeVar("_Part", WorkerPart, NFPart, HostPart, ModuleHostPart)

@@ -11,7 +11,7 @@ pod is gone, the stack keeps the function (and its fail policy) until its succes
 attached, the function is deleted, or fewer pods are wanted.
 
 Writes are few: three to make a function, one for its status. So the first status waits a little,
-unless something is wrong: most functions are ready before.
+unless something is wrong, the longer the more functions come at once: most are ready before.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = ["FINALIZER", "Functions", "Later"]
 log = logging.getLogger("nfmesh.operator")
 
 FINALIZER = f"{GROUP}/attached"
-FIRST_STATUS_S = 5.0
+FIRST_STATUS_S, MORE_S, MOST_S = 5.0, 0.1, 30.0
 LEAVE_S = 60.0
 TOKEN_BYTES = 32
 CONFLICT, NOT_FOUND = 409, 404
@@ -339,9 +339,12 @@ class Functions:
             uid = found["metadata"]["uid"]
             with self._lock:
                 since = self._since.setdefault(uid, self._clock())
-            left = since + FIRST_STATUS_S - self._clock()
+                patience = FIRST_STATUS_S + MORE_S * len(self._since)
+            left = since + min(patience, MOST_S) - self._clock()
             if left > 0:
                 return left
+        with self._lock:
+            self._since.pop(found["metadata"]["uid"], None)
         after = self._patched(
             found, {"status": with_conditions(status, old, self._now())}, "status"
         )

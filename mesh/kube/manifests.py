@@ -25,6 +25,7 @@ _TAKEN = (
     "events",
     "subscriptions",
     "mode",
+    "poll",
     "delivery",
     "domain",
     "share",

@@ -169,6 +169,10 @@ class NetworkFunctionSpec(_Model):
     deadline_ms: Annotated[
         int, Field(ge=0, le=60_000, description="For judging a packet; 0: as long as it takes.")
     ] = 100
+    poll: Annotated[
+        Literal["adaptive", "busy"],
+        Field(description="When there is nothing: sleep soon, or never, on cores of its own."),
+    ] = "adaptive"
     delivery: Annotated[
         Literal["lossy", "blocking"] | None,
         Field(description="When it is slow: count what it misses, or wait for it."),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,14 +23,20 @@ _COUNTS = {
 
 
 class OperatorCollector(Collector):
-    """Reads an operator's statistics when it is asked."""
+    """Reads an operator's statistics when it is asked.
 
-    def __init__(self, operator: Operator) -> None:
+    Args:
+        operator: returns it; None: it is not there yet.
+    """
+
+    def __init__(self, operator: Callable[[], Operator | None]) -> None:
         self._operator = operator
 
     def collect(self) -> Iterator[Metric]:
         """Yields all metrics."""
-        found = self._operator.statistics()
+        if (operator := self._operator()) is None:
+            return
+        found = operator.statistics()
         for name, text in _COUNTS.items():
             metric = CounterMetricFamily(f"{_PREFIX}_{name}", text)
             metric.add_metric((), found.get(name, 0))
@@ -39,21 +45,20 @@ class OperatorCollector(Collector):
                            ("stacks", "Stacks that it has lines to.")):  # fmt: skip
             yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, found[name])
         yield from _labelled(found)
-        yield self._functions()
+        yield _functions(operator)
 
-    def _functions(self) -> Metric:
-        states: Counter[str] = Counter(ready=0, progressing=0, degraded=0)
-        for each in self._operator.world.store(FUNCTIONS):
-            conditions = (each.get("status") or {}).get("conditions") or ()
-            for condition in conditions:
-                if condition["status"] == "True":
-                    states[condition["type"].lower()] += 1
-        metric = GaugeMetricFamily(
-            f"{_PREFIX}_functions", "NetworkFunctions by condition.", labels=("state",)
-        )
-        for state, n in states.items():
-            metric.add_metric((state,), n)
-        return metric
+
+def _functions(operator: Operator) -> Metric:
+    states: Counter[str] = Counter(ready=0, progressing=0, degraded=0)
+    for each in operator.world.store(FUNCTIONS):
+        for condition in (each.get("status") or {}).get("conditions") or ():
+            if condition["status"] == "True":
+                states[condition["type"].lower()] += 1
+    text = "NetworkFunctions by condition."
+    metric = GaugeMetricFamily(f"{_PREFIX}_functions", text, labels=("state",))
+    for state, n in states.items():
+        metric.add_metric((state,), n)
+    return metric
 
 
 def _labelled(found: dict[str, int]) -> Iterator[Metric]:

@@ -199,7 +199,6 @@ def _resources(spec: NetworkFunctionSpec, settings: OperatorSettings) -> dict[st
     amounts = {
         "cpu": str(spec.cores) if spec.cores else settings.nf.shared_cpu,
         "memory": spec.memory,
-        "ephemeral-storage": "128Mi",
     }
     pages = spec.hugepages.amounts if spec.hugepages else {}
     return amounts | {f"hugepages-{size}": amount for size, amount in pages.items()}

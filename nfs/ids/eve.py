@@ -20,12 +20,17 @@ _PORTS = frozenset((6, 17, 33, 132, 136))
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An alert: verdict is the nfm_action that was asked for."""
+    """An alert: verdict is the nfm_action that was given."""
 
     rule: Rule
     about: Origin
     position: int
     verdict: int
+
+    @property
+    def seconds(self) -> float:
+        """Event time, since the epoch: nfm_record begins with it in nanoseconds."""
+        return int.from_bytes(self.about.record[:8], "little", signed=True) / 1e9
 
 
 def eve_record(found: Found) -> dict[str, Any]:
@@ -54,7 +59,7 @@ def eve_record(found: Found) -> dict[str, Any]:
 def _alert(found: Found) -> dict[str, Any]:
     meaning = found.rule.meaning
     alert: dict[str, Any] = {
-        "action": "allowed" if found.verdict & 0xFF == 0 else "blocked",
+        "action": "blocked" if found.verdict else "allowed",
         "gid": meaning.gid,
         "signature_id": meaning.sid,
         "rev": meaning.rev,

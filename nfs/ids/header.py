@@ -7,14 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import TypeVar
 
 from mesh.errors import did_you_mean
 from mesh.ranges import Ranges, complement, intersect, union
 from nfs.ids.vocabulary import OTHER_PROTOCOLS
 from nfs.ids.words import Unsupported, Word
 
-__all__ = ["ACTIONS", "Addresses", "Header", "Variables", "header_of"]
+__all__ = ["ACTIONS", "Addresses", "Header", "Headers"]
 
 ACTIONS = ("pass", "drop", "reject", "alert")
 """In the order in which rules are asked, and of enum ids_action."""
@@ -24,7 +23,6 @@ APPLICATIONS = {"http": 6, "dns": 0}
 _MOST = {4: 2**32 - 1, 6: 2**128 - 1}
 _DEEPEST = 16
 Variables = Mapping[str, str]
-_Set = TypeVar("_Set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +31,6 @@ class Addresses:
 
     ipv4: Ranges
     ipv6: Ranges
-
-    @property
-    def is_any(self) -> bool:
-        """Whether all addresses are in it."""
-        return self.ipv4 == ((0, _MOST[4]),) and self.ipv6 == ((0, _MOST[6]),)
-
-
-ANY = Addresses(((0, _MOST[4]),), ((0, _MOST[6]),))
-ANY_PORT: Ranges = ((0, 65535),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +50,50 @@ class Header:
     both_ways: bool
 
 
-def header_of(words: list[Word], variables: Variables) -> tuple[str, str, Header]:
-    """Reads the seven words of a header; returns action, protocol and what it matches.
+class Headers:
+    """Reads headers of rules; what the same words mean is read once.
 
-    Raises:
-        SpecError: names the word that is wrong.
-        Unsupported: an action or protocol that is known but not handled.
+    Args:
+        variables: name → value, for $NAME.
     """
-    action, proto, source, sport, arrow, target, dport = words
+
+    def __init__(self, variables: Variables) -> None:
+        self._lists = _Lists(variables)
+        self._addresses: dict[str, Addresses] = {}
+        self._ports: dict[str, Ranges] = {}
+
+    def read(self, words: list[Word]) -> tuple[str, str, Header]:
+        """Reads the seven words of a header; returns action, protocol and what it matches.
+
+        Raises:
+            SpecError: names the word that is wrong.
+            Unsupported: an action or protocol that is known but not handled.
+        """
+        action, proto, source, sport, arrow, target, dport = words
+        number = _protocol(action, proto)
+        if arrow.text not in ("->", "<>"):
+            raise arrow.fail(f"the direction is '->' or '<>', not {arrow.text!r}")
+        header = Header(
+            number,
+            (self._addresses_of(source), self._addresses_of(target)),
+            (self._ports_of(sport), self._ports_of(dport)),
+            arrow.text == "<>",
+        )
+        return action.text, proto.text, header
+
+    def _addresses_of(self, word: Word) -> Addresses:
+        if word.text not in self._addresses:
+            self._addresses[word.text] = self._lists.addresses(word)
+        return self._addresses[word.text]
+
+    def _ports_of(self, word: Word) -> Ranges:
+        if word.text not in self._ports:
+            self._ports[word.text] = self._lists.ports(word)
+        return self._ports[word.text]
+
+
+def _protocol(action: Word, proto: Word) -> int:
+    """The number of a known protocol, after a known action."""
     if action.text not in ACTIONS:
         if action.text in ("rejectsrc", "rejectdst", "rejectboth", "config"):
             raise Unsupported(action, action.text, f"the actions are {', '.join(ACTIONS)}")
@@ -79,16 +104,7 @@ def header_of(words: list[Word], variables: Variables) -> tuple[str, str, Header
         if proto.text in OTHER_PROTOCOLS:
             raise Unsupported(proto, proto.text, f"the protocols are {', '.join(known)}")
         raise proto.fail(f"unknown protocol {proto.text!r}{did_you_mean(proto.text, known)}")
-    if arrow.text not in ("->", "<>"):
-        raise arrow.fail(f"the direction is '->' or '<>', not {arrow.text!r}")
-    lists = _Lists(variables)
-    header = Header(
-        known[proto.text],
-        (lists.addresses(source), lists.addresses(target)),
-        (lists.ports(sport), lists.ports(dport)),
-        arrow.text == "<>",
-    )
-    return action.text, proto.text, header
+    return known[proto.text]
 
 
 @dataclass(frozen=True)

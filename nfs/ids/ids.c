@@ -91,7 +91,8 @@ static void on_packet(ids *nf, ids_occasion *o, uint64_t what) {
         ids_ask_packet(nf, o);
         o->passed = false;
     }
-    if (what & NFM_BIT(NFM_EV_TCP_DATA) && concerns(o, IDS_STREAM)) {
+    if (what & NFM_BIT(NFM_EV_TCP_DATA) && concerns(o, IDS_STREAM) &&
+        !(o->record->flags & NFM_F_AGAIN)) { /* judged before, and let pass */
         o->kind = IDS_STREAM;
         ids_stream_data(nf, o);
     }
@@ -113,19 +114,11 @@ static void on_event(ids *nf, ids_occasion *o, uint32_t type) {
 }
 
 static void give_verdict(ids *nf, const nfm_batch *batch, uint32_t i, uint32_t verdict) {
-    uint32_t action = verdict & 0xff;
-    nf->stats.dropped += action == NFM_DROP;
-    nf->stats.rejected += action == NFM_REJECT;
-    if (batch->verdict == NULL || action == NFM_PASS)
+    if (batch->verdict == NULL)
         return;
-    /* What an event asks for is for its packet, whose entry is before it. */
-    uint64_t packet = batch->mem->records[batch->desc[i].record].packet;
-    for (uint32_t j = i + 1; j-- > 0;) {
-        if (batch->mem->records[batch->desc[j].record].packet != packet)
-            break;
-        if ((batch->verdict[j] & 0xff) < action)
-            batch->verdict[j] = verdict;
-    }
+    nf->stats.dropped += (verdict & 0xff) == NFM_DROP;
+    nf->stats.rejected += (verdict & 0xff) == NFM_REJECT;
+    batch->verdict[i] = verdict;
 }
 
 static void handle(ids *nf, const nfm_batch *batch, uint32_t i) {
@@ -166,6 +159,7 @@ static void handle(ids *nf, const nfm_batch *batch, uint32_t i) {
 int ids_process(void *state, const void *batch) {
     ids *nf = state;
     const nfm_batch *events = batch;
+    nf->decides = events->verdict != NULL;
     for (uint32_t i = 0; nf->table != NULL && i < events->n; i++)
         handle(nf, events, i);
     return NFM_OK;

@@ -88,6 +88,7 @@ typedef struct ids_counter ids_counter;
 struct ids {
     ids_options options;
     ids_table *table;
+    bool decides; /* packets wait for its verdicts */
     nf_session_map map;
     ids_flow *flows; /* by place in the map */
     ids_counter *counters;

@@ -215,6 +215,6 @@ enum ids_answer ids_ask(ids *nf, ids_occasion *o, const ids_rule *rule) {
         return IDS_MATCHED;
     act(o, rule);
     if (count == IDS_TELL && rule->action != IDS_PASS && !(rule->terms & IDS_NOALERT))
-        alert(nf, o, rule, verdict_of(rule, o));
+        alert(nf, o, rule, nf->decides ? verdict_of(rule, o) : (uint32_t)NFM_PASS);
     return IDS_MATCHED;
 }

@@ -36,6 +36,7 @@ class Alert(Event, name="ids.alert"):
     severity: int
     category: str
     action: str
+    blocked: bool
     position: int
 
 
@@ -86,7 +87,7 @@ class Ids(NF):
         ),
         on("http.request", "http.response", name="http"),
         on("dns.query", name="dns"),
-        on("flow.end", name="ends"),
+        on("flow.end", name="ends", beside=True),
     )
     native = NativeCode("ids", "ids_process", "ids_open", "ids_close")
     writes = ("path",)
@@ -189,7 +190,7 @@ class Ids(NF):
         record = eve_record(found)
         self.records.write(record)
         if len(self.shown) < self.keep:
-            self.shown.append(_line_of(record, meaning.sid, meaning.msg))
+            self.shown.append(_line_of(found, record))
         self.publish(
             Alert(
                 sid=meaning.sid,
@@ -199,6 +200,7 @@ class Ids(NF):
                 severity=meaning.severity,
                 category=meaning.classtype,
                 action=rule.action,
+                blocked=row.verdict != 0,
                 position=int(row.position),
             ),
             about,
@@ -238,13 +240,13 @@ class Ids(NF):
         return {"sid": identity[1], "msg": msg, "alerts": n}
 
 
-def _line_of(record: Mapping[str, Any], sid: int, msg: str) -> dict[str, Any]:
+def _line_of(found: Found, record: Mapping[str, Any]) -> dict[str, Any]:
     """An alert as a line of a table."""
     ends = [endpoint(record[f"{end}_ip"], record.get(f"{end}_port", 0)) for end in ("src", "dest")]
     return {
-        "time": record["timestamp"],
-        "sid": sid,
-        "msg": msg,
+        "time": found.seconds,
+        "sid": found.rule.meaning.sid,
+        "msg": found.rule.meaning.msg,
         "source": ends[0],
         "target": ends[1],
         "proto": record["proto"],

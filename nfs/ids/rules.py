@@ -10,7 +10,7 @@ from pathlib import Path
 from mesh.errors import SpecError
 from nfs.ids.buffers import BUFFERS, Kind
 from nfs.ids.chains import Chain, Content, Pcre, chains_of
-from nfs.ids.header import Header, header_of
+from nfs.ids.header import Header, Headers
 from nfs.ids.keywords import Meaning, read_options
 from nfs.ids.words import RawRule, Source, Unsupported, Word, raw_rules
 
@@ -96,9 +96,10 @@ def parse(
     rules: list[Rule] = []
     left_out: list[LeftOut] = []
     seen: dict[tuple[int, int], str] = {}
+    headers = Headers(variables or {})
     for raw in raw_rules(Source(text, origin)):
         try:
-            rule = _rule(raw, variables or {})
+            rule = _rule(raw, headers)
         except Unsupported as error:
             if strict:
                 text = f"not supported: {error.keyword}: {error.reason}"
@@ -119,8 +120,8 @@ def _sid(raw: RawRule) -> int:
     return int(found[0]) if found and found[0].isdecimal() else 0
 
 
-def _rule(raw: RawRule, variables: Mapping[str, str]) -> Rule:
-    action, proto, header = header_of(raw.header, variables)
+def _rule(raw: RawRule, headers: Headers) -> Rule:
+    action, proto, header = headers.read(raw.header)
     meaning = read_options(raw.options)
     if meaning.sid == 0:
         raise raw.header[0].fail("the rule has no sid: number it with sid:NUMBER;")

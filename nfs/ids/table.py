@@ -98,15 +98,24 @@ class Core:
         Raises:
             SpecError: the matcher refuses the patterns together.
         """
-        kept, left_out = self._without_refused(rules)
-        layout = _Layout(self, kept)
+        kept, left_out = list(rules), list[LeftOut]()
+        made, reason = self._made(kept, memory)
+        if made is None:
+            kept, left_out = self._without_refused(rules)
+        if left_out:
+            made, reason = self._made(kept, memory)
+        if made is None:
+            raise SpecError("rules", f"the patterns of all rules together: {reason}")
+        return Table(made, tuple(kept), tuple(left_out))
+
+    def _made(self, rules: Sequence[Rule], memory: int) -> tuple[Any, str]:
+        """Returns `ids_table *`, or None and why there is none."""
+        layout = _Layout(self, rules)
         text = self.ffi.new("char[512]")
         pointer = self.lib.ids_compile(layout.struct(memory), text, len(text))
         if pointer == self.ffi.NULL:
-            reason = self.ffi.string(text).decode("utf-8", "replace")
-            raise SpecError("rules", f"the patterns of all rules together: {reason}")
-        made = self.ffi.gc(pointer, self.lib.ids_table_free)
-        return Table(made, tuple(kept), tuple(left_out))
+            return None, self.ffi.string(text).decode("utf-8", "replace")
+        return self.ffi.gc(pointer, self.lib.ids_table_free), ""
 
     def _without_refused(self, rules: Sequence[Rule]) -> tuple[list[Rule], list[LeftOut]]:
         """Leaves out rules with an expression that the matcher does not take."""

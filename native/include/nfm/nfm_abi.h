@@ -794,6 +794,9 @@ nfm_edit *nfm_ring_edits(nfm_ring *ring);
  * more than half of NFM_PAYLOAD_BYTES. */
 enum { NFM_PAYLOAD_BYTES = 262144 };
 uint8_t *nfm_ring_payload(nfm_ring *ring, uint32_t len, uint32_t *off);
+/* How many of |n| entries, as nfm_ring_peek found them, may get other payloads now, twice as long as
+ * their own and more: for receivers that replace many. */
+uint32_t nfm_ring_payloads_fit(nfm_ring *ring, const nfm_mem *mem, const nfm_desc *desc, uint32_t n);
 /* Says what becomes of a packet that was kept by |hold|. NFM_OK or NFM_E_AGAIN. */
 int nfm_ring_judge(nfm_ring *ring, uint32_t hold, uint32_t verdict);
 /* The same with the verdict NFM_REWRITE, by |edit|, which is copied. */

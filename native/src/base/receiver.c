@@ -41,6 +41,11 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
     ring->is_shared = true;
     ring->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
     ring->head_seen = ring->tail;
+    ring->payload_left = UINT64_MAX;
+    if (ring->tail != 0) { /* what another receiver left there may not be taken yet */
+        ring->payload_used = NFM_PAYLOAD_BYTES / 2;
+        ring->payload_left = ring->payload_end = ring->tail;
+    }
     if (nfm_ring_begin_receiver(ring) != NFM_OK) {
         err->code = NFM_E_NOMEM;
         snprintf(err->text, sizeof(err->text), "ring (descriptor %d): no memory", fd);
@@ -173,19 +178,42 @@ nfm_edit *nfm_ring_edits(nfm_ring *ring) {
     return nfm_ring_edit_of(ring, ring->tail);
 }
 
+/* Whether the worker has taken all verdicts that refer to the half that is not being filled: the
+ * last of them are those of the batch in which it was left. */
+static bool other_half_is_free(nfm_ring *ring) {
+    if (ring->payload_left == UINT64_MAX)
+        return true;
+    if (ring->payload_end == 0 && ring->tail != ring->payload_left)
+        ring->payload_end = ring->tail;
+    uint64_t judged = atomic_load_explicit(&ring->shared->judged, memory_order_acquire);
+    return ring->payload_end != 0 && judged >= ring->payload_end;
+}
+
+uint32_t nfm_ring_payloads_fit(nfm_ring *ring, const nfm_mem *mem, const nfm_desc *desc,
+                               uint32_t n) {
+    const uint32_t half = NFM_PAYLOAD_BYTES / 2, more = 1024;
+    uint32_t used = ring->payload_used, halves = other_half_is_free(ring) ? 2 : 1;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t id = desc[i].record, len = id < mem->n_records ? mem->records[id].frame_len : 0;
+        len = len < (half - more) / 2 ? 2 * len + more : half;
+        if (used + len > half && (used = 0, --halves) == 0)
+            return i;
+        used += len;
+    }
+    return n;
+}
+
 uint8_t *nfm_ring_payload(nfm_ring *ring, uint32_t len, uint32_t *off) {
     const uint32_t half = NFM_PAYLOAD_BYTES / 2;
     if (len > half)
         return NULL;
     if (ring->payload_used + len > half) {
-        uint32_t other = ring->payload_half ^ 1;
-        if (atomic_load_explicit(&ring->shared->judged, memory_order_acquire) <
-            ring->payload_mark[other])
+        if (!other_half_is_free(ring))
             return NULL;
-        ring->payload_mark[ring->payload_half] =
-            atomic_load_explicit(&ring->shared->head, memory_order_relaxed);
-        ring->payload_half = other;
+        ring->payload_half ^= 1;
         ring->payload_used = 0;
+        ring->payload_left = ring->tail;
+        ring->payload_end = 0;
     }
     *off = ring->payload_half * half + ring->payload_used;
     ring->payload_used += len;

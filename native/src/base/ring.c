@@ -78,6 +78,7 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy) {
     if (!is_entries(entries))
         return NFM_E_INVAL;
     memset(ring, 0, sizeof(*ring));
+    ring->payload_left = UINT64_MAX;
     lay_out(memory, entries);
     return init_worker_side(ring, memory, lossy);
 }

@@ -112,7 +112,8 @@ struct nfm_ring {
     uint16_t *free_holds; /* a stack; NULL without a quota */
     uint32_t n_free_holds;
     uint32_t payload_half, payload_used; /* where the next one goes */
-    uint64_t payload_mark[2];            /* by half: free again when verdicts before it are taken */
+    uint64_t payload_left; /* tail when the other half was left; UINT64_MAX: it was not used */
+    uint64_t payload_end;  /* verdicts before it refer to that half; 0: not known yet */
     /* native NF that is called by the worker itself */
     nfm_process_fn process;
     void *process_state;

@@ -239,10 +239,8 @@ static void ask_about(nfm_worker *w, const nfm_packet *p, uint32_t link) {
     nfm_record again = p->rec;
     run->state = NFM_RUN_ASKED;
     run->waits = 0;
-    if (run->new_slot != NFM_NO_SLOT && !run->left) {
-        nfm_pool_put(&w->pool, run->new_slot);
-        run->new_slot = NFM_NO_SLOT;
-    }
+    if (!run->left)
+        nfm__run_restore(w, run);
     again.kind = NFM_REC_PACKET;
     again.events = NFM_BIT(NFM_EV_TCP_DATA);
     again.flags |= NFM_F_AGAIN;

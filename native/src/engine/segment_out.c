@@ -58,8 +58,11 @@ static void translate_sack(const leaving *l, uint8_t *at, const uint8_t *end) {
         }
         if (at + 2 > end || at[1] < 2 || at + at[1] > end)
             return;
-        for (uint8_t *edge = at + 2; *at == TCP_SACK && edge + 4 <= at + at[1]; edge += 4)
-            nfm_write32(edge, nfm__strand_in(l->w, l->peer, nfm_read32(edge)));
+        for (uint8_t *edge = at + 2; *at == TCP_SACK && edge + 8 <= at + at[1]; edge += 8) {
+            uint32_t left = nfm_read32(edge), right = nfm_read32(edge + 4);
+            nfm_write32(edge, nfm__strand_in(l->w, l->peer, left - 1) + 1);
+            nfm_write32(edge + 4, nfm__strand_in(l->w, l->peer, right));
+        }
         at += at[1];
     }
 }
@@ -181,17 +184,28 @@ static bool number(const leaving *l, nfm_run *run) {
     return true;
 }
 
-/* Bytes [at, end) of |run|; one that was replaced leaves as a whole. */
+/* Bytes [from, to) of those that leave instead of the run's. */
+static void put_replaced(leaving *l, const nfm_run *run, uint32_t from, uint32_t to) {
+    uint32_t slot = run->new_slot;
+    for (uint32_t begin = 0; slot != NFM_NO_SLOT && begin < to; begin += NFM_LINK_BYTES) {
+        uint32_t end = begin + NFM_LINK_BYTES < to ? begin + NFM_LINK_BYTES : to;
+        uint32_t at = begin < from ? from : begin;
+        if (at < end)
+            put(l, run->out + at, base_of(l->w, slot) + NFM_HEADROOM + (at - begin), end - at);
+        slot = *nfm__next_of(l->w, slot);
+    }
+}
+
+/* Bytes [at, end) of |run|, or what leaves for them. */
 static void put_run(leaving *l, nfm_run *run, uint32_t at, uint32_t end) {
     if (run->state != NFM_RUN_ACCEPTED || !number(l, run))
         return;
-    uint32_t skip = at - run->seq;
-    if (run->new_slot == NFM_NO_SLOT) {
-        put(l, run->out + skip, base_of(l->w, run->slot) + run->off + skip, end - at);
-        return;
-    }
-    l->deletes |= run->new_len == 0;
-    put(l, run->out, base_of(l->w, run->new_slot) + NFM_HEADROOM, run->new_len);
+    uint32_t from = nfm__run_out_at(run, at - run->seq), to = nfm__run_out_at(run, end - run->seq);
+    l->deletes |= from == to;
+    if (run->new_slot == NFM_NO_SLOT)
+        put(l, run->out + from, base_of(l->w, run->slot) + run->off + from, to - from);
+    else
+        put_replaced(l, run, from, to);
 }
 
 /* Bytes of the segment itself: where nobody judges any longer. */

@@ -75,6 +75,15 @@ uint32_t nfm__run_add(nfm_worker *w, nfm_strand *s, const nfm_run *what) {
     return link;
 }
 
+void nfm__run_restore(nfm_worker *w, nfm_run *run) {
+    while (run->new_slot != NFM_NO_SLOT) {
+        uint32_t slot = run->new_slot;
+        run->new_slot = *nfm__next_of(w, slot);
+        w->way->stream->kept[0]--;
+        nfm_pool_put(&w->pool, slot);
+    }
+}
+
 static void remove_run(nfm_worker *w, nfm_strand *s, uint32_t link) {
     nfm_stream_way *sw = w->way->stream;
     nfm_run *run = nfm__run_at(w, link);
@@ -83,8 +92,7 @@ static void remove_run(nfm_worker *w, nfm_strand *s, uint32_t link) {
     s->n_runs--;
     sw->kept[is_large(w, run->slot)]--;
     nfm_pool_put(&w->pool, run->slot);
-    if (run->new_slot != NFM_NO_SLOT)
-        nfm_pool_put(&w->pool, run->new_slot);
+    nfm__run_restore(w, run);
     run->next = sw->free_run;
     sw->free_run = link;
 }
@@ -100,23 +108,36 @@ uint32_t nfm__run_find(const nfm_worker *w, const nfm_strand *s, uint32_t seq) {
     return found;
 }
 
+/* Makes the chain of |len| bytes from |bytes| on, last part first. False: slots are short. */
+static bool take_bytes(nfm_worker *w, nfm_run *run, const uint8_t *bytes, uint32_t len) {
+    uint32_t left = len;
+    do {
+        uint32_t part = left == 0 ? 0 : (left - 1) % NFM_LINK_BYTES + 1;
+        uint32_t slot = nfm_pool_get(&w->pool, NFM_LINK_BYTES);
+        if (slot == NFM_NO_SLOT)
+            return false;
+        left -= part;
+        w->way->stream->kept[0]++;
+        memcpy(nfm_pool_addr(&w->pool, slot) + NFM_HEADROOM, bytes + left, part);
+        *nfm__next_of(w, slot) = run->new_slot;
+        run->new_slot = slot;
+    } while (left > 0);
+    run->new_len = len;
+    return true;
+}
+
 bool nfm__run_replace(nfm_worker *w, nfm_ring *ring, uint32_t link, const nfm_edit *how) {
     nfm_run *run = nfm__run_at(w, link);
     nfm_edit edit = *how; /* copied: its writer may change it any time */
-    if (edit.fields != NFM_EDIT_PAYLOAD || edit.bytes_len > UINT16_MAX ||
+    if (edit.fields != NFM_EDIT_PAYLOAD || edit.bytes_len > NFM_PAYLOAD_BYTES ||
         edit.bytes_off > NFM_PAYLOAD_BYTES - edit.bytes_len || run->left)
         return false;
-    uint32_t slot = nfm_pool_get(&w->pool, edit.bytes_len);
-    if (slot == NFM_NO_SLOT) {
+    nfm__run_restore(w, run);
+    if (!take_bytes(w, run, nfm_ring_payloads_of(ring) + edit.bytes_off, edit.bytes_len)) {
+        nfm__run_restore(w, run);
         w->core_counters[NFM_CC_INLINE_NO_ROOM]++;
         return false;
     }
-    memcpy(nfm_pool_addr(&w->pool, slot) + NFM_HEADROOM,
-           nfm_ring_payloads_of(ring) + edit.bytes_off, edit.bytes_len);
-    if (run->new_slot != NFM_NO_SLOT)
-        nfm_pool_put(&w->pool, run->new_slot);
-    run->new_slot = slot;
-    run->new_len = edit.bytes_len;
     w->core_counters[NFM_CC_INLINE_REPLACED]++;
     return true;
 }
@@ -134,7 +155,7 @@ uint32_t nfm__strand_out(const nfm_worker *w, const nfm_strand *s, uint32_t seq)
         if (behind >= 0)
             return run->out + nfm__run_out_len(run) + (uint32_t)behind;
         if (nfm_seq_diff(seq, run->seq) >= 0)
-            return run->new_slot == NFM_NO_SLOT ? run->out + (seq - run->seq) : run->out;
+            return run->out + nfm__run_out_at(run, seq - run->seq);
     }
     return seq + s->shift;
 }
@@ -150,7 +171,7 @@ uint32_t nfm__strand_in(const nfm_worker *w, const nfm_strand *s, uint32_t out) 
         if (behind >= 0)
             return run->seq + run->len + (uint32_t)behind;
         if (nfm_seq_diff(out, run->out) >= 0)
-            return run->new_slot == NFM_NO_SLOT ? run->seq + (out - run->out) : run->seq;
+            return run->seq + nfm__run_in_at(run, out - run->out);
     }
     return out - s->shift;
 }

@@ -48,7 +48,7 @@ typedef struct nfm_run {
     uint32_t next, prev; /* run + 1, 0 none; next also links free ones */
     uint32_t seq, len;   /* as the sender numbers them */
     uint32_t slot, off;  /* where the bytes are; one reference to the slot */
-    uint32_t new_slot;   /* of what leaves instead, from NFM_HEADROOM on; NFM_NO_SLOT: themselves */
+    uint32_t new_slot;   /* the first one of what leaves instead; NFM_NO_SLOT: themselves */
     uint32_t new_len;
     uint32_t out;   /* the first one's number as the receiver knows it, when |left| */
     uint32_t waits; /* slot + 1 of the frame whose own verdict is this run's; 0: an inquiry's */
@@ -118,6 +118,13 @@ static inline nfm_run *nfm__run_at(const nfm_worker *w, uint32_t link) {
     return &w->way->stream->runs[link - 1];
 }
 
+/* Replaced bytes lie in a chain of small slots, of which there are many: from NFM_HEADROOM on as
+ * much as fits, and at the very start of a slot the next one's number. */
+enum { NFM_LINK_BYTES = NFM_SLOT_SMALL - NFM_HEADROOM };
+static inline uint32_t *nfm__next_of(const nfm_worker *w, uint32_t slot) {
+    return (uint32_t *)(void *)nfm_pool_addr(&w->pool, slot);
+}
+
 /* ---- strand.c ---- */
 
 int nfm__stream_way_init(nfm_worker *w, nfm_error *err);
@@ -130,15 +137,27 @@ uint32_t nfm__run_find(const nfm_worker *w, const nfm_strand *s, uint32_t seq);
 static inline uint32_t nfm__run_out_len(const nfm_run *run) {
     return run->new_slot == NFM_NO_SLOT ? run->len : run->new_len;
 }
+/* The byte at |i| of a run leaves as those of [i, i + 1) of what replaces it: so runs may be sent
+ * again, and acknowledged, in parts, whatever their length. */
+static inline uint32_t nfm__run_out_at(const nfm_run *run, uint32_t i) {
+    return (uint32_t)((uint64_t)i * nfm__run_out_len(run) / run->len);
+}
+/* How much of the run has been received when |o| bytes of what leaves for it have. */
+static inline uint32_t nfm__run_in_at(const nfm_run *run, uint32_t o) {
+    uint32_t out = nfm__run_out_len(run);
+    uint64_t i = out == 0 ? run->len : (((uint64_t)o + 1) * run->len - 1) / out;
+    return i < run->len ? (uint32_t)i : run->len;
+}
 /* The number that |seq| has for the receiver; and the other way round, for acknowledgements. */
 uint32_t nfm__strand_out(const nfm_worker *w, const nfm_strand *s, uint32_t seq);
 uint32_t nfm__strand_in(const nfm_worker *w, const nfm_strand *s, uint32_t out);
 /* The receiver has acknowledged |out|: runs before it go. Returns it as the sender knows it. */
 uint32_t nfm__strand_acked(nfm_worker *w, nfm_strand *s, uint32_t out);
 /* Takes the payload that |how| names in |ring|: it leaves instead of the run's bytes. False: it
- * cannot.
- */
+ * cannot. */
 bool nfm__run_replace(nfm_worker *w, nfm_ring *ring, uint32_t link, const nfm_edit *how);
+/* Gives such bytes back; the run leaves as it came. */
+void nfm__run_restore(nfm_worker *w, nfm_run *run);
 /* Gives all runs back. */
 void nfm__strands_end(nfm_worker *w, nfm_strands *both);
 /* The flow ends: its strands stay as long as frames are on their way. */

@@ -92,6 +92,7 @@ int nfm_worker_make_inline(nfm_worker *w, nfm_ring *ring, const nfm_inline_confi
         return NFM_E_NOMEM;
     in->config = *config;
     in->judged = ring->head;
+    atomic_store_explicit(&ring->shared->judged, in->judged, memory_order_release);
     in->mask = (uint32_t)places - 1;
     in->who_of = calloc(places, sizeof(uint32_t));
     in->who_of_hold = calloc(NFM_MAX_HOLDS, sizeof(uint32_t));

@@ -13,7 +13,7 @@ PATIENCE_S, PAUSE_S = 60.0, 1.0
 def problem_of_socket(path: str) -> str | None:
     """Returns why nobody listens at a socket, or None."""
     try:
-        with socket.socket(socket.AF_UNIX) as sock:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(5)
             sock.connect(path)
     except OSError as error:

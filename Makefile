@@ -14,7 +14,7 @@ STAMP   := $(VENV)/.nfmesh-installed
 CMAKE    = cmake -G Ninja -S native
 TSAN_TESTS := test_ring test_handoff test_log test_log_threads test_port_tee test_answers
 
-.PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions kube docs clean
+.PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions kube live-demo docs clean
 all: setup
 
 setup: $(STAMP)
@@ -89,6 +89,9 @@ instructions: setup ## instructions per packet against bench/instructions.json
 kube: ## Helm, kubectl and a Kubernetes of Debian's source for tests, into /var/cache/nfmesh-kube
 	@if [ -x tools/kube/helm.sh ]; then tools/kube/helm.sh; fi
 	tools/kube/build.sh
+
+live-demo: setup ## as root: two hosts, firewall, ids and nat between them, a page, an attack
+	@VENV=$(VENV) tools/live_demo.sh
 
 docs: setup ## the event catalogue and the parts, as text
 	@mkdir -p build/docs

@@ -66,6 +66,8 @@ def open_port(part: PortPart, mesh: str) -> Port:
     options.pop("queues", None)  # whose this is says `queue`
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
+    if part.send_only and part.kind == "afpacket":
+        options["is_send_only"] = True
     if part.fanout:
         options["fanout_group"] = fanout_group(mesh, part.source)
     if part.replay is not None:

@@ -203,6 +203,9 @@ class PortSpec(_Model):
     ] = None
     replay: Annotated[ReplaySpec | None, Field(description="pace of a capture")] = None
     impair: Annotated[ImpairSpec | None, Field(description="what is wrong with its link")] = None
+    send_only: Annotated[
+        bool, Field(description="nothing enters by it: a run ends with the captures that it reads")
+    ] = False
 
     @model_validator(mode="after")
     def _check(self) -> PortSpec:
@@ -214,6 +217,8 @@ class PortSpec(_Model):
             raise ValueError(f"only captures (pcap) have a replay; {kinds[0]} comes as it comes")
         if self.out is not None and self.record is not None:
             raise ValueError("nothing enters by a record port: give `out` to the other port")
+        if self.send_only and (self.pcap is not None or self.out is not None):
+            raise ValueError("send_only is for ports by which frames leave, and none enter")
         return self
 
     @property

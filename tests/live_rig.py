@@ -38,6 +38,22 @@ host = f"[{sys.argv[1]}]" if ":" in sys.argv[1] else sys.argv[1]
 with urllib.request.urlopen(f"http://{host}:8080/page", timeout=60) as page:
     print(hashlib.sha256(page.read()).hexdigest())
 """
+TELL = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 8080), timeout=30) as s:
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        for part in sys.argv[2:]:
+            s.sendall(part.encode())
+        s.sendall(b" HTTP/1.0\\r\\n\\r\\n")
+        answer = b""
+        while data := s.recv(65536):
+            answer += data
+        print(answer.split(b"\\r\\n")[0].decode())
+    except ConnectionResetError:
+        print("reset")
+"""
+"""Sends a request in parts; prints the first line of the answer, or "reset"."""
 PYTHON = "python3"
 PROGRAMS = {"ip": "iproute2", "ethtool": "ethtool", "ping": "iputils-ping", "nsenter": "util-linux"}
 IO = (
@@ -102,6 +118,10 @@ class Namespace:
     def ip(self, text: str) -> None:
         """Runs ip(8)."""
         self.run("ip", *text.split())
+
+    def mac(self, interface: str) -> str:
+        """Returns the MAC address of an interface."""
+        return str(json.loads(self.run("ip", "-json", "link", "show", interface))[0]["address"])
 
     def works(self, *command: str) -> bool:
         """Says whether a command succeeds."""

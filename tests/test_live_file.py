@@ -134,3 +134,14 @@ def test_a_judge_needs_packets_that_pass(folder: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "drop.judge.mode: inline NFs decide over packets that pass, and none do" in done.stderr
+
+
+def test_what_an_impaired_link_did_is_in_the_report(folder: Path) -> None:
+    before = folder / "before.pcap"
+    write_capture(before, traffic(20), form="pcap-ns")
+    spec = folder / "mesh.yaml"
+    port = {"pcap": str(before), "impair": {"drop": 0.5, "seed": 3}}
+    spec.write_text(json.dumps({"nfs": [{"use": "flow_counter"}], "ports": [port]}))
+    report = run(str(spec))
+    lost = len(packets(before)) - report["statistics"]["packets"]
+    assert report["counters"]["impair.dropped"] == lost > 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from live_mesh import LiveMesh
-from live_rig import PYTHON, Server, Wire, digest, fetch, needs_namespaces, wire
+from live_rig import PYTHON, TELL, Server, Wire, digest, fetch, needs_namespaces, wire
 
 pytestmark = needs_namespaces
 Begin = Callable[..., LiveMesh]
@@ -53,21 +53,6 @@ class Lines(NF):
             data = bytes(event.data)
             if b"\\n" in data and not event.from_client:
                 event.replace(data.replace(b"\\n", b"\\r\\n"))
-"""
-TELL = """
-import socket, sys
-with socket.create_connection((sys.argv[1], 8080), timeout=30) as s:
-    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        for part in sys.argv[2:]:
-            s.sendall(part.encode())
-        s.sendall(b" HTTP/1.0\\r\\n\\r\\n")
-        answer = b""
-        while data := s.recv(65536):
-            answer += data
-        print(answer.split(b"\\r\\n")[0].decode())
-    except ConnectionResetError:
-        print("reset")
 """
 
 
@@ -179,6 +164,7 @@ def test_a_word_resets_its_connection(net: Wire, page: Path, begin: Begin) -> No
         assert tell("GET /at", "tack") == "reset"
         assert tell(*"GET /attack") == "reset"
         assert tell("GET /page?atta", "c").endswith("200 OK")
+        assert net.ping("10.9.0.2", "-s", "4000"), "fragments"
     finally:
         server.close()
     report = mesh.stop()

@@ -110,6 +110,15 @@ def test_addresses_of_ipv6():
         ('content:"GET"; pcre:"/index/R"; content:"html"; distance:1; within:4;', True),
         ('content:"GET"; pcre:!"/in.ex/";', False),
         ('pcre:"/end$/";', True),
+        ("isdataat:30;", True),
+        ("isdataat:32;", False),
+        ("isdataat:!32;", True),
+        ('content:"GET"; isdataat:28,relative;', True),
+        ('content:"GET"; isdataat:30,relative;', False),
+        ('content:"the"; isdataat:!5,relative;', True),
+        ('content:"the"; isdataat:!4,relative;', False),
+        ("bsize:32;", True),
+        ("bsize:<32;", False),
     ],
 )
 def test_contents(options, matches):
@@ -221,6 +230,13 @@ def test_datagrams():
         ('content:"curl"; http_user_agent; content:"POST"; http_method;', True),
         ('pcre:"/^.a.b/U";', True),
         ("flow:to_server;", True),
+        ("http.method; bsize:4;", True),
+        ("http.method; bsize:5<>9;", False),
+        ("http.method; bsize:!4;", False),
+        ('http.uri; content:"/a"; bsize:>9;', True),
+        ("urilen:18;", True),
+        ("urilen:13,norm;", True),
+        ("urilen:<13,norm;", False),
     ],
 )
 def test_http(options, matches):
@@ -383,15 +399,15 @@ def test_streams_are_bounded_and_evictions_counted():
     assert results["counters"]["streams_evicted"] == 4
 
 
-def test_flows_beyond_the_limit_are_looked_at_without_bits():
+def test_flows_beyond_the_limit_lose_their_bits():
     flows = [client_says(b"evil", client=("10.0.0.1", p), close="none") for p in range(1, 4)]
     frames = [frame for flow in flows for frame in flow]
     evil = rule('content:"evil";')
     bits = rule('content:"evil"; flowbits:set,a;', sid=2)
     found, results = alerts(frames, evil, bits, max_flows=1)
     assert [sid for sid, *_ in found] == [1, 2] * 3
-    assert results["counters"]["flows"] == 1
-    assert results["counters"]["flows_untracked"] > 0
+    assert results["counters"]["flows"] == 3
+    assert results["counters"]["flows_evicted"] == 2
 
 
 def test_alerts_beyond_the_limit_are_counted():

@@ -161,6 +161,8 @@ def test_a_number_that_is_there_twice_names_the_first():
         ('http.uri; content:"a"; http.stat_code; content:"2";', "http.uri, http.stat_code", 7),
         ('pcre:"/a/P";', "pcre", 36),
         ("flow:only_frag;", "flow", 36),
+        ('content:"a"; isdataat:9,relative; content:!"b"; within:9;', "isdataat", 53),
+        ("http.uri; bsize:0;", "bsize", 47),
     ],
 )
 def test_what_is_not_supported_is_left_out_and_listed(options, keyword, column):

@@ -103,8 +103,9 @@ class Writer:
         kinds = [self.plain] if self.streams else []
         if placed:
             kinds += [self.chain, self.placed, self.absent, self.not_after, self.pcre]
+            kinds += [self.data_at]
         if self.fields:
-            kinds += [self.field, self.field_absent]
+            kinds += [self.field, self.field_absent, self.field_size]
         for sid in range(1, n + 1):
             yield self.random.choice(kinds)() % f'msg:"r{sid}"; sid:{sid};'
 
@@ -179,6 +180,19 @@ class Writer:
         proto, buffer, text = self.random.choice(self.fields)
         gone = content(text[:3].encode())
         return f"alert {proto} any any -> any any (%s {buffer}; content:!{gone};)"
+
+    def field_size(self):
+        proto, buffer, text = self.random.choice(self.fields)
+        size = max(1, len(text) + self.random.randint(-2, 2))
+        how = self.random.choice(["", "<", ">", "!"])
+        size += how == "<"
+        return f"alert {proto} any any -> any any (%s {buffer}; bsize:{how}{size};)"
+
+    def data_at(self):
+        _, data = self.piece(self.random.choice(self.streams)[-60:])
+        place = self.random.randrange(60)
+        how = self.random.choice(["", "!"])
+        return self.stream_rule(f"content:{content(data)}; isdataat:{how}{place or 1},relative;")
 
 
 def suricata(capture, rules, folder):

@@ -16,11 +16,21 @@ from dataclasses import dataclass, field
 
 from nfs.ids.words import Unsupported, Word
 
-__all__ = ["END", "Chain", "Content", "Follow", "Pattern", "Pcre", "bytes_of", "chains_of"]
+__all__ = [
+    "END",
+    "MOST_REPEATS",
+    "Chain",
+    "Content",
+    "Follow",
+    "Pattern",
+    "Pcre",
+    "bytes_of",
+    "chains_of",
+]
 
 END = 2**64 - 1
 """The end of the bytes, wherever it is."""
-_MOST_REPEATS = 32767
+MOST_REPEATS = 32767
 """Of the matcher, in one bounded repeat."""
 
 
@@ -62,7 +72,10 @@ class Content:
 
 @dataclass
 class Pcre:
-    """One `pcre`: expression in the matcher's own flags; `anchored` at the end of what precedes."""
+    """One `pcre`: expression in the matcher's own flags; `anchored` at the end of what precedes.
+
+    `is_tail`: what comes after it counts from what is before it.
+    """
 
     word: Word
     expression: str
@@ -70,6 +83,8 @@ class Pcre:
     relative: bool
     anchored: bool
     from_begin: bool
+    is_tail: bool = False
+    keyword: str = "pcre"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +151,9 @@ def _groups(items: Sequence[Content | Pcre]) -> Iterator[list[Content | Pcre]]:
         if item.relative and not group:
             _count_from_begin(item)
         if item.relative:
+            last = group[-1]
+            if isinstance(last, Pcre) and last.is_tail:
+                raise Unsupported(last.word, "isdataat", "with what is relative behind it")
             if not item.negated and any(other.negated for other in group):
                 text = "after a negated content that is relative nothing may be relative"
                 raise Unsupported(item.word, "distance, within", text)
@@ -215,7 +233,7 @@ def _joined(line: Sequence[Content | Pcre]) -> Pattern:
         from_begin = bool(begin) or least > 0 or most < END
     text = begin + "".join(_piece(item, is_first=item is head) for item in line)
     hard = next((item for item in line if isinstance(item, Pcre)), head)
-    keyword = "pcre" if isinstance(hard, Pcre) else "content"
+    keyword = hard.keyword if isinstance(hard, Pcre) else "content"
     return Pattern(text, hard.word, keyword, least, most, from_begin)
 
 
@@ -242,8 +260,8 @@ def _piece(item: Content | Pcre, *, is_first: bool) -> str:
 
 def _gap(word: Word, first: int, last: int) -> str:
     """So many bytes of any kind."""
-    if max(first, 0 if last == END else last) > _MOST_REPEATS:
-        text = f"more than {_MOST_REPEATS} bytes between contents that depend on each other"
+    if max(first, 0 if last == END else last) > MOST_REPEATS:
+        text = f"more than {MOST_REPEATS} bytes between contents that depend on each other"
         raise Unsupported(word, "distance, within, offset, depth", text)
     if last == END:
         return "(?s:.*)" if first == 0 else f"(?s:.{{{first},}})"

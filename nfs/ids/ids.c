@@ -52,17 +52,22 @@ static void judge_flow(ids *nf, const nfm_batch *batch, const ids_occasion *o, i
     choose(batch, o->record->flow, before, flow->kinds);
 }
 
-/* The session of the flow at hand; NULL: beyond the limit. */
+/* Makes room: the places take turns, so that flows whose end was not heard do not stay. */
+static void evict_one(ids *nf) {
+    nf_session_remove(&nf->map, nf->hand);
+    nf->hand = (nf->hand + 1) % nf->map.max;
+    nf->stats.flows_evicted++;
+}
+
+/* The session of the flow at hand; NULL: it ends without one. */
 static ids_flow *session_of(ids *nf, const nfm_batch *batch, const ids_occasion *o) {
     uint32_t at = nf_session_find(&nf->map, o->record->flow);
     if (at == NF_NO_SESSION && o->record->kind == NFM_REC_FLOW)
         return NULL;
     if (at == NF_NO_SESSION) {
+        if (nf->map.n == nf->map.max)
+            evict_one(nf);
         at = nf_session_add(&nf->map, o->record->flow, 0);
-        if (at == NF_NO_SESSION) {
-            nf->stats.flows_untracked++;
-            return NULL;
-        }
         nf->stats.flows++;
         nf->flows[at] = (ids_flow){.kinds = UINT16_MAX}; /* all is heard at first */
         judge_flow(nf, batch, o, &nf->flows[at]);

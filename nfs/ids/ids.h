@@ -90,6 +90,7 @@ struct ids {
     ids_table *table;
     bool decides; /* packets wait for its verdicts */
     nf_session_map map;
+    uint32_t hand;   /* place that is evicted next */
     ids_flow *flows; /* by place in the map */
     ids_counter *counters;
     uint32_t counter_sets; /* power of two */
@@ -102,7 +103,7 @@ typedef struct ids_occasion { /* at which rules are asked */
     const nfm_mem *mem;
     const nfm_record *record;
     const nfm_flow_info *info;
-    ids_flow *flow; /* NULL: not tracked */
+    ids_flow *flow; /* NULL: the flow ends, and had none */
     uint64_t position;
     uint32_t payload_len;
     uint32_t verdict; /* the greatest nfm_action that rules ask for, with NFM_REST */

@@ -12,10 +12,11 @@ from mesh.errors import did_you_mean
 from nfs.ids.buffers import BUFFERS, OLD_NAMES
 from nfs.ids.chains import Content, Pcre, bytes_of
 from nfs.ids.pcre import pcre_of
+from nfs.ids.sizes import Range, data_at, range_of, size_of
 from nfs.ids.vocabulary import CLASSES, OTHER_KEYWORDS
 from nfs.ids.words import Option, Unsupported, Word
 
-__all__ = ["Bits", "Flow", "Meaning", "Range", "TcpFlags", "Threshold", "read_options"]
+__all__ = ["Bits", "Flow", "Meaning", "TcpFlags", "Threshold", "read_options"]
 
 FLAG_BITS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32, "E": 64, "C": 128}
 _TRACKS = ("by_src", "by_dst", "by_both", "by_rule", "by_flow")
@@ -44,15 +45,6 @@ class Bits:
 
     op: BitOp
     names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Numbers from `first` to `last`; `negated`: all others."""
-
-    first: int
-    last: int
-    negated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +107,9 @@ class _Reader:
         reader = _READERS.get(name)
         if reader is not None:
             reader(self, option)
-        elif name in BUFFERS:
+        elif name in BUFFERS or name == "dns_query":
             option.alone()
-            self.buffer, self.last = name, None
+            self.buffer, self.last = name.replace("dns_query", "dns.query"), None
         elif name in OLD_NAMES:
             self.move(option, OLD_NAMES[name])
         elif name in OTHER_KEYWORDS:
@@ -139,7 +131,23 @@ class _Reader:
 
     def pcre(self, option: Option) -> None:
         item, buffer = pcre_of(option.text())
-        self.meaning.items.setdefault(buffer or self.buffer, []).append(item)
+        self.add(item, buffer or self.buffer)
+
+    def size(self, option: Option) -> None:
+        self.add(size_of(option.text()), self.buffer)
+
+    def uri_length(self, option: Option) -> None:
+        word, _, which = option.text().text.partition(",")
+        if which.strip() not in ("", "raw", "norm"):
+            raise option.text().fail("write urilen:5, urilen:>5,raw or urilen:5<>9,norm")
+        buffer = "http.uri" if which.strip() == "norm" else "http.uri.raw"
+        self.add(size_of(option.text().part(0, len(word))), buffer)
+
+    def data_at(self, option: Option) -> None:
+        self.add(data_at(option.text()), self.buffer)
+
+    def add(self, item: Pcre, buffer: str) -> None:
+        self.meaning.items.setdefault(buffer, []).append(item)
         self.last = None
 
     def of_last(self, option: Option) -> Content:
@@ -243,10 +251,10 @@ class _Reader:
         )
 
     def dsize(self, option: Option) -> None:
-        self.meaning.dsize = _range(option.text(), 65535)
+        self.meaning.dsize = range_of(option.text(), 65535)
 
     def icmp(self, option: Option) -> None:
-        setattr(self.meaning, option.name.text, _range(option.text(), 255))
+        setattr(self.meaning, option.name.text, range_of(option.text(), 255))
 
     def flags(self, option: Option) -> None:
         self.meaning.flags = _tcp_flags(option.text())
@@ -289,10 +297,13 @@ class _Reader:
 _READERS: dict[str, Callable[[_Reader, Option], None]] = {
     "content": _Reader.content,
     "pcre": _Reader.pcre,
+    "bsize": _Reader.size,
+    "urilen": _Reader.uri_length,
+    "isdataat": _Reader.data_at,
     **dict.fromkeys(("offset", "depth", "distance", "within"), _Reader.place),
     **dict.fromkeys(("nocase", "startswith", "endswith"), _Reader.mark),
     "fast_pattern": _Reader.fast_pattern,
-    "rawbytes": _Reader.nothing,
+    **dict.fromkeys(("rawbytes", "prefilter"), _Reader.nothing),
     "pkt_data": _Reader.raw_data,
     "flow": _Reader.flow,
     "flowbits": _Reader.flowbits,
@@ -300,7 +311,7 @@ _READERS: dict[str, Callable[[_Reader, Option], None]] = {
     "threshold": _Reader.threshold,
     "detection_filter": _Reader.threshold,
     "dsize": _Reader.dsize,
-    "flags": _Reader.flags,
+    **dict.fromkeys(("flags", "tcp.flags"), _Reader.flags),
     "itype": _Reader.icmp,
     "icode": _Reader.icmp,
     "msg": _Reader.msg,
@@ -346,24 +357,6 @@ def _positive(word: Word) -> int:
     if not re.fullmatch(r"\d{1,9}", word.text) or int(word.text) == 0:
         raise word.fail(f"{word.text!r} is no number from 1 on")
     return int(word.text)
-
-
-def _range(word: Word, most: int) -> Range:
-    found = re.fullmatch(r"(!)?\s*(?:([<>])\s*(\d+)|(\d+)(?:\s*<>\s*(\d+))?)", word.text)
-    if found is None:
-        raise word.fail(f"{word.text!r} is no size; write 5, !5, <5, >5 or 5<>10")
-    negated, sign, bound, first, last = found.groups()
-    if sign == "<":
-        low, high = 0, int(bound) - 1
-    elif sign == ">":
-        low, high = int(bound) + 1, most
-    elif last is not None:
-        low, high = int(first) + 1, int(last) - 1
-    else:
-        low = high = int(first)
-    if not 0 <= low <= high <= most:
-        raise word.fail(f"{word.text!r} holds no number up to {most}")
-    return Range(low, high, negated is not None)
 
 
 def _tcp_flags(word: Word) -> TcpFlags:

@@ -72,7 +72,7 @@ class Ids(NF):
         strict: a rule with what is not supported is an error; else it is left out and listed.
         watch: put the rules file in force again whenever it changes.
         memory_mb: bound on the memory of all streams together.
-        max_flows: flows with flow bits and state; others are looked at without.
+        max_flows: flows with flow bits and state; a further one takes the place of another.
         max_alerts: alerts kept until they are written; more are counted only.
         max_counters: sources and others that thresholds count apart.
     """

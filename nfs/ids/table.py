@@ -16,8 +16,8 @@ from mesh.ranges import Ranges
 from nfs.ids.buffers import BUFFERS, Kind, Source, cells
 from nfs.ids.chains import Chain, Pattern
 from nfs.ids.header import ACTIONS, Addresses, Header
-from nfs.ids.keywords import Range
 from nfs.ids.rules import LeftOut, Rule
+from nfs.ids.sizes import Range
 
 __all__ = ["Core", "FlowBits", "Table"]
 

@@ -22,25 +22,40 @@ CLASSES = {name: number for number, names in _BY_SEVERITY.items() for name in na
 """classtype → severity, 1 the worst."""
 
 _KEYWORDS = """
-ack app-layer-event app-layer-protocol asn1 base64_data base64_decode bsize bypass byte_extract
-byte_jump byte_math byte_test compress_whitespace config datarep dataset dce_iface dce_opnum
-dce_stub_data decode-event dnp3_data dns.answer.name dns.answers.rrname dns.opcode dns.query.name
-dns.rcode dns.rrtype dns_query dotprefix engine-event enip_command file.data file.magic file.name
-file_data fileext filemagic filemd5 filename filesha1 filesha256 filesize filestore flow.age
-flow.bytes flow.pkts flowint fragbits fragoffset frame ftp.command ftpbounce ftpdata_command geoip
-hostbits http.header_names http.host_len http.protocol http.request_body http.request_header
-http.request_line http.response_body http.response_header http.response_line http.start http.uri_len
-http_accept http_accept_enc http_accept_lang http_client_body http_connection http_content_len
-http_content_type http_header_names http_protocol http_referer http_request_line http_response_line
-http_server_body http_start icmp_id icmp_seq icmpv4.hdr icmpv6.hdr icmpv6.mtu id ike.init_spi
-ip_proto ipopts iprep ipv4.hdr ipv6.hdr isdataat ja3.hash ja3.string ja3_hash ja3_string ja3s.hash
-ja3s.string ja4.hash krb5_err_code l3_proto lua luajit md5_hash modbus mqtt.type nfq_set_mark
-nfs_procedure nfs_version quic.version replace rfb.name rpc sameip seq sip.method sip.uri
-smb.named_pipe smb.share snmp.version ssh.hassh ssh.proto ssh.software ssh_proto ssh_software
-ssl_state ssl_version stream-event stream_size strip_whitespace tag tcp.flags tcp.hdr tcp.mss
-tls.cert_fingerprint tls.cert_issuer tls.cert_serial tls.cert_subject tls.certs tls.fingerprint
-tls.issuerdn tls.sni tls.store tls.subject tls.version tls_sni to_lowercase to_md5 to_sha1 to_sha256
-to_uppercase tos ttl tx_bits udp.hdr uricontent urilen url_decode window xbits
+ack app-layer-event app-layer-protocol asn1 base64_data base64_decode bypass byte_extract
+byte_jump byte_math byte_test cip_service compress_whitespace config datarep dataset dce_iface
+dce_opnum dce_stub_data dcerpc.iface dcerpc.opnum dcerpc.stub_data decode-event dhcp.leasetime
+dhcp.rebinding_time dhcp.renewal_time dnp3.data dnp3_data dnp3_func dnp3_ind dnp3_obj
+dns.answer.name dns.answers.rrname dns.opcode dns.query.name dns.rcode dns.rrtype dotprefix
+engine-event enip_command file.data file.magic file.name file_data fileext filemagic filemd5
+filename filesha1 filesha256 filesize filestore flow.age flowint flowvar fragbits fragoffset frame
+ftp.command ftpbounce ftpdata_command geoip header_lowercase hostbits http.header_names
+http.protocol http.request_body http.request_header http.request_line http.response_body
+http.response_header http.response_line http.start http2.errorcode http2.frametype http2.header_name
+http2.priority http2.settings http2.size_update http2.window http_accept http_accept_enc
+http_accept_lang http_client_body http_connection http_content_len http_content_type
+http_header_names http_protocol http_referer http_request_line http_response_line http_server_body
+http_start icmp_id icmp_seq icmpv4-csum icmpv4.hdr icmpv6-csum icmpv6.hdr icmpv6.mtu id
+ike.chosen_sa_attribute ike.exchtype ike.init_spi ike.key_exchange_payload
+ike.key_exchange_payload_length ike.nonce_payload ike.nonce_payload_length ike.resp_spi ike.vendor
+ip.dst ip.src ip_proto ipopts iprep ipv4-csum ipv4.hdr ipv6.hdr ja3.hash ja3.string
+ja3_hash ja3_string ja3s.hash ja3s.string ja4.hash krb5.cname krb5.sname krb5.ticket_encryption
+krb5_err_code krb5_msg_type l3_proto lua modbus mqtt.connack.session_present mqtt.connect.clientid
+mqtt.connect.flags mqtt.connect.password mqtt.connect.username mqtt.connect.willmessage
+mqtt.connect.willtopic mqtt.flags mqtt.protocol_version mqtt.publish.message mqtt.publish.topic
+mqtt.qos mqtt.reason_code mqtt.subscribe.topic mqtt.type mqtt.unsubscribe.topic nfq_set_mark
+nfs.version nfs_procedure nfs_version pcrexform pktvar quic.cyu.hash quic.cyu.string quic.sni
+quic.ua quic.version replace requires rfb.name rfb.secresult rfb.sectype rpc sameip seq sip.method
+sip.protocol sip.request_line sip.response_line sip.stat_code sip.stat_msg sip.uri smb.named_pipe
+smb.ntlmssp_domain smb.ntlmssp_user smb.share snmp.community snmp.pdu_type snmp.usm snmp.version
+ssh.hassh ssh.hassh.server ssh.hassh.server.string ssh.hassh.string ssh.proto ssh.protoversion
+ssh.software ssh.softwareversion ssh_proto ssh_software ssl_state ssl_version stream-event
+stream_size strip_pseudo_headers strip_whitespace tag tcp.ack tcp.hdr tcp.mss tcp.seq tcp.window
+tcpv4-csum tcpv6-csum tls.cert_chain_len tls.cert_fingerprint tls.cert_issuer tls.cert_serial
+tls.cert_subject tls.certs tls.fingerprint tls.issuerdn tls.random tls.random_bytes tls.random_time
+tls.sni tls.subject tls.version tls_cert_expired tls_cert_notafter tls_cert_notbefore tls_cert_valid
+tls_sni tls_store to_lowercase to_md5 to_sha1 to_sha256 to_uppercase tos ttl udp.hdr udpv4-csum
+udpv6-csum uricontent url_decode window xbits xor
 """
 OTHER_KEYWORDS = frozenset(_KEYWORDS.split())
 """Keywords of Suricata's language that are not handled: a rule with one is left out, and listed."""

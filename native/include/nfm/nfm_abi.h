@@ -574,6 +574,7 @@ typedef struct nfm_afpacket_config {
                               interface, both directions of a flow alike; 0: this port sees all */
     uint8_t promiscuous;   /* 1: frames for other MAC addresses, too */
     uint8_t qdisc_bypass;  /* 1: short frames go past the interface's queueing discipline */
+    uint8_t send_only;     /* 1: nothing is received */
 } nfm_afpacket_config;
 
 nfm_port *nfm_port_afpacket_open(const nfm_afpacket_config *config, nfm_error *err);
@@ -1077,6 +1078,8 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_
  * inline NF says otherwise; NFM_NO_PORT: nowhere. Before start. */
 enum nfm_port_number { NFM_NO_PORT = 0xff };
 int nfm_worker_forward(nfm_worker *worker, uint32_t in, uint32_t out);
+/* Receives nothing from a port: it is as if at its end. Before start. */
+int nfm_worker_send_only(nfm_worker *worker, uint32_t port);
 
 /* One worker of several that share the packets, flow by flow: by nfm_owner of the innermost
  * headers, put together where they were fragmented. */

@@ -152,8 +152,6 @@ def run(
     )
     source = ", ".join(port.source for port in made.ports)
     with progress_bar(Path(source).name) as progress, prints_to_stderr(as_json):
-        if in_process and made.workers > 1:
-            raise SpecError("--in-process", "has one worker: leave out one of the two")
         if in_process:
             report = replay_spec(made, registry, progress)
         else:
@@ -263,6 +261,7 @@ def replay_spec(
         registry=registry,
         progress=progress,
         max_packets=spec.max_packets,
+        workers=spec.workers,
     )
 
 

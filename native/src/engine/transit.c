@@ -334,6 +334,12 @@ static void answered(nfm_worker *w, uint32_t slot) {
         move_line(w, t->line);
 }
 
+/* Whether the flow is there for which something may be said; of one that has ended only frames are
+ * on their way. */
+static bool is_open(const nfm_worker *w, uint32_t line) {
+    return line != w->table.max_flows && nfm_table_flow(&w->table, line)->flags & NFM_FLOW_OPEN;
+}
+
 bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
                         const nfm_edit *how) {
     nfm_transit *t = transit_of(w, slot);
@@ -356,7 +362,7 @@ bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t v
             return false;
         t->out = out;
     }
-    if (verdict & NFM_REST && t->line != w->table.max_flows)
+    if (verdict & NFM_REST && is_open(w, t->line))
         return nfm__rule_set(w, ring, t, verdict, how);
     if (action == NFM_REWRITE) {
         w->way->edits[slot] = *how; /* copied: its writer may change it any time */

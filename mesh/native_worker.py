@@ -17,6 +17,7 @@ from mesh.memory import Memory
 from mesh.module import ModuleInfo
 from mesh.native_filter import NativeFilter
 from mesh.plan import Part, PlannedModule
+from mesh.port_wrappers import Impaired, Wrapper
 from mesh.ports import Port
 from mesh.report import Statistics
 
@@ -47,6 +48,9 @@ _PORT_COUNTERS = {
     "tx_errors": "tx_errors",
 }
 """What ports did not do as they should, by name in reports."""
+_IMPAIRMENTS = (
+    *("dropped", "duplicated", "reordered", "delayed", "corrupted", "overflow", "no_slot"),
+)
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
 
@@ -243,6 +247,10 @@ class NativeWorker:
         rc = native().lib.nfm_worker_forward(self.pointer, way_in, way_out)
         check(rc, f"ports {way_in} → {way_out}")
 
+    def send_only(self, port: int) -> None:
+        """Takes nothing from a port."""
+        check(native().lib.nfm_worker_send_only(self.pointer, port), f"port {port}")
+
     def share(self, how: Sharing) -> None:
         """Leaves to other workers what is theirs; after the ports were added."""
         ffi, lib = native()
@@ -371,8 +379,20 @@ def counters_of(worker: NativeWorker, ports: Sequence[Port]) -> dict[str, int]:
     counters = {name: value for name, value in worker.counters().items() if value}
     for port in ports:
         stats = port.statistics()
-        for name, field in _PORT_COUNTERS.items():
-            value = getattr(stats, field)
+        found = {f"port.{name}": getattr(stats, of) for name, of in _PORT_COUNTERS.items()}
+        for name, value in (*found.items(), *impairments_of(port).items()):
             if value:
-                counters[f"port.{name}"] = counters.get(f"port.{name}", 0) + value
+                counters[name] = counters.get(name, 0) + value
     return counters
+
+
+def impairments_of(port: Port) -> dict[str, int]:
+    """Returns what an impaired link did to frames, both directions together."""
+    layers = port.layers() if isinstance(port, Wrapper) else []
+    found: dict[str, int] = {}
+    for layer in layers:
+        if isinstance(layer, Impaired):
+            both = layer.impairments("rx"), layer.impairments("tx")
+            for name in _IMPAIRMENTS:
+                found[f"impair.{name}"] = sum(getattr(each, name) for each in both)
+    return found

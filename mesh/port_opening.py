@@ -63,8 +63,11 @@ def open_port(part: PortPart, mesh: str) -> Port:
     options: dict[str, Any] = {_WORDS.get(k, k): v for k, v in part.options.items()}
     if part.kind == "record":
         options["format"] = record_format(options)
+    options.pop("queues", None)  # whose this is says `queue`
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
+    if part.send_only and part.kind == "afpacket":
+        options["is_send_only"] = True
     if part.fanout:
         options["fanout_group"] = fanout_group(mesh, part.source)
     if part.replay is not None:

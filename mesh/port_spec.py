@@ -19,6 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from mesh.errors import SpecError, did_you_mean
+from mesh.words import MAX_WORKERS
 
 __all__ = [
     "FILES",
@@ -116,6 +117,9 @@ class AfxdpSpec(_Kind):
 
     interface: _Interface
     queue: Annotated[int, Field(ge=0, lt=4096, description="number of the queue")] = 0
+    queues: Annotated[
+        int, Field(ge=1, le=MAX_WORKERS, description="from that one on, one for each worker")
+    ] = 1
     generic: Annotated[bool, Field(description="the kernel's generic XDP")] = False
     promiscuous: Annotated[bool, Field(description="frames for other MAC addresses, too")] = True
     copies: Annotated[_Copy, Field(description="never: fail where the driver has no zero-copy")] = (
@@ -199,6 +203,9 @@ class PortSpec(_Model):
     ] = None
     replay: Annotated[ReplaySpec | None, Field(description="pace of a capture")] = None
     impair: Annotated[ImpairSpec | None, Field(description="what is wrong with its link")] = None
+    send_only: Annotated[
+        bool, Field(description="nothing enters by it: a run ends with the captures that it reads")
+    ] = False
 
     @model_validator(mode="after")
     def _check(self) -> PortSpec:
@@ -210,6 +217,8 @@ class PortSpec(_Model):
             raise ValueError(f"only captures (pcap) have a replay; {kinds[0]} comes as it comes")
         if self.out is not None and self.record is not None:
             raise ValueError("nothing enters by a record port: give `out` to the other port")
+        if self.send_only and (self.pcap is not None or self.out is not None):
+            raise ValueError("send_only is for ports by which frames leave, and none enter")
         return self
 
     @property

@@ -188,6 +188,7 @@ class Port:
         fanout_group: int = 0,
         is_promiscuous: bool = True,
         is_past_queue: bool = False,
+        is_send_only: bool = False,
     ) -> Port:
         """Opens an interface of this host through packet sockets.
 
@@ -202,6 +203,7 @@ class Port:
                 of a flow alike; 0: this port sees all.
             is_promiscuous: takes frames for other MAC addresses, too.
             is_past_queue: short frames are sent past the interface's queueing discipline.
+            is_send_only: nothing is received.
 
         Raises:
             NativeError: no such interface, a capability is missing, a value is out of range.
@@ -212,6 +214,7 @@ class Port:
         row.interface, row.block_ms, row.rx_frames = name, block_ms, rx_frames
         row.fanout_group = fanout_group
         row.promiscuous, row.qdisc_bypass = is_promiscuous, is_past_queue
+        row.send_only = is_send_only
         found = lib.nfm_port_afpacket_open(row, error)
         return cls(check_pointer(found, "", error), f"afpacket:{interface}")
 

@@ -70,6 +70,8 @@ class Stack:
         for number, way in enumerate(part.ports):
             if way.out is not None:
                 self.worker.forward(number, way.out)
+            if way.send_only:
+                self.worker.send_only(number)
         if part.mode == "live":
             self.worker.live(is_realtime=all(each.is_realtime for each in part.ports))
         for room in part.room:

@@ -31,6 +31,7 @@ from mesh.control.wire import WorkerPart, from_wire
 from mesh.errors import MeshError, ProcessError
 from mesh.fdpass import SOCKET, DescriptorClient
 from mesh.journal import Journal, Phase
+from mesh.native_worker import impairments_of
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.recording import PortRecorder, Recordings
 from mesh.stack import Stack
@@ -211,6 +212,7 @@ class WorkerHost:
 def _port_stats(port: Any) -> PortStats:
     stats = port.statistics()
     counters = {name: getattr(stats, name) for name in type(stats).__slots__}
+    counters |= impairments_of(port)
     return PortStats(source=port.source, counters=counters, warning=port.warning or "")
 
 

@@ -139,6 +139,23 @@ def test_other_bytes_leave_and_what_follows_is_numbered_anew(tmp_path: Path) -> 
     assert not report.nfs[0].errors
 
 
+def test_a_datagram_leaves_with_other_bytes(tmp_path: Path) -> None:
+    frames = datagrams([("client", b"a secret"), ("server", b"none"), ("client", b"secret" * 300)])
+    path = tmp_path / "in.pcap"
+    write_capture(path, frames)
+    report, out = through(path, tmp_path, Replaces)
+    assert [f[42:] for f in out] == [
+        b"a (nothing to see)",
+        b"none",
+        b"(nothing to see)" * 300,
+    ]
+    for frame in out:
+        assert int.from_bytes(frame[38:40], "big") == len(frame) - 34
+        assert ones_complement(frame[14:34]) == 0xFFFF
+        assert ones_complement(pseudo(frame) + frame[34:]) == 0xFFFF
+    assert not report.nfs[0].errors
+
+
 class Doubles(NF):
     """Makes every byte two."""
 

@@ -103,8 +103,13 @@ def test_a_capture_in_a_loop_does_not_end(folder: Path) -> None:
     loop = {"pcap": str(before), "out": "after", "replay": {"loop": True, "speed": 0}}
     ports = [loop, {"record": str(after), "name": "after"}]
     spec.write_text(json.dumps({"ports": ports, "max_packets": 3 * len(wanted)}))
-    assert run(str(spec))["statistics"]["packets"] == 3 * len(wanted)
-    assert [frame for _, frame in packets(after)] == wanted * 3
+    statistics = run(str(spec))["statistics"]
+    assert statistics["packets"] == 3 * len(wanted)
+    assert statistics["flows_opened"] == 3 * len(by_flow(packets(before)))
+    frames = [frame for _, frame in packets(after)]
+    assert frames[: len(wanted)] == wanted
+    without_addresses = [frame[:26] + frame[34:] for frame in frames]
+    assert without_addresses == [frame[:26] + frame[34:] for frame in wanted] * 3
 
 
 @pytest.mark.parametrize(
@@ -134,3 +139,14 @@ def test_a_judge_needs_packets_that_pass(folder: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "drop.judge.mode: inline NFs decide over packets that pass, and none do" in done.stderr
+
+
+def test_what_an_impaired_link_did_is_in_the_report(folder: Path) -> None:
+    before = folder / "before.pcap"
+    write_capture(before, traffic(20), form="pcap-ns")
+    spec = folder / "mesh.yaml"
+    port = {"pcap": str(before), "impair": {"drop": 0.5, "seed": 3}}
+    spec.write_text(json.dumps({"nfs": [{"use": "flow_counter"}], "ports": [port]}))
+    report = run(str(spec))
+    lost = len(packets(before)) - report["statistics"]["packets"]
+    assert report["counters"]["impair.dropped"] == lost > 0

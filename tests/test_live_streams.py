@@ -164,6 +164,7 @@ def test_a_word_resets_its_connection(net: Wire, page: Path, begin: Begin) -> No
         assert tell("GET /at", "tack") == "reset"
         assert tell(*"GET /attack") == "reset"
         assert tell("GET /page?atta", "c").endswith("200 OK")
+        assert net.ping("10.9.0.2", "-s", "4000"), "fragments"
     finally:
         server.close()
     report = mesh.stop()

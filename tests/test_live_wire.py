@@ -28,6 +28,8 @@ from live_rig import (
     wire,
 )
 
+from mesh.testing import datagrams, write_capture
+
 pytestmark = needs_namespaces
 Start = Callable[..., LiveMesh]
 
@@ -216,3 +218,25 @@ def test_a_missing_interface_is_named(net: Wire) -> None:
         wait_until(lambda: "nosuch0: no such interface" in mesh.said(), "an error")
     finally:
         mesh.close()
+
+
+def test_a_capture_is_sent_to_an_interface_and_the_run_ends(
+    net: Wire, start: Start, tmp_path: Path
+) -> None:
+    frames = datagrams([("client", b"x" * 20)] * 20_000)
+    write_capture(tmp_path / "in.pcap", frames)
+    before = received(net, "l0")
+    mesh = LiveMesh(net.middle, "--in", str(tmp_path / "in.pcap"), "--out", "m0")
+    try:
+        report = mesh.wait()
+    finally:
+        mesh.close()
+    assert received(net, "l0") - before >= len(frames)
+    assert report["counters"]["forward.packets"] == len(frames)
+    assert not {"forward.full", "port.missed"} & report["counters"].keys()
+
+
+def received(net: Wire, end: str) -> int:
+    """Packets that the left host has received."""
+    [link] = json.loads(net.left.run("ip", "-s", "-j", "link", "show", end))
+    return int(link["stats64"]["rx"]["packets"])

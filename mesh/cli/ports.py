@@ -36,7 +36,11 @@ def ports_from(enter: str | None, leave: str | None) -> list[dict[str, Any]]:
         return [first]
     second = _port(leave, "--out")
     first["out"] = 1
-    if not set(second) & set(FILES) and not set(first) & set(FILES):
+    if set(second) & set(FILES):
+        return [first, second]
+    if set(first) & set(FILES):
+        second["send_only"] = True  # the run ends with the capture
+    else:
         second["out"] = 0
     return [first, second]
 

@@ -116,6 +116,7 @@ def _ports(ports: Sequence[PortSpec]) -> tuple[PortPart, ...]:
             replay=_pace(port.replay),
             impair=port.impair.model_dump(exclude_unset=True) if port.impair else None,
             names=port.names,
+            send_only=port.send_only,
         )
         for port, out in zip(ports, outs_of(ports), strict=True)
     )

@@ -35,6 +35,7 @@ class PortPart:
         names: what NFs may call it.
         replay, impair: what is around it; the latter by name in `mesh.port_wrappers.Impairment`.
         fanout: every worker opens it, and the kernel spreads its packets.
+        send_only: nothing is taken from it.
     """
 
     kind: Literal["pcap", "afpacket", "tap", "afxdp", "dpdk", "record", "remote"]
@@ -45,6 +46,7 @@ class PortPart:
     impair: dict[Text, int | float | Text] | None = None
     names: tuple[Text, ...] = ()
     fanout: bool = False
+    send_only: bool = False
 
     @property
     def is_realtime(self) -> bool:

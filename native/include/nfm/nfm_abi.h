@@ -427,8 +427,8 @@ typedef struct nfm_port_stats {
 /* Opens a capture (pcap, pcapng, either gzipped). err names the file and what is wrong.
  * Returns NULL on failure. */
 nfm_port *nfm_port_pcap_open(const char *path, nfm_error *err);
-/* The same capture again and again, each pass later than the one before; it ends when a pass has no
- * frame. */
+/* The same capture again and again, each pass later than the one before and with other IPv4
+ * addresses, as in nfm_port_mem_loop; it ends when a pass has no frame. */
 nfm_port *nfm_port_pcap_loop_open(const char *path, nfm_error *err);
 /* A port over frames in memory. Frames are copied in; link_type is a LINKTYPE_ number. */
 nfm_port *nfm_port_mem_new(uint32_t link_type, nfm_error *err);
@@ -574,6 +574,7 @@ typedef struct nfm_afpacket_config {
                               interface, both directions of a flow alike; 0: this port sees all */
     uint8_t promiscuous;   /* 1: frames for other MAC addresses, too */
     uint8_t qdisc_bypass;  /* 1: short frames go past the interface's queueing discipline */
+    uint8_t send_only;     /* 1: nothing is received */
 } nfm_afpacket_config;
 
 nfm_port *nfm_port_afpacket_open(const nfm_afpacket_config *config, nfm_error *err);
@@ -1077,6 +1078,8 @@ nfm_ring *nfm_worker_add_shared_ring(nfm_worker *worker, int fd, int lossy, nfm_
  * inline NF says otherwise; NFM_NO_PORT: nowhere. Before start. */
 enum nfm_port_number { NFM_NO_PORT = 0xff };
 int nfm_worker_forward(nfm_worker *worker, uint32_t in, uint32_t out);
+/* Receives nothing from a port: it is as if at its end. Before start. */
+int nfm_worker_send_only(nfm_worker *worker, uint32_t port);
 
 /* One worker of several that share the packets, flow by flow: by nfm_owner of the innermost
  * headers, put together where they were fragmented. */

@@ -32,6 +32,15 @@ int nfm_worker_forward(nfm_worker *w, uint32_t in, uint32_t out) {
     return NFM_OK;
 }
 
+int nfm_worker_send_only(nfm_worker *w, uint32_t port) {
+    if (w->started)
+        return NFM_E_STATE;
+    if (port >= w->n_ports || w->ports[port]->ops->tx == NULL)
+        return NFM_E_INVAL;
+    w->port_done[port] = true;
+    return NFM_OK;
+}
+
 int nfm__way_start(nfm_worker *w, nfm_error *err) {
     struct nfm_way *way = w->way;
     size_t lines = (size_t)w->table.max_flows + 1, slots = w->pool.n_slots;

@@ -176,6 +176,8 @@ static int receive_from_ports(nfm_worker *w, uint32_t max) {
             continue;
         }
         nfm_port *port = w->ports[at];
+        if (w->way != NULL && port->ops->wait_fd == NULL && nfm__output_is_behind(w, at))
+            continue; /* a capture can wait */
         int n = port->ops->rx(port, &w->pool, w->frames, max);
         if (n > 0) {
             w->next_port = (at + 1) % w->n_ports;

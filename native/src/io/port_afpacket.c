@@ -138,8 +138,8 @@ static int open_receiver(const nfm_port_afpacket *self, sockets *s, nfm_error *e
                   block_ms == 0 ? sizeof(struct tpacket_req) : sizeof(request), &s->rx))
         return open_fail(self, "make a receive ring", err);
     s->rx.n = block_ms == 0 ? request.tp_frame_nr : request.tp_block_nr;
-    if ((self->config.fanout_group != 0 && !shut(s->fd)) ||
-        !bind_to(s->fd, ETH_P_ALL, self->link.index))
+    bool is_shut = self->config.fanout_group != 0 || self->config.send_only;
+    if ((is_shut && !shut(s->fd)) || !bind_to(s->fd, ETH_P_ALL, self->link.index))
         return open_fail(self, "receive from it", err);
     if (self->config.promiscuous &&
         setsockopt(s->fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof(all)) != 0)

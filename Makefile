@@ -14,7 +14,7 @@ STAMP   := $(VENV)/.nfmesh-installed
 CMAKE    = cmake -G Ninja -S native
 TSAN_TESTS := test_ring test_handoff test_log test_log_threads test_port_tee test_answers
 
-.PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions kube docs clean
+.PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions kube image kube-test live-demo docs clean
 all: setup
 
 setup: $(STAMP)
@@ -90,11 +90,22 @@ kube: ## Helm, kubectl and a Kubernetes of Debian's source for tests, into /var/
 	@if [ -x tools/kube/helm.sh ]; then tools/kube/helm.sh; fi
 	tools/kube/build.sh
 
+live-demo: setup ## as root: two hosts, firewall, ids and nat between them, a page, an attack
+	@VENV=$(VENV) tools/live_demo.sh
+
 docs: setup ## the event catalogue and the parts, as text
 	@mkdir -p build/docs
 	$(BIN)/nfmesh events > build/docs/events.txt
 	$(BIN)/nfmesh modules > build/docs/modules.txt
 	$(BIN)/nfmesh nfs > build/docs/nfs.txt
+
+image: ## the image as an OCI archive in the cache folder
+	tools/kube/image.py archive
+
+kube-test: setup ## chart, operator, image, real API server; as root a node. Says what is missing for a stage
+	tools/kube/helm.sh || echo "SKIPPED: no Helm" >&2
+	tools/kube/image.py archive || echo "SKIPPED: no image" >&2
+	$(BIN)/pytest -q -s tests/test_chart*.py tests/test_kube_*.py tests/test_image.py
 
 clean:
 	rm -rf build

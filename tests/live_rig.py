@@ -119,6 +119,10 @@ class Namespace:
         """Runs ip(8)."""
         self.run("ip", *text.split())
 
+    def mac(self, interface: str) -> str:
+        """Returns the MAC address of an interface."""
+        return str(json.loads(self.run("ip", "-json", "link", "show", interface))[0]["address"])
+
     def works(self, *command: str) -> bool:
         """Says whether a command succeeds."""
         line = self.command(*command)

@@ -177,7 +177,7 @@ def fitted(rows: Sequence[Mapping[str, Any]], room: int) -> tuple[Table, list[st
 
 
 def _written(name: str, value: Any) -> str:
-    if name == "time":
+    if name == "time" and isinstance(value, int | float):
         return clock(value)
     text = cell(value)
     return text if name in PROSE or len(text) <= WIDEST else text[: WIDEST - 3] + "..."

@@ -8,17 +8,18 @@ import os
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from joining_rig import NF_UID, Site, probe, site, until
+from joining_rig import LOOP, NF_UID, Site, probe, site, until
 
 from mesh.declare import Event
 from mesh.declared import class_of, declaration_of
 from mesh.errors import SpecError
-from mesh.joining import read_shown_token
+from mesh.joining import Joining, Member, read_shown_token
 from mesh.nf import NF, on
 from mesh.registry import Registry
 
@@ -190,6 +191,19 @@ def test_a_second_process_of_an_nf_waits_for_the_first_to_leave(node):
     node.hears("twin")
 
 
+def test_a_second_process_of_an_nf_is_ready_to_take_over(node):
+    node.put("twin", "flow_counter")
+    joining = Joining(Member.of("twin", node.run, node.token("twin"), None))
+    assert joining.missing == "has not tried yet"
+    node.join("twin", "flow_counter")
+    node.hears("twin")
+    assert joining._join() is None
+    assert (joining.missing, joining.why_not) == ("", "refused: twin has attached already")
+    node.token("twin").write_text("another token, and a wrong one\n")
+    assert joining._join() is None
+    assert joining.missing == "refused: wrong token for twin"
+
+
 def test_an_nf_that_hangs_is_cut_off_and_nobody_waits_for_it(node):
     use = node.code(
         "stuck",
@@ -207,6 +221,39 @@ def test_an_nf_that_hangs_is_cut_off_and_nobody_waits_for_it(node):
         "it to be cut off",
     )
     joined.kill()
+
+
+def sent(node: Site) -> int:
+    """Returns how many frames have left."""
+    ports = node.status()["workers"]["worker-0"].get("ports", ())
+    return sum(port["counters"].get("tx_packets", 0) for port in ports)
+
+
+def test_packets_take_the_policy_of_an_inline_nf_that_is_away():
+    guard = """
+        class Guard(NF):
+            @on("packet", mode="inline")
+            def judge(self, batch):
+                pass
+        """
+    with site() as node:
+        ports = [{**LOOP, "out": "sink"}, {"record": str(node.folder / "o.pcap"), "name": "sink"}]
+        node.start(ports=ports)
+        use = node.code("guard", guard)
+        node.put("guard", "/there/guard.py:Guard", fail="open")
+        first = node.join("guard", use)
+        node.hears("guard")
+        first.kill()
+        until(lambda: node.phase("guard") == "away", "its end to be seen")
+        before = sent(node)
+        until(lambda: sent(node) > before + 100, "frames to pass without it")
+        node.put("guard", "/there/guard.py:Guard", fail="closed")
+        until(lambda: node.phase("guard") == "away", "the other policy")
+        until(lambda: (n := sent(node)) == (time.sleep(1.2) or sent(node)) and n, "none to pass")
+        node.join("guard", use)
+        node.hears("guard")
+        before = sent(node)
+        until(lambda: sent(node) > before + 100, "frames to pass with it")
 
 
 # ---- code of another image ----------------------------------------------------------------------

@@ -4,7 +4,7 @@
  * decide on them, to the port where they leave.
  *
  * Theory of operation. A frame that may pass is a transit, kept by the number of its slot. What
- * nobody decides on leaves with its burst. Otherwise its snapshot goes to the inline receivers of
+ * nobody decides on, waits before or changes leaves with its burst and is none. Otherwise its snapshot goes to the inline receivers of
  * the first stage, all at once; when each has passed its entry, the most restrictive verdict holds,
  * and a frame that passes goes on to the next stage. A flow is a line: a frame leaves only from its
  * head, so order per flow is that of arrival whoever decided on what. Frames without a flow are one

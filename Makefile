@@ -14,7 +14,7 @@ STAMP   := $(VENV)/.nfmesh-installed
 CMAKE    = cmake -G Ninja -S native
 TSAN_TESTS := test_ring test_handoff test_log test_log_threads test_port_tee test_answers
 
-.PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions kube live-demo docs clean
+.PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions kube image kube-test live-demo docs clean
 all: setup
 
 setup: $(STAMP)
@@ -98,6 +98,14 @@ docs: setup ## the event catalogue and the parts, as text
 	$(BIN)/nfmesh events > build/docs/events.txt
 	$(BIN)/nfmesh modules > build/docs/modules.txt
 	$(BIN)/nfmesh nfs > build/docs/nfs.txt
+
+image: ## the image as an OCI archive in the cache folder
+	tools/kube/image.py archive
+
+kube-test: setup ## chart, operator, image, real API server; as root a node. Says what is missing for a stage
+	tools/kube/helm.sh || echo "SKIPPED: no Helm" >&2
+	tools/kube/image.py archive || echo "SKIPPED: no image" >&2
+	$(BIN)/pytest -q -s tests/test_chart*.py tests/test_kube_*.py tests/test_image.py
 
 clean:
 	rm -rf build

@@ -112,7 +112,7 @@ def make_loop(nf: NF, source: RingSource, spin_ns: int) -> NFLoop:
             spin_ns=spin_ns,
             idle_ns=IDLE_NS,
         )
-    seat = Seat(planned, nf, plan.catalogue, None, (), 1, natives)
+    seat = Seat(planned, nf, plan.catalogue, (), (), 1, natives)
     commands = Commands(source.ring.pointer)
     seat.connect({(0, False): commands, (0, True): commands})
     seat.start(Context(planned.name, "memory", Path()))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine: a plan applied to one native worker, run in this process.
+"""The engine: a plan applied to native workers, run in this process.
 
 Theory of operation: the worker runs until a budget of packets is done, a ring wants draining, or
 the end. Then a round serves every NF once, publishers before their subscribers (mesh/seat.py says
 in which order events arrive), and the worker goes on. Everything happens in the calling thread, so
-the same capture and plan give the same calls.
+the same capture and plan give the same calls. Of several workers, which read the same capture, one
+after the other has its turn, and none gets further ahead than a turn.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,12 +26,26 @@ from mesh.commands import Commands
 from mesh.errors import NFError, SpecError, StateError
 from mesh.module import ModuleInfo
 from mesh.native_nf import load
-from mesh.native_worker import Filters, NativeWorker, Terms, counters_of, worker_config
+from mesh.native_worker import (
+    Filters,
+    NativeWorker,
+    Sharing,
+    Terms,
+    counters_of,
+    worker_config,
+)
 from mesh.nf import NF, Context
 from mesh.plan import HeardPart, Plan, PlannedNF, PlannedSubscription
 from mesh.ports import Port
 from mesh.publish import Published
-from mesh.report import NFReport, Progress, Report, Statistics
+from mesh.report import (
+    NFReport,
+    Progress,
+    Report,
+    Statistics,
+    merged_counters,
+    merged_statistics,
+)
 from mesh.seat import Heard, Seat
 
 __all__ = ["Engine"]
@@ -40,12 +56,14 @@ BURST = 32
 """Packets between two rounds where NFs decide on them: what follows may depend on it."""
 BUDGET = 65536
 """Packets between two looks at the clock and at Ctrl-C."""
+TURN = 256
+"""Packets of one of several workers before the next has its turn."""
 MAX_FAILURES = 10
 PROGRESS_S = 0.1
 
 
 class Engine:
-    """One worker with its NFs. Make it, run it, close it; or use it in a `with`.
+    """Workers with their NFs. Make it, run it, close it; or use it in a `with`.
 
     Args:
         plan: what to run.
@@ -55,6 +73,7 @@ class Engine:
         out: folder for files that NFs write.
         max_failures: exceptions after which an NF hears nothing more.
         sink: where packets go to; closed with the engine. None: they only come.
+        others: ports over the same packets: a further worker for each shares them.
 
     Raises:
         SpecError: `config` names what a worker does not have.
@@ -73,34 +92,42 @@ class Engine:
         out: Path | None = None,
         max_failures: int = MAX_FAILURES,
         sink: Port | None = None,
+        others: Sequence[Port] = (),
     ) -> None:
         self.plan, self.port, self.sink = plan, port, sink
+        self._ports = (port, *others)
         self._out, self._max_failures = out or Path(), max_failures
         self._filters = Filters(plan.catalogue)
         self._cleanups: list[Callable[[], None]] = []
         row = worker_config(config or {})
         sizes = {name: int(getattr(row, name)) for name in SIZES}
         check_capacity(plan, [modules[m.name].descriptor for m in plan.modules], sizes)
-        self._worker: NativeWorker | None = NativeWorker(row)
+        self._workers: list[NativeWorker] = []
         self._interrupted = False
         self._has_run = False
         self._seats: list[Seat] = []
         try:
+            for number in range(len(self._ports)):
+                row.id = number
+                self._workers.append(NativeWorker(row))
             self._set_up(modules)
         except BaseException:
             self.close()
             raise
 
     def _set_up(self, modules: Mapping[str, ModuleInfo]) -> None:
-        worker = self._live()
-        worker.add_port(self.port)
-        if self.sink is not None:
-            worker.add_port(self.sink)
-            worker.forward(0, 1)
-        for planned in self.plan.modules:
-            worker.add_module(planned, modules[planned.name])
+        for worker, port in zip(self._live(), self._ports, strict=True):
+            worker.add_port(port)
+            if self.sink is not None:
+                worker.add_port(self.sink)
+                worker.forward(0, 1)
+            if len(self._ports) > 1:
+                worker.share(Sharing(len(self._ports), read_by_all=1))
+            for planned in self.plan.modules:
+                worker.add_module(planned, modules[planned.name])
         self._seats = [self._seat(nf) for nf in self.plan.nfs]
-        worker.start()
+        for worker in self._workers:
+            worker.start()
 
     def __enter__(self) -> Engine:
         return self
@@ -109,14 +136,15 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Frees the worker, native NFs and the port; a second time does nothing."""
+        """Frees the workers, native NFs and the ports; a second time does nothing."""
         while self._cleanups:
             self._cleanups.pop()()
         self._seats = []
-        if self._worker is not None:
-            self._worker.release_ports()
-        self._worker = None
-        self.port.close()
+        for worker in self._workers:
+            worker.release_ports()
+        self._workers = []
+        for port in self._ports:
+            port.close()
 
     def run(
         self,
@@ -157,56 +185,62 @@ class Engine:
             ports = tuple((port.source,) for port in (self.port, self.sink) if port is not None)
             name, source = seat.planned.name, self.port.source
             types = self.plan.catalogue.numbers
-            seat.start(Context(name, source, self._out, ports=ports, types=types))
+            workers = len(self._ports)
+            context = Context(name, source, self._out, {}, ports, types, workers)
+            seat.start(context)
             if not seat.started:
                 reports = [other.stop() for other in self._seats]
                 raise next(error for nf in reports for error in nf.errors)
 
     def statistics(self) -> Statistics:
-        """Returns a snapshot of the worker."""
-        return self._live().statistics()
+        """Returns a snapshot of the workers."""
+        parts = [asdict(worker.statistics()) for worker in self._live()]
+        return Statistics(**merged_statistics(parts))
 
     def counters(self) -> dict[str, int]:
         """Returns all counters by name, those that are zero too."""
-        return self._live().counters()
+        return merged_counters([worker.counters() for worker in self._live()], reads_all=True)
 
-    def _live(self) -> NativeWorker:
-        if self._worker is None:
+    def _live(self) -> list[NativeWorker]:
+        if not self._workers:
             raise StateError("the engine is closed")
-        return self._worker
+        return self._workers
 
     # ---- running -------------------------------------------------------------------------
 
     def _loop(
         self, progress: Callable[[Progress], None] | None, max_packets: int | None, began: float
     ) -> None:
-        worker, eof = self._live(), int(native().lib.NFM_RUN_EOF)
-        most = BURST if any(nf.is_inline for nf in self.plan.nfs) else BUDGET
-        told, finishing, left = began, False, max_packets
-        while True:
-            if not finishing and (self._interrupted or left == 0):
-                worker.finish()
-                finishing = True
-            budget = most if left is None else min(most, left)
-            before = self.statistics().packets if left is not None else 0
-            reason = worker.run(budget, self.port.source)
-            if left is not None:
-                left -= self.statistics().packets - before
+        most = TURN if len(self._ports) > 1 else BUDGET
+        if any(nf.is_inline for nf in self.plan.nfs):
+            most = BURST
+        told, running = began, list(self._live())
+        while running:
+            until = min(_frames(worker) for worker in running) + most
+            last = until if max_packets is None else min(until, max_packets)
+            running = [worker for worker in running if self._take_turn(worker, last, max_packets)]
             self._round()
             if progress is not None and time.monotonic() - told >= PROGRESS_S:
                 told = time.monotonic()
                 progress(self._progress(told - began))
-            if reason == eof:
-                break
         if progress is not None:
             progress(self._progress(time.monotonic() - began))
+
+    def _take_turn(self, worker: NativeWorker, until: int, max_packets: int | None) -> bool:
+        """Lets a worker go on to a packet; returns False at its end."""
+        at = _frames(worker)
+        if self._interrupted or at == max_packets:
+            worker.finish()
+        elif at >= until:
+            return True
+        return worker.run(max(0, until - at), self.port.source) != int(native().lib.NFM_RUN_EOF)
 
     def _round(self) -> None:
         """Serves every NF once, in the order of the plan."""
         blocks: list[Published] = []
-        memory = self._live().memory
         for seat in self._seats:
-            seat.drain(memory, self._now_ns)
+            for number, worker in enumerate(self._live()):
+                seat.drain(worker.memory, self._now_ns, number)
             seat.hear(blocks, self._now_ns)
             seat.poll(self._now_ns)
             published = seat.take_published()
@@ -214,7 +248,7 @@ class Engine:
                 blocks.append(published)
 
     def _now_ns(self) -> int:
-        return self.statistics().now_ns
+        return max(worker.statistics().now_ns for worker in self._live())
 
     @contextmanager
     def _catching_interrupts(self) -> Iterator[None]:
@@ -255,7 +289,13 @@ class Engine:
             seconds=seconds,
             statistics=self.statistics(),
             nfs=nfs,
-            counters=counters_of(self._live(), [self.port]),
+            counters=merged_counters(
+                [
+                    counters_of(worker, [port])
+                    for worker, port in zip(self._live(), self._ports, strict=True)
+                ],
+                reads_all=True,
+            ),
             warnings=(warning,) if warning else (),
             interrupted=self._interrupted,
         )
@@ -264,51 +304,74 @@ class Engine:
 
     def _seat(self, planned: PlannedNF) -> Seat:
         instance = _instance_of(planned)
-        rings: dict[bool, Any] = {}
-        heard: list[Heard] = []
-        for sub in planned.subscriptions:
-            is_inline = sub.mode == "inline"
-            if is_inline and self.sink is None:
-                text = "inline NFs decide over packets that go on; say where these go (a sink)"
-                raise SpecError(f"{planned.name}.{sub.name}.mode", text)
-            is_native = not sub.method
-            if sub.parts and is_native not in rings:
-                rings[is_native] = self._ring_of(planned)
-            for part in sub.parts:
-                terms = Terms(sub.group, sub.per_flow, is_inline, sub.stage)
-                ring = rings[is_native]
-                self._live().subscribe(ring, sub.handler, part, self._filters, terms, sub.name)
-            heard += [self._heard(sub, part) for part in sub.heard]
-        if True in rings:
-            self._attach_native(instance, planned, rings[True])
+        self._check_inline(planned)
+        made = [self._subscribe(planned, worker) for worker in self._live()]
+        if True in made[0]:
+            self._attach_native(instance, planned, [rings[True] for rings in made])
         seat = Seat(
-            planned, instance, self.plan.catalogue, rings.get(False), heard, self._max_failures
+            planned,
+            instance,
+            self.plan.catalogue,
+            [rings[False] for rings in made if False in rings],
+            [self._heard(sub, part) for sub in planned.subscriptions for part in sub.heard],
+            self._max_failures,
         )
-        relieve = self._live().take_commands
-        seat.connect({(0, is_native): Commands(rings[is_native], relieve) for is_native in rings})
+        seat.connect(
+            {
+                (number, is_native): Commands(ring, worker.take_commands)
+                for number, (rings, worker) in enumerate(zip(made, self._live(), strict=True))
+                for is_native, ring in rings.items()
+            }
+        )
         return seat
 
-    def _ring_of(self, planned: PlannedNF) -> Any:
-        ring = self._live().add_ring(RING_ENTRIES)
-        if planned.is_inline:
-            self._live().make_inline(ring, fail_open=planned.fail_open, deadline_ms=0)
-        self._live().allow_holds(ring, planned.holds)
-        return ring
+    def _check_inline(self, planned: PlannedNF) -> None:
+        for sub in planned.subscriptions:
+            if sub.mode == "inline" and self.sink is None:
+                text = "inline NFs decide over packets that go on; say where these go (a sink)"
+                raise SpecError(f"{planned.name}.{sub.name}.mode", text)
 
-    def _attach_native(self, instance: NF, planned: PlannedNF, ring: Any) -> None:
+    def _subscribe(self, planned: PlannedNF, worker: NativeWorker) -> dict[bool, Any]:
+        """Subscribes an NF at a worker; returns its rings there: Python's, and the native one."""
+        rings: dict[bool, Any] = {}
+        for sub in planned.subscriptions:
+            is_native = not sub.method
+            if sub.parts and is_native not in rings:
+                rings[is_native] = _ring_of(planned, worker)
+            for part in sub.parts:
+                terms = Terms(sub.group, sub.per_flow, sub.mode == "inline", sub.stage)
+                ring = rings[is_native]
+                worker.subscribe(ring, sub.handler, part, self._filters, terms, sub.name)
+        return rings
+
+    def _attach_native(self, instance: NF, planned: PlannedNF, rings: Sequence[Any]) -> None:
         ffi, lib = native()
-        worker = self._live().pointer
         handle, process, free = load(planned.cls, planned.options)
         instance.native_handle = handle
         self._cleanups.append(free)
         state = ffi.cast("void *", handle.state)
-        rc = lib.nfm_worker_attach_native(worker, ring, process, state)
-        check(rc, f"NF {planned.name}")
+        for worker, ring in zip(self._live(), rings, strict=True):
+            rc = lib.nfm_worker_attach_native(worker.pointer, ring, process, state)
+            check(rc, f"NF {planned.name}")
 
     def _heard(self, sub: PlannedSubscription, part: HeardPart) -> Heard:
         types = tuple(self.plan.catalogue[name].id for name in part.names)
         made = None if part.where is None else self._filters.pointer(part.where, part.where_on)
         return Heard(sub.handler, types, made, part.as_type)
+
+
+def _frames(worker: NativeWorker) -> int:
+    """Number of the last frame, whoever's it was."""
+    statistics = worker.statistics()
+    return statistics.packets + statistics.foreign
+
+
+def _ring_of(planned: PlannedNF, worker: NativeWorker) -> Any:
+    ring = worker.add_ring(RING_ENTRIES)
+    if planned.is_inline:
+        worker.make_inline(ring, fail_open=planned.fail_open, deadline_ms=0)
+    worker.allow_holds(ring, planned.holds)
+    return ring
 
 
 def _instance_of(planned: PlannedNF) -> NF:

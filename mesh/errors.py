@@ -178,7 +178,15 @@ class ProcessError(MeshError):
 
 
 class AttachError(ProcessError):
-    """A process was not given the shared memory that it asked for."""
+    """A process was not given the shared memory that it asked for.
+
+    Attributes:
+        reason: the word that it was refused with (`token`, `twice`), or "".
+    """
+
+    def __init__(self, text: str, process: str = "", reason: str = "") -> None:
+        super().__init__(text, process)
+        self.reason = reason
 
 
 class ApiError(MeshError):

@@ -293,7 +293,7 @@ class DescriptorService:
                 answer["welcome"] = dict(peer.grant.welcome or {})
         except _RefusedError as error:
             self._count(error.reason, str(error))
-            handles, answer = [], {"ok": False, "error": str(error)}
+            handles, answer = [], {"ok": False, "error": str(error), "reason": error.reason}
             peer.refused += 1
         self._send(peer, answer, handles)
         if peer.name is None or peer.refused >= MAX_REFUSED:
@@ -453,7 +453,8 @@ def _answered(raw: bytes) -> Mapping[str, Any]:
         raise AttachError("the supervisor closed the connection")
     answer = msgpack.unpackb(raw)
     if not answer.get("ok"):
-        raise AttachError(f"refused: {answer.get('error', 'no reason given')}")
+        text = f"refused: {answer.get('error', 'no reason given')}"
+        raise AttachError(text, reason=str(answer.get("reason", "")))
     found: Mapping[str, Any] = answer
     return found
 

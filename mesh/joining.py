@@ -164,7 +164,7 @@ class Joining:
 
     def __init__(self, member: Member) -> None:
         self.member = member
-        self.why_not, self.sessions = "has not tried yet", 0
+        self.why_not, self.sessions, self.stands_by = "has not tried yet", 0, False
         self._carried: Carried | None = None
         self._session: _Session | None = None
         self._over = threading.Event()
@@ -207,10 +207,14 @@ class Joining:
 
     @property
     def missing(self) -> str:
-        """Why events do not come, "" while it is attached."""
+        """Why events do not come, "" while it is attached, or stands by for who is.
+
+        A second process of an NF is ready as soon as it could take over: an update of a Deployment
+        ends the first one only then, and it attaches when that has left.
+        """
         session = self._session
         if session is None:
-            return self.why_not
+            return "" if self.stands_by else self.why_not
         return "" if session.is_attached else "waits for its plan"
 
     def status(self) -> dict[str, Any]:
@@ -239,6 +243,7 @@ class Joining:
             return _Session(self.member, self._carried)
         except (AttachError, SpecError, OSError) as error:
             text = system_text(error) if isinstance(error, OSError) else str(error)
+            self.stands_by = isinstance(error, AttachError) and error.reason == "twice"
             if text != self.why_not:
                 _LOG.warning("%s waits: %s", self.member.name, text)
             self.why_not = text
@@ -247,6 +252,7 @@ class Joining:
     def _serve(self, session: _Session) -> int:
         self._session = session
         self.sessions += 1
+        self.stands_by = False
         if self._over.is_set():
             session.end()
         status = 0

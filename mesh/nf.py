@@ -43,7 +43,8 @@ class Subscription:
     Attributes:
         events: names of event types; a node means everything below it.
         where: a filter that all of the events' types can answer, or None.
-        mode: "observe" (beside the packets) or "inline" (packets wait for the verdict).
+        mode: "observe" (beside the packets) or "inline" (packets wait for the verdict; on bytes and
+            on what modules find in them, the packets that brought these).
         name: for messages and plans; the handler's name unless given.
         handler: method of the NF; "" for the native function.
         stage: inline only: the packets' place in line.

@@ -68,7 +68,7 @@ class Station:
             self._planned,
             self.instance,
             self._catalogue,
-            None,
+            (),
             heard,
             part.max_failures,
             natives,

@@ -63,6 +63,7 @@ def open_port(part: PortPart, mesh: str) -> Port:
     options: dict[str, Any] = {_WORDS.get(k, k): v for k, v in part.options.items()}
     if part.kind == "record":
         options["format"] = record_format(options)
+    options.pop("queues", None)  # whose this is says `queue`
     if part.kind in ("afxdp", "dpdk"):
         options.setdefault("is_promiscuous", True)
     if part.send_only and part.kind == "afpacket":

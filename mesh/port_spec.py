@@ -19,6 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from mesh.errors import SpecError, did_you_mean
+from mesh.words import MAX_WORKERS
 
 __all__ = [
     "FILES",
@@ -116,6 +117,9 @@ class AfxdpSpec(_Kind):
 
     interface: _Interface
     queue: Annotated[int, Field(ge=0, lt=4096, description="number of the queue")] = 0
+    queues: Annotated[
+        int, Field(ge=1, le=MAX_WORKERS, description="from that one on, one for each worker")
+    ] = 1
     generic: Annotated[bool, Field(description="the kernel's generic XDP")] = False
     promiscuous: Annotated[bool, Field(description="frames for other MAC addresses, too")] = True
     copies: Annotated[_Copy, Field(description="never: fail where the driver has no zero-copy")] = (

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mesh.compose import NFUse, UserEvent, build_catalogue, compose
-from mesh.errors import NFMissing, PlanError, UnknownEvent, UnraisedEvent
+from mesh.errors import NFMissing, PlanError, SpecError, UnknownEvent, UnraisedEvent
 from mesh.events import Catalogue
 from mesh.native_events import core_events
 from mesh.native_filter import NativeFilter
@@ -84,6 +85,7 @@ def replay(
     progress: Callable[[Progress], None] | None = None,
     max_packets: int | None = None,
     sink: Port | None = None,
+    workers: int = 1,
 ) -> Report:
     """Runs NFs over a capture, all in this process and deterministic.
 
@@ -99,12 +101,14 @@ def replay(
         progress: called about ten times a second.
         max_packets: stop after so many.
         sink: where the packets go to, which is closed: then inline NFs decide what does.
+        workers: that share the packets of a capture, one after the other in turn.
 
     Returns:
         The report; Ctrl-C ends the run early and sets `interrupted`.
 
     Raises:
         PlanError: the NFs cannot be composed.
+        SpecError: several workers, and a port that only one can read.
         NativeError: the capture cannot be read.
     """
     from mesh.engine import Engine  # the processes of a mesh compose, and have no use for it
@@ -113,14 +117,25 @@ def replay(
     plan = make_plan(nfs, events=events, limits=limits, registry=found)
     config = {**(worker or {}), "verify_checksums": int(checksums == "verify")}
     modules = {module.name: found.module(module.name) for module in plan.modules}
-    port = source if isinstance(source, Port) else Port.pcap(source)
-    try:
-        with Engine(plan, port, modules, config=config, out=Path(out), sink=sink) as engine:
-            return engine.run(progress, max_packets)
-    finally:
-        port.close()
+    if isinstance(source, Port) and workers > 1:
+        raise SpecError("workers", "a port has one reader: name the capture, or leave workers out")
+    with ExitStack() as made:
         if sink is not None:
-            sink.close()
+            made.callback(sink.close)
+        ports = [
+            made.enter_context(closing(source if isinstance(source, Port) else Port.pcap(source)))
+            for _ in range(workers)
+        ]
+        engine = Engine(
+            plan,
+            ports[0],
+            modules,
+            config=config,
+            out=Path(out),
+            sink=sink,
+            others=ports[1:],
+        )
+        return made.enter_context(engine).run(progress, max_packets)
 
 
 def _use_of(nf: AnyNF, registry: Registry) -> NFUse:

@@ -99,7 +99,8 @@ class Seat:
         planned: its part of the plan.
         instance: the object.
         catalogue: all event types.
-        ring: `nfm_ring *` of its Python handlers, or None.
+        rings: `nfm_ring *` of its Python handlers by worker; none where it hears nothing of them,
+            or somebody else takes what is there.
         heard: its subscriptions to published events.
         max_failures: exceptions after which it hears nothing more.
         natives: handler number → native function; none where the worker calls it itself.
@@ -110,12 +111,12 @@ class Seat:
         planned: PlannedNF,
         instance: NF,
         catalogue: Catalogue,
-        ring: Any,
+        rings: Sequence[Any],
         heard: Sequence[Heard],
         max_failures: int,
         natives: Mapping[int, NativeProcess] | None = None,
     ) -> None:
-        self.planned, self.instance, self.ring = planned, instance, ring
+        self.planned, self.instance, self.rings = planned, instance, tuple(rings)
         self._catalogue, self._heard, self._max_failures = catalogue, heard, max_failures
         self._handlers = _handlers(planned, instance, catalogue)
         self._deciding = _deciding(planned)
@@ -183,19 +184,19 @@ class Seat:
         if not self.is_disabled:
             self._guarded(lambda: self.instance.lost(entries), "lost", now_ns)
 
-    def drain(self, memory: Memory, now_ns: Callable[[], int]) -> None:
-        """Hands out what the ring holds, and passes it."""
-        if self.ring is None:
+    def drain(self, memory: Memory, now_ns: Callable[[], int], worker: int = 0) -> None:
+        """Hands out what a worker's ring holds, and passes it."""
+        if not self.rings:
             return
         ffi, lib = native()
-        place = ffi.new("nfm_desc **")
-        while n := int(lib.nfm_ring_peek(self.ring, place, 0xFFFFFFFF)):
-            if self.planned.edits and not (n := fitting(self.ring, memory, place[0], n)):
+        place, ring = ffi.new("nfm_desc **"), self.rings[worker]
+        while n := int(lib.nfm_ring_peek(ring, place, 0xFFFFFFFF)):
+            if self.planned.edits and not (n := fitting(ring, memory, place[0], n)):
                 return  # the worker takes first what was said before
             try:
-                self.deliver(memory, place[0], n, now_ns)
+                self.deliver(memory, place[0], n, now_ns, worker)
             finally:
-                lib.nfm_ring_advance(self.ring, n)
+                lib.nfm_ring_advance(ring, n)
 
     def deliver(
         self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int], worker: int = 0

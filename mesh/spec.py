@@ -344,6 +344,11 @@ def parse(data: object) -> Spec:
 
 def _check_workers(spec: Spec) -> None:
     cores = spec.worker_cores
+    for i, port in enumerate(spec.ports):
+        queues = port.afxdp.queues if port.afxdp is not None else 1
+        if queues not in (1, spec.workers):
+            text = f"{queues} queues for {spec.workers} workers; one for each, or one for all"
+            raise SpecError(f"ports[{i}].afxdp.queues", text)
     if spec.workers == 1:
         return
     if cores is not None and len(cores) != spec.workers:

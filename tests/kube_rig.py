@@ -118,17 +118,17 @@ class Rig:
         return [p for p in self.objects("pods").values()
                 if p["metadata"]["labels"].get("nfmesh.io/network-function") == name]  # fmt: skip
 
-    def wait(self, name, reason, kind=FUNCTIONS, condition_type="Ready"):
+    def wait(self, name, reason, kind=FUNCTIONS, patience=PATIENCE_S):
         """Waits until a condition has a reason, and returns the object."""
 
         def there():
             found = self.objects(kind.plural).get(name)
-            if found and condition(found, condition_type).get("reason") == reason:
+            if found and condition(found, "Ready").get("reason") == reason:
                 return found
             return None
 
         try:
-            return until(there)
+            return until(there, patience=patience)
         except AssertionError as error:
             found = self.objects(kind.plural).get(name) or {}
             raise AssertionError(f"{name} is never {reason}: {found.get('status')}") from error

@@ -8,6 +8,7 @@ What it takes from the machine (an address on lo, a CNI network, control groups)
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -65,14 +67,22 @@ def until(fact: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> A
 class Node:
     """The cluster; use it in a `with`.
 
+    Args:
+        pages: huge pages of 2 MiB that it shall have; fewer when the machine has not so many.
+
     Attributes:
         folder: everything that it writes.
+        pages: those that it has.
     """
+
+    def __init__(self, pages: int = 0) -> None:
+        self.pages = pages
 
     def __enter__(self) -> Node:
         if reason := why_not():
             pytest.skip(reason)
         with ExitStack() as stack:
+            self.pages = stack.enter_context(_huge_pages(self.pages))
             self.folder = Path(tempfile.mkdtemp(prefix="nfmesh-node-"))
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             stack.enter_context(_address())
@@ -99,9 +109,7 @@ class Node:
         pause = self.folder / "pause.tar"
         pause.write_bytes(_pause_archive(self.folder))
         for archive in (ARCHIVE, pause):
-            self._ctr(
-                "images", "import", "--no-unpack" if archive is pause else "--digests", str(archive)
-            )
+            self._ctr("images", "import", str(archive))
         self._run(stack, "kubelet", *self._kubelet_arguments())
         until(self._is_ready, "a ready node")
         # What keeps pods away from a node that starts is taken off by a controller not run here.
@@ -257,6 +265,14 @@ class Node:
         rows = self._ctr("tasks", "ps", container).stdout.splitlines()[1:]
         return [int(row.split()[0]) for row in rows]
 
+    def metrics(self, pod: dict[str, Any], port: int) -> dict[str, float]:
+        """Returns a pod's metrics by name with labels."""
+        address = f"http://{pod['status']['podIP']}:{port}/metrics"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        rows = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in rows}
+
     def _end_containers(self) -> None:
         names = self._ctr("tasks", "ls", "-q", check=False).stdout.split()
         for name in names:
@@ -283,6 +299,19 @@ def _address() -> Iterator[None]:
         yield
     finally:
         subprocess.run([*line[:2], "del", *line[3:]], check=True)
+
+
+@contextmanager
+def _huge_pages(wanted: int) -> Iterator[int]:
+    """Lets the machine have huge pages; yields how many more it has."""
+    place = Path("/proc/sys/vm/nr_hugepages")
+    before = int(place.read_text())
+    try:
+        if wanted:
+            place.write_text(str(before + wanted))
+        yield int(place.read_text()) - before
+    finally:
+        place.write_text(str(before))
 
 
 def _remove_networks(before: set[Path]) -> None:
@@ -316,8 +345,6 @@ def _pause_archive(folder: Path) -> bytes:
 def _image(name: str, programs: dict[str, bytes], config: dict[str, Any]) -> bytes:
     """Returns an image of some programs as an archive of `docker save`, the shorter one."""
     layer = _tar(programs)
-    import hashlib
-
     described = {
         "architecture": "amd64",
         "os": "linux",

@@ -139,6 +139,23 @@ def test_other_bytes_leave_and_what_follows_is_numbered_anew(tmp_path: Path) -> 
     assert not report.nfs[0].errors
 
 
+def test_a_datagram_leaves_with_other_bytes(tmp_path: Path) -> None:
+    frames = datagrams([("client", b"a secret"), ("server", b"none"), ("client", b"secret" * 300)])
+    path = tmp_path / "in.pcap"
+    write_capture(path, frames)
+    report, out = through(path, tmp_path, Replaces)
+    assert [f[42:] for f in out] == [
+        b"a (nothing to see)",
+        b"none",
+        b"(nothing to see)" * 300,
+    ]
+    for frame in out:
+        assert int.from_bytes(frame[38:40], "big") == len(frame) - 34
+        assert ones_complement(frame[14:34]) == 0xFFFF
+        assert ones_complement(pseudo(frame) + frame[34:]) == 0xFFFF
+    assert not report.nfs[0].errors
+
+
 class Doubles(NF):
     """Makes every byte two."""
 
@@ -170,6 +187,30 @@ def test_acknowledgements_are_translated(tmp_path: Path) -> None:
     assert streams(out, False) == b"my (nothing to see)none"
     fin = next(f for f in client if f[47] & FIN)
     assert int.from_bytes(fin[38:42], "big") == ISN + 1 + len("my secretnone") + grown
+
+
+class Hides(NF):
+    """Hides clients behind another address, flow by flow."""
+
+    @on("packet.tcp", mode="inline", edits=True)
+    def judge(self, batch: EventBatch) -> None:
+        batch.rewrite(batch.from_client, rest=True, src_ip="192.0.2.1", src_port=50000)
+
+
+def test_streams_of_rewritten_flows_are_decided_on(tmp_path: Path) -> None:
+    path = tmp_path / "in.pcap"
+    parts = [(9, b"secret"), (0, b"it is no "), (0, b"it IS NO "), (9, b"SECRET")]
+    write_capture(path, segments(parts))
+    replaces = NFUse(Replaces, stage=1)
+    report, out = through(path, tmp_path, Hides, replaces)
+    assert not any(nf.errors for nf in report.nfs)
+    sent = [f for f in out if f[34:36] == (50000).to_bytes(2)]
+    assert {f[26:30] for f in sent} == {bytes([192, 0, 2, 1])}
+    plain = [f[:26] + bytes([10, 0, 0, 1]) + f[30:] for f in sent]
+    assert b"".join(f[54:] for f in plain) == b"it is no (nothing to see)it is no (nothing to see)"
+    for frame in sent:
+        assert ones_complement(frame[14:34]) == 0xFFFF
+        assert ones_complement(pseudo(frame) + frame[34:]) == 0xFFFF
 
 
 class Asks(NF):

@@ -18,7 +18,7 @@ from joining_rig import NF_UID, Site, probe, site, until
 from mesh.declare import Event
 from mesh.declared import class_of, declaration_of
 from mesh.errors import SpecError
-from mesh.joining import read_shown_token
+from mesh.joining import Joining, Member, read_shown_token
 from mesh.nf import NF, on
 from mesh.registry import Registry
 
@@ -188,6 +188,19 @@ def test_a_second_process_of_an_nf_waits_for_the_first_to_leave(node):
     assert first.end() == 0
     until(lambda: node.status()["attachments"]["twin"]["restarts"] == 1, "the second to attach")
     node.hears("twin")
+
+
+def test_a_second_process_of_an_nf_is_ready_to_take_over(node):
+    node.put("twin", "flow_counter")
+    joining = Joining(Member.of("twin", node.run, node.token("twin"), None))
+    assert joining.missing == "has not tried yet"
+    node.join("twin", "flow_counter")
+    node.hears("twin")
+    assert joining._join() is None
+    assert (joining.missing, joining.why_not) == ("", "refused: twin has attached already")
+    node.token("twin").write_text("another token, and a wrong one\n")
+    assert joining._join() is None
+    assert joining.missing == "refused: wrong token for twin"
 
 
 def test_an_nf_that_hangs_is_cut_off_and_nobody_waits_for_it(node):

@@ -103,8 +103,13 @@ def test_a_capture_in_a_loop_does_not_end(folder: Path) -> None:
     loop = {"pcap": str(before), "out": "after", "replay": {"loop": True, "speed": 0}}
     ports = [loop, {"record": str(after), "name": "after"}]
     spec.write_text(json.dumps({"ports": ports, "max_packets": 3 * len(wanted)}))
-    assert run(str(spec))["statistics"]["packets"] == 3 * len(wanted)
-    assert [frame for _, frame in packets(after)] == wanted * 3
+    statistics = run(str(spec))["statistics"]
+    assert statistics["packets"] == 3 * len(wanted)
+    assert statistics["flows_opened"] == 3 * len(by_flow(packets(before)))
+    frames = [frame for _, frame in packets(after)]
+    assert frames[: len(wanted)] == wanted
+    without_addresses = [frame[:26] + frame[34:] for frame in frames]
+    assert without_addresses == [frame[:26] + frame[34:] for frame in wanted] * 3
 
 
 @pytest.mark.parametrize(

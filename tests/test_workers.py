@@ -153,12 +153,12 @@ def test_handlers_hear_captures_in_time(mesh: Rig) -> None:
         ({"workers": 0}, "workers: input should be greater than or equal to 1"),
         ({"workers": 33}, "workers: input should be less than or equal to 32"),
         ({"workers": 2, "modules": {"http": {"core": 1}}}, "modules.http.core: each of 2 workers"),
+        ({"workers": 2, "ports": [{"afxdp": {"interface": "e", "queues": 3}}]}, "3 queues for 2"),
     ],
 )
 def test_what_several_workers_cannot_have_is_said(spec: dict[str, Any], says: str) -> None:
-    ports = [{"pcap": "x.pcap"}]
     with pytest.raises(SpecError) as caught:
-        parse({"nfs": [{"use": "http_log"}], "ports": ports, **spec})
+        parse({"nfs": [{"use": "http_log"}], "ports": [{"pcap": "x.pcap"}], **spec})
     assert says in str(caught.value)
 
 

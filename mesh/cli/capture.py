@@ -30,6 +30,7 @@ from mesh.cli.ports import ports_from
 from mesh.compose import NFUse
 from mesh.control.desired import with_files
 from mesh.errors import SpecError, did_you_mean
+from mesh.kube.manifests import local_entries, read_manifests
 from mesh.launch import Launch
 from mesh.options import nf_config
 from mesh.port_spec import PcapSpec, PortSpec
@@ -53,7 +54,8 @@ _ANY = [{"use": "any"}]
 def run(
     context: typer.Context,
     spec: Annotated[
-        Path | None, typer.Argument(help="Spec file (YAML or JSON); see nfmesh schema.")
+        Path | None,
+        typer.Argument(help="Spec file (nfmesh schema), or NetworkFunctions and ServiceChains."),
     ] = None,
     pcap: Annotated[
         Path | None, typer.Option("--pcap", help="Capture: pcap or pcapng, also gzipped.")
@@ -150,8 +152,6 @@ def run(
     )
     source = ", ".join(port.source for port in made.ports)
     with progress_bar(Path(source).name) as progress, prints_to_stderr(as_json):
-        if in_process and made.workers > 1:
-            raise SpecError("--in-process", "has one worker: leave out one of the two")
         if in_process:
             report = replay_spec(made, registry, progress)
         else:
@@ -200,7 +200,8 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
     if path is not None:
         if options or given.checksums != "ignore":
             raise SpecError(str(path), "a spec file says this itself: leave out --nf, --set, ...")
-        return load(path)
+        manifests = read_manifests(path)
+        return load(path) if manifests is None else parse({"nfs": local_entries(manifests)})
     passes = len(given.ports) > 1
     if not (given.nfs or passes) or (pcap is None and not given.ports):
         is_said = pcap is not None or given.ports
@@ -260,6 +261,7 @@ def replay_spec(
         registry=registry,
         progress=progress,
         max_packets=spec.max_packets,
+        workers=spec.workers,
     )
 
 

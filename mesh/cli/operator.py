@@ -28,7 +28,7 @@ __all__ = ["operator"]
 
 log = logging.getLogger("nfmesh.operator")
 AGAIN_S = 2.0
-ANSWER_S = 10.0
+ANSWER_S = 5.0
 """That a stack has to answer within."""
 
 

@@ -219,9 +219,12 @@ def plan(
       nfmesh plan mesh.yaml
       nfmesh plan mesh.yaml --json | jq .modules
     """
-    from mesh.spec import load, plan_of
+    from mesh.kube.manifests import local_entries, read_manifests
+    from mesh.spec import load, parse, plan_of
 
-    made = plan_of(load(spec), Registry.installed())
+    manifests = read_manifests(spec)
+    said = load(spec) if manifests is None else parse({"nfs": local_entries(manifests)})
+    made = plan_of(said, Registry.installed())
     if as_json:
         dump(made.to_json())
     else:

@@ -46,6 +46,7 @@ def status(
     console = stdout()
     heading(console, f"{found['mesh']}: {found['state']}, revision {found['revision']}")
     console.print(table("", [_process_row(row) for row in found["processes"]]))
+    _print_conditions(console, found["conditions"])
     _print_joined(console, found["attachments"])
     _print_work(console, found)
     _print_objects(console, found["objects"])
@@ -84,6 +85,27 @@ def _process_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _list(cores: Any) -> str | None:
     return ",".join(map(str, cores)) if cores else None
+
+
+def _print_conditions(console: Console, found: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Prints what is said of each NF as of a custom resource: whether it is ready, and why not."""
+    if not found:
+        return
+    heading(console, "conditions")
+    rows = []
+    for name, conditions in found.items():
+        by_type = {each["type"]: each for each in conditions}
+        ready = by_type["Ready"]
+        rows.append(
+            {
+                "nf": name,
+                "ready": ready["status"],
+                "degraded": by_type["Degraded"]["status"],
+                "reason": ready["reason"],
+                "message": ready["message"],
+            }
+        )
+    console.print(table("", rows))
 
 
 def _print_joined(console: Console, found: Mapping[str, Any]) -> None:

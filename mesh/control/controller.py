@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from mesh.control.desired import Desired, load_desired, save_desired
 from mesh.control.keys import REMOTE
 from mesh.control.messages import Piece
 from mesh.control.network import Network
+from mesh.control.requests import finished
 from mesh.control.seal import MAX_BYTES, Opener, Refused, Sealer
 from mesh.control.state import Action, Compose, Mesh, Publish, Save, Send
 from mesh.control.status import status
@@ -231,7 +232,11 @@ class Controller:
 def _composed(desired: Desired, registry: Registry) -> Composed | MeshError:
     """Composes; whatever the code of an NF raises is an error of the plan."""
     try:
-        return compose_desired(desired, registry)
+        made = compose_desired(desired, registry)
+        if desired.then is not None:  # what follows has to be possible before anybody leaves
+            after = replace(finished(made.desired), leaving={})
+            compose_desired(after, registry)
+        return made
     except MeshError as error:
         return error
     except Exception as error:

@@ -2,8 +2,9 @@
 """The ports of one of several workers, and how it reaches the others. Pure.
 
 Every worker reads all captures and leaves to the others what is theirs; each writes a part of a
-recording of its own. Packet sockets are opened by all, and the kernel spreads the packets. Any
-other port is the first worker's; the others have ports that stand for it.
+recording of its own. Packet sockets are opened by all, and the kernel spreads the packets; so are
+the queues of an AF_XDP interface, over which the network card does. Any other port is the first
+worker's; the others have ports that stand for it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def _port_of(port: PortPart, worker: int) -> PortPart:
         return replace(port, options=own)
     if port.kind == "afpacket":
         return replace(port, fanout=not port.send_only)
+    if port.kind == "afxdp" and int(port.options.get("queues") or 1) > 1:
+        queue = int(port.options.get("queue") or 0) + worker
+        return replace(port, options={**port.options, "queue": queue})
     if port.kind == "pcap" or worker == 0:
         return port
     return PortPart("remote", port.source, out=port.out, names=port.names, send_only=port.send_only)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mesh.conditions import conditions_of
 from mesh.control.process import Process
 from mesh.control.stats import HostStats, NFStats, RingStats, WorkerStats
 
@@ -16,6 +17,11 @@ __all__ = ["status"]
 
 def status(mesh: Mesh, now: float) -> dict[str, Any]:
     """Returns everything, JSON values only."""
+    found = _facts(mesh, now)
+    return {**found, "conditions": conditions_of(found)}
+
+
+def _facts(mesh: Mesh, now: float) -> dict[str, Any]:
     return {
         "revision": mesh.desired.revision,
         "state": _state(mesh),

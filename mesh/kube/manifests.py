@@ -18,7 +18,7 @@ from mesh.kube.chains import Place, arrange
 from mesh.kube.models import GROUP, NetworkFunctionSpec, ServiceChainSpec, parse_object
 from mesh.spec import MAX_BYTES
 
-__all__ = ["Manifests", "entry_of", "is_manifest", "read_manifests"]
+__all__ = ["Manifests", "entry_of", "is_manifest", "local_entries", "read_manifests"]
 
 _TAKEN = (
     "config",
@@ -78,6 +78,23 @@ class Manifests:
         return [
             entry_of(name, spec, found.places.get(name)) for name, spec in self.functions.items()
         ]
+
+
+def local_entries(manifests: Manifests) -> list[dict[str, Any]]:
+    """Returns entries for a mesh of this host: as many cores for itself as each function asks for.
+
+    Raises:
+        SpecError: a chain that is not possible, or a function that only a cluster can run.
+    """
+    entries = manifests.entries()
+    for entry in entries:
+        spec = manifests.functions[entry["name"]]
+        if spec.cores:
+            entry["cores"] = spec.cores
+        if spec.replicas > 1 and not spec.every_node:
+            text = f"{spec.replicas} replicas on one host; each is on a node of its own"
+            raise SpecError(f"NetworkFunction {entry['name']}: spec.replicas", text)
+    return entries
 
 
 def entry_of(name: str, spec: NetworkFunctionSpec, place: Place | None) -> dict[str, Any]:

@@ -54,8 +54,9 @@ typedef struct sim_end {
     /* as a receiver */
     uint8_t wire[SIM_OUT]; /* what came, lost later or not */
     bool on_wire[SIM_OUT], got[SIM_OUT];
-    uint32_t next;
-    bool fin;
+    uint32_t next, n_frames;
+    bool fin, reset;
+    uint8_t flags; /* of the last frame */
 } sim_end;
 
 typedef struct stream_sim {
@@ -65,6 +66,8 @@ typedef struct stream_sim {
     nfm_ring *ring;
     uint32_t drop, loss, garbage, replace, ahead; /* of 256 */
     uint32_t mss;
+    uint32_t verdict; /* NFM_PASS: drawn; else on all */
+    bool fail_open;
     bool resizes;
     int64_t now_ns;
     uint64_t counters[NFM_CC_COUNT]; /* of the worker, when all is over */
@@ -108,6 +111,9 @@ static inline void sim_receive(sim_end *e, const nfm_record *r, const uint8_t *s
     sim_end *peer = &e->sim->end[e->number ^ 1];
     const uint8_t *tcp = slot + r->l4_off;
     uint32_t at = nfm_read32(tcp + 4) - (peer->isn + 1), ack = nfm_read32(tcp + 8) - (e->isn + 1);
+    e->n_frames++;
+    e->flags = r->tcp_flags;
+    e->reset |= (r->tcp_flags & 4) && nfm_read32(tcp + 4) == peer->isn + 1 + e->next;
     if (r->tcp_flags & 2)
         return;
     CHECK((int32_t)ack <= (int32_t)e->max + 1);
@@ -235,6 +241,8 @@ static inline uint32_t sim_judge(stream_sim *s, const nfm_mem *mem, const nfm_re
     sim_check_judged(from, r, data);
     sim_entry *entry = &from->entries[r->tcp.stream_off];
     entry->accepted = false;
+    if (s->verdict != NFM_PASS)
+        return s->verdict;
     if (sim_chance(s, s->drop))
         return NFM_DROP;
     entry->accepted = true;
@@ -299,7 +307,7 @@ static inline void sim_begin_worker(stream_sim *s) {
     CHECK_EQ(nfm_worker_forward(s->worker, 1, 0), NFM_OK);
     CHECK(nfm_worker_add_module(s->worker, &nfm_module_tcp_track, NULL, NULL, &err) >= 0);
     CHECK(nfm_worker_add_module(s->worker, &nfm_module_tcp_stream, NULL, NULL, &err) >= 0);
-    nfm_inline_config how = {0};
+    nfm_inline_config how = {.fail_open = s->fail_open};
     s->ring = nfm_worker_add_ring(s->worker, 1024, &err);
     CHECK_EQ(nfm_worker_make_inline(s->worker, s->ring, &how), NFM_OK);
     nfm_subscription sub = {.ring = s->ring,
@@ -425,6 +433,16 @@ static inline void sim_end_all(stream_sim *s) {
     free(s->end[1].entries);
 }
 
+/* A connection whose ends have met. */
+static inline void sim_begin(stream_sim *s) {
+    s->now_ns = 1000000000;
+    s->mss = s->mss != 0 ? s->mss : 700;
+    sim_begin_end(s, 0);
+    sim_begin_end(s, 1);
+    sim_begin_worker(s);
+    sim_handshake(s);
+}
+
 /* One life of a connection. */
 static inline void sim_run(stream_sim *s) {
     static const uint32_t rates[] = {0, 8, 40, 100};
@@ -435,11 +453,7 @@ static inline void sim_run(stream_sim *s) {
     s->ahead = 2 * rates[sim_draw(s, 4)];
     s->resizes = sim_draw(s, 2);
     s->mss = sim_draw(s, 2) ? 250 : 700;
-    s->now_ns = 1000000000;
-    sim_begin_end(s, 0);
-    sim_begin_end(s, 1);
-    sim_begin_worker(s);
-    sim_handshake(s);
+    sim_begin(s);
     for (uint32_t i = 0, n = 40 + sim_draw(s, 200); i < n; i++) {
         sim_act(s);
         if (sim_draw(s, 3) == 0)

@@ -428,8 +428,8 @@ typedef struct nfm_port_stats {
 /* Opens a capture (pcap, pcapng, either gzipped). err names the file and what is wrong.
  * Returns NULL on failure. */
 nfm_port *nfm_port_pcap_open(const char *path, nfm_error *err);
-/* The same capture again and again, each pass later than the one before; it ends when a pass has no
- * frame. */
+/* The same capture again and again, each pass later than the one before and with other IPv4
+ * addresses, as in nfm_port_mem_loop; it ends when a pass has no frame. */
 nfm_port *nfm_port_pcap_loop_open(const char *path, nfm_error *err);
 /* A port over frames in memory. Frames are copied in; link_type is a LINKTYPE_ number. */
 nfm_port *nfm_port_mem_new(uint32_t link_type, nfm_error *err);

@@ -119,6 +119,11 @@ void nfm__segment_begin(nfm_worker *w, nfm_packet *p) {
         both->side[0].started = both->side[1].started = 0;
     both->in_use = 1;
     both->free = !is_judged;
+    nfm_strand *s = &both->side[p->rec.side];
+    if (p->rec.tcp_flags & TH_SYN && s->off == 0 && s->head == 0) { /* or another attempt */
+        s->next = p->seq + 1;
+        s->started = 1;
+    }
 }
 
 /* ---- bytes ---------------------------------------------------------------------------------- */
@@ -344,7 +349,7 @@ bool nfm__segment_replace(nfm_worker *w, nfm_ring *ring, uint32_t slot, const nf
     const nfm_transit *t = &w->way->transits[slot];
     const nfm_segment *seg = &w->way->stream->segments[slot];
     if (!t->is_segment)
-        return false;
+        return nfm__datagram_replace(w, ring, slot, how);
     uint32_t link = nfm__run_find(w, &nfm__strands_of(w, t->line)->side[t->side], seg->seq);
     while (link != 0 && nfm__run_at(w, link)->waits != slot + 1)
         link = nfm__run_at(w, link)->next;

@@ -11,10 +11,9 @@
 
 #include "engine/strand.h"
 #include "io/port.h"
-#include "wire/layers.h"
 
 enum { TH_FIN = 1, TH_SYN = 2, TH_RST = 4, TH_PSH = 8, TH_ACK = 16, TH_URG = 32 };
-enum { TCP_MIN = 20, TCP_SACK = 5, LINK_MTU = 1500 };
+enum { TCP_MIN = 20, TCP_SACK = 5 };
 
 typedef struct leaving {
     nfm_worker *w;
@@ -39,11 +38,10 @@ static uint8_t *base_of(const nfm_worker *w, uint32_t slot) {
 static uint32_t limit_of(const nfm_worker *w, uint32_t slot, const nfm_transit *t,
                          const nfm_segment *seg) {
     const nfm_slot_meta *meta = (const nfm_slot_meta *)(const void *)base_of(w, slot);
-    uint32_t headers = t->payload_off - t->l3_off, mtu = w->ports[t->out]->stats.mtu;
+    uint32_t headers = t->payload_off - t->l3_off, mtu = nfm__mtu_of(w, t->out);
     uint32_t own = seg->end - seg->from;
     if (meta->gso_type != 0)
         return UINT16_MAX - headers;
-    mtu = mtu != 0 ? mtu : LINK_MTU;
     mtu = mtu > headers + 1 ? mtu - headers : 1;
     return own > mtu ? own : mtu;
 }
@@ -67,40 +65,6 @@ static void translate_sack(const leaving *l, uint8_t *at, const uint8_t *end) {
     }
 }
 
-static void write_checksum(uint8_t *base, const nfm_transit *t, uint32_t len) {
-    const nfm_slot_meta *meta = (const nfm_slot_meta *)(const void *)base;
-    bool ipv6 = (t->flags & NFM_F_IPV6) != 0;
-    const uint8_t *addresses = base + t->l3_off + (ipv6 ? 8 : 12);
-    uint8_t *l4 = base + t->l4_off;
-    nfm_key key = {.ip_version = ipv6 ? 6 : 4, .proto = IPPROTO_TCP};
-    memcpy(key.addr[0], addresses, ipv6 ? 16 : 4);
-    memcpy(key.addr[1], addresses + (ipv6 ? 16 : 4), ipv6 ? 16 : 4);
-    nfm_write16(l4 + 16, 0);
-    if (!meta->needs_csum) {
-        nfm_write16(l4 + 16, nfm__l4_checksum(&key, IPPROTO_TCP, l4, len));
-        return;
-    }
-    uint32_t sum = nfm_csum_add(len + IPPROTO_TCP, addresses, ipv6 ? 32 : 8); /* the rest follows */
-    nfm_write16(l4 + 16, (uint16_t)~nfm_csum_fold(sum));
-}
-
-/* The lengths of a frame with |len| payload bytes; |n|: which one it is of those made. */
-static void write_lengths(uint8_t *base, const nfm_transit *t, uint32_t len, uint32_t n) {
-    nfm_slot_meta *meta = (nfm_slot_meta *)(void *)base;
-    uint8_t *l3 = base + t->l3_off;
-    uint32_t all = t->payload_off - t->l3_off + len;
-    if (len <= meta->gso_size)
-        meta->gso_type = meta->gso_size = 0;
-    if (t->flags & NFM_F_IPV6) {
-        nfm_write16(l3 + 4, (uint16_t)(all - 40));
-        return;
-    }
-    nfm_write16(l3 + 2, (uint16_t)all);
-    nfm_write16(l3 + 4, (uint16_t)(nfm_read16(l3 + 4) + n));
-    nfm_write16(l3 + 10, 0);
-    nfm_write16(l3 + 10, nfm_csum_fold(nfm_csum_add(0, l3, (l3[0] & 0xfu) * 4)));
-}
-
 /* Sends the frame that is being filled with these flags. */
 static void flush(leaving *l, uint8_t flags) {
     nfm_worker *w = l->w;
@@ -121,8 +85,7 @@ static void flush(leaving *l, uint8_t flags) {
     nfm_write16(l4 + 18, 0);
     if (l->peer->shifted)
         translate_sack(l, l4 + TCP_MIN, base + t->payload_off);
-    write_lengths(base, t, l->filled, l->n_sent);
-    write_checksum(base, t, t->payload_off - t->l4_off + l->filled);
+    nfm__remake(base, t, l->filled, l->n_sent);
     l->n_sent++;
     nfm__transit_send(w, l->from, t, &tx);
 }

@@ -148,6 +148,8 @@ void nfm_slot_release(nfm_ctx *ctx, uint32_t slot) {
 
 uint32_t nfm_slot_new(nfm_ctx *ctx, uint32_t len) {
     uint32_t slot = nfm_pool_get(&ctx->worker->pool, len);
+    if (slot != NFM_NO_SLOT) /* nothing is left undone in what will be in it */
+        memset(nfm_pool_addr(&ctx->worker->pool, slot), 0, NFM_HEADROOM);
     bool is_hosted = ctx->worker->host != NULL && slot != NFM_NO_SLOT;
     return is_hosted ? slot + ctx->mem->n_slots : slot; /* numbers behind the worker's */
 }

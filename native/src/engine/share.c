@@ -69,6 +69,8 @@ bool nfm__is_foreign(const nfm_worker *w, const nfm_packet *p) {
 void nfm__share_note(nfm_worker *w, const nfm_packet *p) {
     w->foreign++;
     w->foreign_bytes += p->rec.wire_len;
+    if (w->time_known && p->rec.ts_ns < w->now_ns)
+        w->core_counters[NFM_CC_TIME_BACK]--; /* that its owner counts */
 }
 
 static void hand_over(nfm_worker *w, const nfm_packet *p, uint16_t flags) {
@@ -79,11 +81,9 @@ static void hand_over(nfm_worker *w, const nfm_packet *p, uint16_t flags) {
 }
 
 void nfm__leave_to_owner(nfm_worker *w, nfm_packet *p) {
-    uint64_t back = w->core_counters[NFM_CC_TIME_BACK];
     if (is_read_by_all(w)) {
-        nfm__packet_seen(w, p);
-        w->core_counters[NFM_CC_TIME_BACK] = back; /* its owner counts it */
         nfm__share_note(w, p);
+        nfm__packet_seen(w, p);
     } else {
         hand_over(w, p, w->share->took ? w->share->flags : 0);
     }

@@ -66,7 +66,7 @@ bool nfm__is_foreign(const nfm_worker *w, const nfm_packet *p);
 /* Goes past a frame that is another one's, which gets it unless it reads it itself. Ends its use of
  * the slot. */
 void nfm__leave_to_owner(nfm_worker *w, nfm_packet *p);
-/* Counts a fragment that is a frame of another worker and put together here. */
+/* Counts a frame of another worker, before event time goes on with it here. */
 void nfm__share_note(nfm_worker *w, const nfm_packet *p);
 /* Does the same with a datagram of another one that was put together here. */
 void nfm__leave_datagram(nfm_worker *w, nfm_packet *p);

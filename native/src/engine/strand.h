@@ -31,7 +31,7 @@
  * use.
  *
  * Files: strand.c runs and numbers; inquiry.c who is asked; segment.c arrival of frames;
- * segment_out.c what leaves.
+ * segment_out.c what leaves; remake.c frames made of others.
  */
 #ifndef NFM_ENGINE_STRAND_H
 #define NFM_ENGINE_STRAND_H
@@ -125,6 +125,13 @@ static inline uint32_t *nfm__next_of(const nfm_worker *w, uint32_t slot) {
     return (uint32_t *)(void *)nfm_pool_addr(&w->pool, slot);
 }
 
+/* The payload that an edit names; NULL: it names none that can be. */
+static inline const uint8_t *nfm__payload_of(const nfm_ring *ring, const nfm_edit *edit) {
+    bool good = edit->fields == NFM_EDIT_PAYLOAD && edit->bytes_len <= NFM_PAYLOAD_BYTES &&
+                edit->bytes_off <= NFM_PAYLOAD_BYTES - edit->bytes_len;
+    return good ? nfm_ring_payloads_of(ring) + edit->bytes_off : NULL;
+}
+
 /* ---- strand.c ---- */
 
 int nfm__stream_way_init(nfm_worker *w, nfm_error *err);
@@ -195,6 +202,16 @@ void nfm__segment_end(nfm_worker *w, nfm_packet *p);
 
 /* Other bytes leave instead of those that the frame's snapshot is about. False: they cannot. */
 bool nfm__segment_replace(nfm_worker *w, nfm_ring *ring, uint32_t slot, const nfm_edit *how);
+
+/* ---- remake.c ---- */
+
+/* Bytes of an L3 packet that leaves by |port|. */
+uint32_t nfm__mtu_of(const nfm_worker *w, uint32_t port);
+/* Lengths and checksums of a frame at |base| that has the headers of |t|'s and |len| payload bytes;
+ * it is number |n| of those made of one. */
+void nfm__remake(uint8_t *base, const nfm_transit *t, uint32_t len, uint32_t n);
+/* Makes the frame that leaves instead of that in |slot|, with another payload. False: it cannot. */
+bool nfm__datagram_replace(nfm_worker *w, nfm_ring *ring, uint32_t slot, const nfm_edit *how);
 
 /* ---- segment_out.c ---- */
 

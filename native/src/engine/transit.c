@@ -70,7 +70,7 @@ void nfm__transit_send(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_t
     bool is_routed = t->has_edit && w->way->edits[slot].fields & NFM_EDIT_HOP;
     if ((t->has_edit || (rule != NULL && rule->has_edit)) && !edit_all(w, slot, t, tx))
         return;
-    if (is_routed || t->flags & NFM_F_FRAGMENT)
+    if (is_routed || t->made != 0 || t->flags & NFM_F_FRAGMENT)
         leave_cut(w, t, tx);
     else
         nfm__output(w, t->out, tx);
@@ -82,6 +82,10 @@ static void pass(nfm_worker *w, uint32_t slot, nfm_transit *t) {
         nfm_pool_hold(&w->pool, slot);
         nfm__output(w, t->mirror, &tx);
         w->core_counters[NFM_CC_INLINE_MIRRORED]++;
+    }
+    if (t->made != 0) {
+        nfm_pool_put(&w->pool, slot);
+        tx = (nfm_tx){t->made - 1, NFM_HEADROOM, t->made_len, t->made_len, t->ts_ns};
     }
     if (!t->is_segment) {
         nfm__transit_send(w, slot, t, &tx);
@@ -98,6 +102,8 @@ static void refuse(nfm_worker *w, uint32_t slot, nfm_transit *t) {
         nfm__reject(w, slot, t);
     if (!drop && t->is_segment)
         nfm__segment_reset(w, slot, t);
+    if (t->made != 0)
+        nfm_pool_put(&w->pool, t->made - 1);
     nfm_pool_put(&w->pool, slot);
 }
 
@@ -345,6 +351,12 @@ static void answered(nfm_worker *w, uint32_t slot) {
         move_line(w, t->line);
 }
 
+/* Whether the flow is there for which something may be said; of one that has ended only frames are
+ * on their way. */
+static bool is_open(const nfm_worker *w, uint32_t line) {
+    return line != w->table.max_flows && nfm_table_flow(&w->table, line)->flags & NFM_FLOW_OPEN;
+}
+
 bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
                         const nfm_edit *how) {
     nfm_transit *t = transit_of(w, slot);
@@ -367,7 +379,7 @@ bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t v
             return false;
         t->out = out;
     }
-    if (verdict & NFM_REST && t->line != w->table.max_flows)
+    if (verdict & NFM_REST && is_open(w, t->line))
         return nfm__rule_set(w, ring, t, verdict, how);
     if (action == NFM_REWRITE) {
         if (!t->has_edit)

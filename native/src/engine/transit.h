@@ -44,13 +44,14 @@ typedef struct nfm_transit {
     nfm_question q;
     uint32_t len, wire_len;
     int64_t ts_ns;
-    uint16_t inquiries; /* beside its question, that are not answered */
-    uint8_t on_way;     /* it is in its line */
-    uint8_t is_segment; /* strand.h says what leaves of it */
-    uint8_t is_asked;   /* its snapshot was asked about */
-    uint8_t out;        /* port; NFM_NO_PORT */
-    uint8_t mirror;     /* port; NFM_NO_PORT */
-    uint8_t has_edit;   /* edits[slot] holds */
+    uint32_t made, made_len; /* slot + 1 of the frame that leaves instead; 0: none */
+    uint16_t inquiries;      /* beside its question, that are not answered */
+    uint8_t on_way;          /* it is in its line */
+    uint8_t is_segment;      /* strand.h says what leaves of it */
+    uint8_t is_asked;        /* its snapshot was asked about */
+    uint8_t out;             /* port; NFM_NO_PORT */
+    uint8_t mirror;          /* port; NFM_NO_PORT */
+    uint8_t has_edit;        /* edits[slot] holds */
     uint8_t side;
     uint8_t decided;
     uint8_t ruled;        /* its flow had a rule when it came, or has one by its verdict */
@@ -97,6 +98,7 @@ struct nfm_way {            /* allocated when a worker forwards */
     uint32_t next_fragment;        /* identification of an IPv6 datagram that is cut */
     nfm_out_queue *queue;          /* by port */
     struct nfm_stream_way *stream; /* strand.h */
+    uint32_t fragment_id;          /* of the last datagram that was cut */
     bool has_inline;
     bool is_live;    /* some port does not end: there are deadlines */
     int64_t mono_ns; /* monotonic time of the last settling, 0 when nobody needs it */

@@ -7,16 +7,9 @@
  * The arena has SLACK bytes more than frames, and a slot's room is a multiple of COPY_STEP: short
  * frames are copied in whole steps, which may carry a few bytes of the next frame along.
  *
- * In loop mode pass k adds k * span to the times and shifts IPv4 addresses by d(k): both addresses
- * of the first IP header get d added to the upper 16-bit half and taken from the lower half, in
- * one's complement arithmetic. That leaves the sum over each address as it was, hence also every
- * checksum that covers it (IP header, and the pseudo headers of TCP and UDP), and it is one mapping
- * of addresses to addresses, the same in both directions of a flow. d(k) is a multiple of an odd
- * constant modulo 65535 and takes each value once, so 65535 passes differ in the upper half of
- * every address; d(0) is 0. Two passes meet only where the frames themselves hold pairs of
- * addresses that differ by such a shift in both endpoints. Upper or lower halves 0 and 65535 are
- * the same number in one's complement and may be merged. IPv6 and inner headers are not shifted.
+ * In loop mode pass k adds k * span to the times and shifts IPv4 addresses (io/again.h).
  */
+#include "io/again.h"
 #include "io/fail.h"
 #include "io/pcap_file.h"
 #include "io/port.h"
@@ -32,10 +25,6 @@
 /* Bytes ahead of the frame at hand that are pulled into the second-level cache: about the latency
  * of memory at the speed of this loop. Past the arena's end it has no effect. */
 #define PREFETCH_AHEAD 4096u
-#define SHIFT_STEP 25879u /* coprime to 65535; spreads neighbouring passes */
-#define LINKTYPE_ETHERNET 1u
-#define LINKTYPE_RAW 101u
-#define LINKTYPE_IPV4 228u
 
 static_assert((NFM_SLOT_SMALL - NFM_HEADROOM) % COPY_STEP == 0, "whole steps stay in the slot");
 static_assert(SHORT_COPY <= NFM_SLOT_SMALL - NFM_HEADROOM, "short frames lie in small slots");
@@ -58,41 +47,15 @@ typedef struct nfm_port_mem {
     size_t next; /* of this pass */
     uint64_t pass, passes;
     int64_t span_ns, shift_ns;
-    uint64_t shift; /* d, ~d in the lanes of shift_addresses; 0: this pass shifts nothing */
+    uint64_t shift; /* d, ~d in the lanes of nfm_again_move; 0: this pass shifts nothing */
     uint8_t *kept;  /* what was sent: a u32 length before each frame; NULL: it is counted only */
     size_t n_kept, max_kept; /* bytes */
 } nfm_port_mem;
 
-/* Adds the 16-bit lanes of two words that have their even lanes free, in one's complement. */
-static inline uint64_t lanes_add(uint64_t a, uint64_t b) {
-    const uint64_t lanes = UINT64_C(0x0000ffff0000ffff);
-    uint64_t sum = a + b;
-    return (sum & lanes) + (sum >> 16 & lanes);
-}
-
-/* Shifts source and destination address at |from| by (d, -d) and stores them at |to|. One's
- * complement sums do not depend on byte order (RFC 1071 section 2 (B)), so neither does this. */
-static inline void shift_addresses(uint8_t *to, const uint8_t *from, uint64_t shift) {
-    const uint64_t lanes = UINT64_C(0x0000ffff0000ffff);
-    uint64_t pair;
-    memcpy(&pair, from, sizeof(pair));
-    uint64_t even = lanes_add(pair & lanes, shift & lanes);
-    uint64_t odd = lanes_add(pair >> 16 & lanes, shift >> 16 & lanes);
-    pair = even | odd << 16;
-    memcpy(to, &pair, sizeof(pair));
-}
-
-/* The shift of pass |pass| for shift_addresses: lanes d, ~d, d, ~d. */
-static uint64_t pass_shift(uint64_t pass) {
-    uint64_t d = pass % 65535 * SHIFT_STEP % 65535;
-    uint64_t pair = d | (65535 - d) << 16;
-    return d == 0 ? 0 : pair | pair << 32;
-}
-
 static void begin_pass(nfm_port_mem *self, uint64_t pass) {
     self->pass = pass;
     self->next = 0;
-    self->shift = pass_shift(pass);
+    self->shift = nfm_again_shift(pass);
     __int128 ns = (__int128)self->span_ns * pass;
     self->shift_ns = ns > NFM_TIME_MAX ? NFM_TIME_MAX : (int64_t)ns;
 }
@@ -124,7 +87,7 @@ static uint32_t serve(nfm_port_mem *self, nfm_pool *pool, nfm_frame *frames, uin
             __builtin_prefetch(from + PREFETCH_AHEAD + i, 0, 2);
         copy_frame(to, from, ref->len);
         if (shift != 0 && ref->addr_off != 0)
-            shift_addresses(to + ref->addr_off, from + ref->addr_off, shift);
+            nfm_again_move(to + ref->addr_off, from + ref->addr_off, shift);
         frames[done] = (nfm_frame){.slot = slot,
                                    .len = ref->len,
                                    .wire_len = ref->wire_len,
@@ -200,23 +163,6 @@ nfm_port *nfm_port_mem_new(uint32_t link_type, nfm_error *err) {
     return &self->port;
 }
 
-/* Offset of the addresses of the frame's first IPv4 header; 0 without one. */
-static uint32_t find_addresses(uint32_t link_type, const uint8_t *frame, uint32_t len) {
-    uint32_t l3 = 0;
-    if (link_type == LINKTYPE_ETHERNET) {
-        l3 = 12;
-        while (len >= l3 + 4 && ((frame[l3] == 0x81 && frame[l3 + 1] == 0x00) ||
-                                 (frame[l3] == 0x88 && frame[l3 + 1] == 0xa8)))
-            l3 += 4; /* 802.1Q and 802.1ad tags */
-        if (len < l3 + 2 || frame[l3] != 0x08 || frame[l3 + 1] != 0x00)
-            return 0;
-        l3 += 2;
-    } else if (link_type != LINKTYPE_RAW && link_type != LINKTYPE_IPV4) {
-        return 0;
-    }
-    return len >= l3 + 20 && frame[l3] >> 4 == 4 ? l3 + 12 : 0;
-}
-
 /* Room for one more frame of |len| bytes. Doubling makes pushing linear in time. */
 static bool reserve(nfm_port_mem *self, uint32_t len) {
     if (self->n_refs == self->max_refs) {
@@ -266,7 +212,7 @@ int nfm_port_mem_push(nfm_port *port, const uint8_t *frame, uint32_t len, uint32
                     .len = len,
                     .wire_len = wire_len > len ? wire_len : len,
                     .ts_ns = ts_ns < 0 ? 0 : (ts_ns > NFM_TIME_MAX ? NFM_TIME_MAX : ts_ns),
-                    .addr_off = find_addresses(self->link_type, frame, len)};
+                    .addr_off = nfm_again_addresses(self->link_type, frame, len)};
     self->used += len;
     return NFM_OK;
 }

@@ -3,9 +3,11 @@
  * A capture file as a port.
  *
  * Theory of operation. A capture ends once, or is read again and again: then the file is opened
- * anew at its end, and its times go on PAUSE_NS after the last frame of the pass before. A pass
- * without any frame ends the port, as does a file that cannot be opened any more.
+ * anew at its end, its times go on PAUSE_NS after the last frame of the pass before, and its IPv4
+ * addresses are others (io/again.h): the same segments of the same flow would be old duplicates. A
+ * pass without any frame ends the port, as does a file that cannot be opened any more.
  */
+#include "io/again.h"
 #include "io/fail.h"
 #include "io/pcap_file.h"
 #include "io/port.h"
@@ -25,6 +27,7 @@ typedef struct nfm_port_pcap {
     nfm_captured next; /* read from the file, not yet in a slot */
     bool has_next;
     char *path;                     /* of a capture that begins again; NULL: it ends */
+    uint64_t pass, shift;           /* of the addresses in this pass, 0: none */
     int64_t shift_ns;               /* added to the times of this pass */
     int64_t last_ns;                /* of the frame handed out last */
     uint64_t oversize, bad_records; /* of passes before this one */
@@ -60,6 +63,7 @@ static bool begin_again(nfm_port_pcap *self) {
     if (nfm_pcap_file_next(&self->file, &self->next) == 0)
         return false;
     self->shift_ns = self->last_ns + PAUSE_NS - self->next.ts_ns;
+    self->shift = nfm_again_shift(++self->pass);
     return true;
 }
 
@@ -67,6 +71,12 @@ static bool read_next(nfm_port_pcap *self) {
     if (self->has_next || nfm_pcap_file_next(&self->file, &self->next) != 0)
         return true;
     return self->path != NULL && begin_again(self);
+}
+
+static void move_addresses(const nfm_port_pcap *self, uint8_t *frame) {
+    uint32_t at = nfm_again_addresses(self->next.link_type, frame, self->next.len);
+    if (at != 0)
+        nfm_again_move(frame + at, frame + at, self->shift);
 }
 
 static int pcap_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
@@ -84,6 +94,8 @@ static int pcap_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n
         uint8_t *to = nfm_pool_addr(pool, slot);
         memset(to, 0, sizeof(nfm_slot_meta)); /* a capture's frames are whole */
         memcpy(to + NFM_HEADROOM, next->data, next->len);
+        if (self->shift != 0)
+            move_addresses(self, to + NFM_HEADROOM);
         frames[done++] = (nfm_frame){.slot = slot,
                                      .len = next->len,
                                      .wire_len = next->wire_len,

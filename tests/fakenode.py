@@ -95,14 +95,15 @@ class _Link:
 class Nodes:
     """Plays controllers, scheduler and kubelets over a FakeKube.
 
-    `stuck` holds names of functions whose pods never start, as {name: container state}.
+    `stuck` holds names of functions whose pods never start, as {name: container state}; `idle`
+    names of pods that nobody looks at.
     """
 
     def __init__(self, kube, names=("node-1",), cores=8):
         self.kube = kube
         self.stacks = {name: Stack(cores) for name in names}
         self.addresses = {f"10.0.0.{i}": name for i, name in enumerate(names, 1)}
-        self.cordoned, self.stuck, self.qos = set(), {}, {}
+        self.cordoned, self.stuck, self.qos, self.idle = set(), {}, {}, set()
         self.stopping = False
         self.thread = threading.Thread(target=self._run, daemon=True)
         for node in names:
@@ -161,6 +162,8 @@ class Nodes:
         for deployment in list(self._of("deployments").objects.values()):
             self._deploy(deployment, owned.get(deployment["metadata"]["uid"], []))
         for pod in list(pods.values()):
+            if pod["metadata"]["name"] in self.idle:
+                continue
             if not pod["spec"].get("nodeName"):
                 self._place(pod)
             elif pod.get("status", {}).get("phase") == "Pending":
@@ -212,7 +215,7 @@ class Nodes:
         }
         for node, stack in self.stacks.items():
             has_stack = any(
-                p["metadata"]["name"] == f"stack-{node}" and p["spec"]["nodeName"] == node
+                p["metadata"]["name"] == f"stack-{node}" and p["spec"].get("nodeName") == node
                 for p in pods
             )
             used = sum(_cores(p) for p in pods if p["spec"].get("nodeName") == node)

@@ -8,12 +8,13 @@ import os
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from joining_rig import NF_UID, Site, probe, site, until
+from joining_rig import LOOP, NF_UID, Site, probe, site, until
 
 from mesh.declare import Event
 from mesh.declared import class_of, declaration_of
@@ -220,6 +221,39 @@ def test_an_nf_that_hangs_is_cut_off_and_nobody_waits_for_it(node):
         "it to be cut off",
     )
     joined.kill()
+
+
+def sent(node: Site) -> int:
+    """Returns how many frames have left."""
+    ports = node.status()["workers"]["worker-0"].get("ports", ())
+    return sum(port["counters"].get("tx_packets", 0) for port in ports)
+
+
+def test_packets_take_the_policy_of_an_inline_nf_that_is_away():
+    guard = """
+        class Guard(NF):
+            @on("packet", mode="inline")
+            def judge(self, batch):
+                pass
+        """
+    with site() as node:
+        ports = [{**LOOP, "out": "sink"}, {"record": str(node.folder / "o.pcap"), "name": "sink"}]
+        node.start(ports=ports)
+        use = node.code("guard", guard)
+        node.put("guard", "/there/guard.py:Guard", fail="open")
+        first = node.join("guard", use)
+        node.hears("guard")
+        first.kill()
+        until(lambda: node.phase("guard") == "away", "its end to be seen")
+        before = sent(node)
+        until(lambda: sent(node) > before + 100, "frames to pass without it")
+        node.put("guard", "/there/guard.py:Guard", fail="closed")
+        until(lambda: node.phase("guard") == "away", "the other policy")
+        until(lambda: (n := sent(node)) == (time.sleep(1.2) or sent(node)) and n, "none to pass")
+        node.join("guard", use)
+        node.hears("guard")
+        before = sent(node)
+        until(lambda: sent(node) > before + 100, "frames to pass with it")
 
 
 # ---- code of another image ----------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("kubernetes")
 
+from fakenode import NAMESPACE, STACK_LABELS
 from kube_rig import Rig, chain, condition, function, until
 
 from mesh.kube.api import CHAINS, FUNCTIONS
@@ -287,6 +288,20 @@ def test_without_a_stack_it_waits_for_one(rig):
     rig.wait("scan", "WaitingForStack")
     rig.nodes.add_stack("node-1")
     rig.wait("scan", "Attached")
+
+
+def test_stack_that_finds_no_devices_is_said(rig):
+    rig.nodes.remove_stack("node-1")
+    no = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+          "message": "0/1 nodes are available: 1 Insufficient intel.com/sriov_dpdk."}  # fmt: skip
+    pod = {"metadata": {"name": "stack-node-1", "labels": dict(STACK_LABELS)},
+           "spec": {}, "status": {"phase": "Pending", "conditions": [no]}}  # fmt: skip
+    rig.apply(function("scan"))
+    rig.wait("scan", "WaitingForStack")
+    rig.nodes.idle.add("stack-node-1")
+    rig.kube.create(rig.nodes._of("pods"), NAMESPACE, pod)
+    found = rig.wait("scan", "InsufficientDevices")
+    assert "no stack is up: 0/1 nodes" in condition(found, "Degraded")["message"]
 
 
 def test_stack_that_forgot_all_is_told_again(rig):

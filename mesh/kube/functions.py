@@ -297,6 +297,7 @@ class Functions:
             wanted=self.wanted(spec),
             pods=pods,
             stacks=len(views),
+            stack_trouble=self._world.stack_trouble(),
             seen={
                 node: view.attachments[name]
                 for node, view in views.items()

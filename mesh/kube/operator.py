@@ -22,6 +22,7 @@ from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Objec
 from mesh.kube.chainstatus import Chains
 from mesh.kube.functions import Functions, Later, Tools, affected_chains
 from mesh.kube.leader import Leader
+from mesh.kube.pods import Trouble
 from mesh.kube.recorder import Recorder
 from mesh.kube.render import FUNCTION_LABEL, INSTANCE_LABEL
 from mesh.kube.settings import OperatorSettings
@@ -61,6 +62,7 @@ class Operator:
         self._functions, self._chains = Functions(tools), Chains(tools)
         self._stopping, self._leads = threading.Event(), threading.Event()
         self._counts: Counter[str] = Counter()
+        self._trouble: Trouble | None = None
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._work, name=f"reconcile-{i}", daemon=True)
@@ -165,14 +167,15 @@ class Operator:
         if not self.leads:
             return
         port = self.settings.stack.control_port
-        before = self.stacks.nodes()
+        before = (self.stacks.nodes(), self._trouble)
+        self._trouble = self.world.stack_trouble()
         found = {
             pod.node: (pod.uid, _address(pod.ip, port))
             for pod in self.world.stack_pods()
             if not pod.is_leaving
         }
         self.stacks.set_nodes(found)
-        if before != self.stacks.nodes():
+        if before != (self.stacks.nodes(), self._trouble):
             self._all_changed()
 
     # ---- threads -----------------------------------------------------------------------------

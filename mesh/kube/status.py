@@ -56,6 +56,7 @@ class Facts:
         wanted: pods that there shall be.
         pods: those that there are, without those that are over.
         stacks: number of nodes with a stack that is up.
+        stack_trouble: why another one does not come up.
         seen: node → what its stack says of this function; none where it says nothing.
         neighbours: node → function → cores of others that have cores of their own.
         unreachable: node → why its stack does not answer.
@@ -69,6 +70,7 @@ class Facts:
     wanted: int
     pods: Sequence[PodFacts] = ()
     stacks: int = 0
+    stack_trouble: Trouble | None = None
     seen: Mapping[str, Attachment] = field(default_factory=dict)
     neighbours: Mapping[str, Mapping[str, frozenset[int]]] = field(default_factory=dict)
     unreachable: Mapping[str, str] = field(default_factory=dict)
@@ -162,6 +164,9 @@ def _trouble(facts: Facts, live: Sequence[PodFacts]) -> Trouble | None:
         if seen is not None and seen.error:
             reason = "GraphInvalid" if seen.error_where == "plan" else "StartFailed"
             return Trouble(reason, f"node {pod.node}: {seen.error}")
+    if facts.stacks == 0 and facts.wanted and facts.stack_trouble:
+        short = facts.stack_trouble
+        return Trouble(short.reason, f"no stack is up: {short.text}")
     is_making_room = len(live) < len(facts.pods)
     for pod in live:
         found = trouble_of(pod)

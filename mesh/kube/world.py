@@ -15,7 +15,7 @@ from mesh.errors import SpecError
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Object
 from mesh.kube.chains import Arrangement, arrange
 from mesh.kube.models import NetworkFunctionSpec, ServiceChainSpec, parse_object
-from mesh.kube.pods import PodFacts, pod_facts
+from mesh.kube.pods import PodFacts, Trouble, pod_facts, trouble_of
 from mesh.kube.reflector import Changed, Reflector, Store
 from mesh.kube.render import FUNCTION_LABEL, INSTANCE_LABEL
 from mesh.kube.settings import OperatorSettings
@@ -134,8 +134,13 @@ class World:
         return self._read_pods()[0].get(name, [])
 
     def stack_pods(self) -> list[PodFacts]:
-        """Returns the stack pods that are on a node and run."""
-        return self._read_pods()[1]
+        """Returns the stack pods that are on a node and have an address."""
+        return [pod for pod in self._read_pods()[1] if pod.node and pod.ip]
+
+    def stack_trouble(self) -> Trouble | None:
+        """Says why a stack pod does not come up: huge pages, devices, an image; None: nothing."""
+        found = (trouble_of(pod) for pod in self._read_pods()[1] if not pod.is_leaving)
+        return next((trouble for trouble in found if trouble is not None), None)
 
     def _read_pods(self) -> tuple[dict[str, list[PodFacts]], list[PodFacts]]:
         store = self.store(PODS)
@@ -153,7 +158,7 @@ class World:
             name = labels.get(FUNCTION_LABEL)
             if name is not None and labels.get(INSTANCE_LABEL) == self.settings.release:
                 functions.setdefault(name, []).append(facts)
-            elif _has(labels, self.settings.stack.selector) and facts.node and facts.ip:
+            elif _has(labels, self.settings.stack.selector):
                 stacks.append(facts)
         with self._lock:
             self._pods = (serial, functions, stacks)

@@ -189,6 +189,30 @@ def test_acknowledgements_are_translated(tmp_path: Path) -> None:
     assert int.from_bytes(fin[38:42], "big") == ISN + 1 + len("my secretnone") + grown
 
 
+class Hides(NF):
+    """Hides clients behind another address, flow by flow."""
+
+    @on("packet.tcp", mode="inline", edits=True)
+    def judge(self, batch: EventBatch) -> None:
+        batch.rewrite(batch.from_client, rest=True, src_ip="192.0.2.1", src_port=50000)
+
+
+def test_streams_of_rewritten_flows_are_decided_on(tmp_path: Path) -> None:
+    path = tmp_path / "in.pcap"
+    parts = [(9, b"secret"), (0, b"it is no "), (0, b"it IS NO "), (9, b"SECRET")]
+    write_capture(path, segments(parts))
+    replaces = NFUse(Replaces, stage=1)
+    report, out = through(path, tmp_path, Hides, replaces)
+    assert not any(nf.errors for nf in report.nfs)
+    sent = [f for f in out if f[34:36] == (50000).to_bytes(2)]
+    assert {f[26:30] for f in sent} == {bytes([192, 0, 2, 1])}
+    plain = [f[:26] + bytes([10, 0, 0, 1]) + f[30:] for f in sent]
+    assert b"".join(f[54:] for f in plain) == b"it is no (nothing to see)it is no (nothing to see)"
+    for frame in sent:
+        assert ones_complement(frame[14:34]) == 0xFFFF
+        assert ones_complement(pseudo(frame) + frame[34:]) == 0xFFFF
+
+
 class Asks(NF):
     """Blocks requests for one page."""
 

@@ -106,10 +106,12 @@ def offload(net: Wire, what: str) -> None:
 
 
 BAD = {"drop": 0.01, "duplicate": 0.02, "reorder": 0.02, "seed": 3}
+links = pytest.mark.parametrize(
+    ("how", "impair"), [("on", {}), ("off", BAD)], ids=["offloaded", "a bad link"]
+)
 
 
-@pytest.mark.parametrize("impair", [{}, BAD], ids=["good link", "bad link"])
-@pytest.mark.parametrize("how", ["on", "off"])
+@links
 def test_a_judged_page_arrives(
     net: Wire, page: Path, begin: Begin, how: str, impair: dict[str, Any]
 ) -> None:
@@ -123,11 +125,10 @@ def test_a_judged_page_arrives(
     counters = mesh.stop()["counters"]
     assert not counters.keys() & {"inline.bad_checksum", "inline.bad_verdict"}
     if impair:
-        assert counters["inline.withheld"] > 0
+        assert counters.get("inline.withheld", 0) > 0
 
 
-@pytest.mark.parametrize("impair", [{}, BAD], ids=["good link", "bad link"])
-@pytest.mark.parametrize("how", ["on", "off"])
+@links
 def test_a_page_that_grows_on_its_way_arrives(
     net: Wire, page: Path, begin: Begin, how: str, impair: dict[str, Any]
 ) -> None:

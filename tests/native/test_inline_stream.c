@@ -144,7 +144,40 @@ static void test_what_is_kept_is_bounded(void) {
     }
 }
 
+/* Bytes that replaced others keep their numbers when the flow is judged no longer. */
+static void test_a_released_flow_goes_on_with_its_numbers(void) {
+    for (uint32_t replace = 0; replace < 256; replace += 255) {
+        stream_sim *s = quiet(600);
+        sim_end *client = &s->end[0], *server = &s->end[1];
+        s->replace = replace;
+        s->resizes = true;
+        sim_send(s, client, 0, 100, 24);
+        sim_flush(s);
+        uint32_t grown = client->entries[0].out_len;
+        s->verdict = NFM_PASS | NFM_REST;
+        sim_send(s, client, 100, 100, 24);
+        sim_flush(s);
+        CHECK_EQ(server->next, grown + 100);
+        s->verdict = NFM_DROP; /* nobody is asked */
+        for (uint32_t at = 200; at < 600; at += 100) {
+            sim_send(s, client, at, 100, 24);
+            sim_flush(s);
+            sim_send(s, server, 0, 0, 16);
+            sim_flush(s);
+        }
+        sim_send(s, client, 600, 0, 17);
+        sim_flush(s);
+        CHECK_EQ(server->next, grown + 500);
+        CHECK_EQ(client->una, 600);
+        CHECK(server->fin);
+        CHECK(memcmp(server->wire + grown, client->stream + 100, 500) == 0);
+        CHECK_EQ(nfm__strands_of(s->worker, 0)->in_use, grown != 100);
+        end_quiet(s);
+    }
+}
+
 static const nfm_test tests[] = {
+    T(test_a_released_flow_goes_on_with_its_numbers),
     T(test_a_fin_waits_for_what_is_before_it),
     T(test_a_rejected_connection_is_reset_at_both_ends),
     T(test_urgent_bytes_are_bytes_like_others),

@@ -120,8 +120,8 @@ bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, nfm_transit *t, uint32_t verdi
     nfm_rule *rule = &w->way->rules[t->line];
     nfm_flow *flow = nfm_table_flow(&w->table, t->line);
     uint32_t action = verdict & 0xff;
-    if (action == NFM_MIRROR || action == NFM_REJECT || !(flow->flags & NFM_FLOW_OPEN))
-        return action != NFM_MIRROR && action != NFM_REJECT;
+    if (action == NFM_MIRROR || action == NFM_REJECT)
+        return false;
     if (!(flow->flags & NFM_FLOW_RULED))
         *rule = (nfm_rule){.out = NFM_NO_PORT};
     if (action == NFM_REDIRECT)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_rig import Node, until
+from node_rig import NAMESPACE, Node, until
 
-NAMESPACE = "nfmesh"
 PAGES = 400
 SECOND = """
 apiVersion: nfmesh.io/v1alpha1

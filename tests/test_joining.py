@@ -204,6 +204,17 @@ def test_a_second_process_of_an_nf_is_ready_to_take_over(node):
     assert joining.missing == "refused: wrong token for twin"
 
 
+def test_another_token_cuts_the_nf_off_until_it_shows_that(node):
+    node.put("rotated", "flow_counter")
+    joined = node.join("rotated", "flow_counter")
+    node.hears("rotated")
+    node.token("rotated").write_text("another token of its own")
+    node.put("rotated", "flow_counter")
+    until(lambda: node.status()["attachments"]["rotated"]["restarts"] == 1, "it to come again")
+    node.hears("rotated")
+    assert joined.process.poll() is None
+
+
 def test_an_nf_that_hangs_is_cut_off_and_nobody_waits_for_it(node):
     use = node.code(
         "stuck",

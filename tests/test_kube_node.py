@@ -206,6 +206,7 @@ def test_helm_tests_upgrades_and_rolls_back(node: Node) -> None:
 
 
 def test_nothing_is_left_of_it(node: Node) -> None:
+    node.kubectl("delete", "networkfunction", "dns-log", "-n", NAMESPACE)  # it is not the release's
     node.helm("uninstall", "edge", "-n", NAMESPACE, "--wait", "--timeout=180s")
     try:
         until(lambda: not node.pods(NAMESPACE), "no pods", patience=60)

@@ -41,7 +41,7 @@ class CoreState:
     """
 
     def __init__(self, folder: Path, mesh: str) -> None:
-        self._path, self._mesh = folder / FILE, mesh
+        self._path, self.mesh = folder / FILE, mesh
         self.notices: list[str] = []
 
     @contextmanager
@@ -64,14 +64,14 @@ class CoreState:
 
     def before(self) -> Cores:
         """Returns what this mesh's processes had."""
-        return self._load().get(self._mesh, {})
+        return self._load().get(self.mesh, {})
 
     def taken(self, running: Collection[str]) -> set[int]:
         """Returns the cores of other meshes that run."""
         return {
             cpu
             for mesh, processes in self._load().items()
-            if mesh != self._mesh and mesh in running
+            if mesh != self.mesh and mesh in running
             for cores in processes.values()
             for cpu in cores
         }
@@ -83,11 +83,11 @@ class CoreState:
             ProcessError: it cannot be written.
         """
         known = self._load()
-        known.pop(self._mesh, None)
+        known.pop(self.mesh, None)
         gone = [mesh for mesh in known if mesh not in running]
         for mesh in gone[: max(0, len(gone) - MAX_GONE)]:
             del known[mesh]
-        known[self._mesh] = dict(processes)
+        known[self.mesh] = dict(processes)
         body = json.dumps(known, sort_keys=False)
         text = json.dumps({"version": 1, "meshes": body, "checksum": zlib.crc32(body.encode())})
         fresh = self._path.with_suffix(".new")

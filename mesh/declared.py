@@ -9,6 +9,7 @@ from the class where that is loaded, `class_of` makes a class of them that compo
 from __future__ import annotations
 
 import types
+from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Literal
 
@@ -79,6 +80,7 @@ class DeclaredSubscription(_Model):
     stage: Annotated[int, Field(ge=0, le=255, description="place in line")] = 0
     edits: Annotated[bool, Field(description="changes packets")] = False
     per_flow: Annotated[bool, Field(description="on no flow until the NF says so")] = False
+    beside: Annotated[bool, Field(description="observes also in an NF that is inline")] = False
 
 
 class Declaration(_Model):
@@ -103,16 +105,7 @@ def declaration_of(cls: type[NF]) -> Declaration:
         name=cls.name,
         holds=cls.holds,
         subscriptions=[
-            DeclaredSubscription(
-                events=list(sub.events),
-                where=sub.where,
-                mode=sub.mode,
-                name=sub.name,
-                handler=sub.handler,
-                stage=sub.stage,
-                edits=sub.edits,
-                per_flow=sub.per_flow,
-            )
+            DeclaredSubscription(**{**asdict(sub), "events": list(sub.events)})
             for sub in cls.subscriptions()
         ],
         publishes=[_declared(event) for event in cls.publishes],
@@ -122,16 +115,7 @@ def declaration_of(cls: type[NF]) -> Declaration:
 def class_of(declared: Declaration) -> type[NF]:
     """Returns a class that composes as the declared one; it cannot run."""
     subscriptions = tuple(
-        Subscription(
-            events=tuple(sub.events),
-            where=sub.where,
-            mode=sub.mode,
-            name=sub.name,
-            handler=sub.handler,
-            stage=sub.stage,
-            edits=sub.edits,
-            per_flow=sub.per_flow,
-        )
+        Subscription(**{**sub.model_dump(), "events": tuple(sub.events)})
         for sub in declared.subscriptions
     )
 

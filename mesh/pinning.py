@@ -14,6 +14,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mesh.cgroups import Cpusets, find_cpusets
 from mesh.child import Child
 from mesh.cores import CoreRequest, Room, allocate
 from mesh.corestate import CoreState
@@ -36,6 +37,7 @@ class Pinning:
         self._base, self._state = folder.parent, CoreState(folder.parent, folder.name)
         self._counted: dict[str, tuple[int, ...]] = {}
         self._own: set[str] = set()
+        self._cpusets: Cpusets | None = None
         self.notices: list[str] = []
 
     def place(
@@ -73,8 +75,28 @@ class Pinning:
         self._own |= found.own
         return found.cores
 
+    @property
+    def tier(self) -> str:
+        """How cores are kept; "" as long as nobody has any for itself."""
+        return "" if self._cpusets is None else self._cpusets.tier
+
+    def hold(self, child: Child) -> None:
+        """Keeps a child that has just been started on cores of its own."""
+        if child.name not in self._own or child.process is None or child.shares:
+            return
+        if self._cpusets is None:
+            self._cpusets = find_cpusets(self._state.mesh)
+        self._cpusets.hold(child.name, child.process.pid, child.cores)
+
+    def close(self) -> None:
+        """Removes what was made to keep cores."""
+        if self._cpusets is not None:
+            self._cpusets.close()
+
     def forget(self, name: str) -> None:
         """Gives a child's cores back; the file knows them until others are noted."""
+        if self._cpusets is not None:
+            self._cpusets.drop(name)
         self._counted.pop(name, None)
         self._own.discard(name)
 

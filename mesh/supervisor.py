@@ -258,6 +258,7 @@ class Supervisor:
                 self._reap(child)
             if child.journal is not None:
                 child.journal.close()
+        self._pinning.close()
         self._mail.close()
         self._control.close(0.0)
         keep_private(self._was_private)
@@ -277,6 +278,7 @@ class Supervisor:
             ],
             notices=[*self.notices, *self._forks.notices, *self.objects.notices],
             refused=dict(self.service.refused),
+            pinning=self._pinning.tier,
         )
 
     # ---- the loop ------------------------------------------------------------------------
@@ -483,6 +485,7 @@ class Supervisor:
             self._lost(child)
             return
         process = child.process
+        self._pinning.hold(child)
         if process is not None:
             self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mesh_rig import rig, wait_for
 
+from mesh.cgroups import find_cpusets
 from mesh.control import messages as m
 from mesh.control.tool import ask
 from mesh.cores import CoreRequest, Room, allocate
@@ -221,6 +222,66 @@ def test_a_damaged_file_is_none_and_is_said(tmp_path, damage):
     assert CoreState(tmp_path, "a").before() == {"nf": (1,)}
 
 
+# ---- cpusets ------------------------------------------------------------------------------------
+
+
+def proc_of(folder, mounts, groups):
+    """Writes what the kernel says of this process' cgroups."""
+    (folder / "mountinfo").write_text(mounts)
+    (folder / "cgroup").write_text(groups)
+    return folder
+
+
+def test_the_hierarchy_of_version_1_is_used(tmp_path):
+    tree = tmp_path / "cpuset"
+    (tree / "own").mkdir(parents=True)
+    (tree / "own/cpuset.cpus").write_text("0-3")
+    (tree / "own/cpuset.mems").write_text("0")
+    mounts = f"31 24 0:27 / {tree} rw - cgroup cgroup rw,cpuset\n"
+    cpusets = find_cpusets("edge", proc_of(tmp_path, mounts, "3:cpuset:/own\n0::/\n"))
+    assert cpusets.tier == "cgroup v1"
+    assert cpusets.hold("nf", 4711, [2, 3])
+    group = tree / "own/nfmesh-edge-nf"
+    assert (group / "cpuset.cpus").read_text() == "2-3"
+    assert (group / "cpuset.mems").read_text() == "0"
+    assert (group / "cgroup.procs").read_text() == "4711"
+
+
+def test_a_tree_of_version_2_that_nobody_has_delegated_is_left_alone(tmp_path):
+    tree = tmp_path / "unified"
+    (tree / "own").mkdir(parents=True)
+    (tree / "own/cgroup.controllers").write_text("cpuset cpu\n")
+    mounts = f"31 24 0:27 / {tree} rw - cgroup2 cgroup2 rw\n"
+    cpusets = find_cpusets("edge", proc_of(tmp_path, mounts, "0::/own\n"))
+    assert cpusets.tier == "affinity"
+    assert [path.name for path in (tree / "own").iterdir()] == ["cgroup.controllers"]
+
+
+def test_one_that_was_delegated_is_used(tmp_path, monkeypatch):
+    tree = tmp_path / "unified"
+    own = tree / "own"
+    own.mkdir(parents=True)
+    (own / "cgroup.controllers").write_text("cpuset cpu\n")
+    (own / "cgroup.procs").write_text("17\n")
+    monkeypatch.setattr(os, "getxattr", lambda path, name: b"1")
+    mounts = f"31 24 0:27 / {tree} rw - cgroup2 cgroup2 rw\n"
+    cpusets = find_cpusets("edge", proc_of(tmp_path, mounts, "0::/own\n"))
+    assert cpusets.tier == "cgroup v2"
+    assert (own / "supervisor/cgroup.procs").read_text() == "17"
+    assert (own / "cgroup.subtree_control").read_text() == "+cpuset"
+    assert cpusets.hold("nf", 4711, [1])
+    assert (own / "nfmesh-edge-nf/cpuset.cpus").read_text() == "1"
+
+
+@pytest.mark.parametrize("groups", ["", "3:cpuset:/gone\n", "nonsense\n"])
+def test_without_cgroups_there_is_affinity(tmp_path, groups):
+    mounts = "31 24 0:27 / /nowhere rw - cgroup cgroup rw,cpuset\nshort\n"
+    cpusets = find_cpusets("edge", proc_of(tmp_path, mounts, groups))
+    assert cpusets.tier == "affinity"
+    assert not cpusets.hold("nf", 1, [0])
+    cpusets.close()
+
+
 # ---- whole meshes -------------------------------------------------------------------------------
 
 
@@ -232,6 +293,11 @@ def test_an_nf_has_its_cores_alone_and_more_are_refused():
         mesh.start(nfs, mesh.capture(20000))
         pid = mesh.running("slow")
         [own] = os.sched_getaffinity(pid)
+        tier = mesh.supervisor.stats().pinning
+        assert tier in ("cgroup v1", "cgroup v2", "affinity")
+        if tier == "cgroup v1":
+            group = f"nfmesh-t-{mesh.supervisor.children['slow'].name}"
+            assert group in Path(f"/proc/{pid}/cgroup").read_text()
         others = {mesh.running("worker-0"), mesh.running("other")}
         others.add(mesh.child("controller").process.pid)
         for other in others:

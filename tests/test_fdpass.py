@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgpack
 import pytest
-from mesh_rig import few_descriptors_left
+from mesh_rig import few_descriptors_left, wait_for
 
 from mesh.errors import AttachError
 from mesh.fdpass import (
@@ -281,3 +282,96 @@ def run_as(uid: int, service: DescriptorService, token: bytes, gid: int = 64001)
     command = [sys.executable, "-c", CLIENT, str(service.path), token.hex(), str(uid), str(gid)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return (done.stdout + done.stderr).strip()
+
+
+# ---- guests -------------------------------------------------------------------------------------
+
+
+class Notes:
+    """Writes down what a service tells of guests."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def came(self, name: str, uid: int) -> None:
+        self.told.append(("came", f"{name} {uid}"))
+
+    def takes(self, name: str, objects: Sequence[str]) -> None:
+        self.told.append(("takes", ",".join(objects)))
+
+    def left(self, name: str) -> None:
+        self.told.append(("left", name))
+
+
+@pytest.fixture
+def notes(service: DescriptorService, objects: dict[str, Handle]) -> Notes:
+    service.host = made = Notes()
+    digest = hashlib.sha256(b"shown by the guest").digest()
+    service.expect("guest", digest, {"key": b"k" * 32, "arguments": ["--skip=0:1"]}, objects)
+    return made
+
+
+def test_a_guest_shows_what_has_the_hash_and_is_welcome_again_and_again(service, notes):
+    with serving(service):
+        for _ in range(2):
+            client = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=5)
+            assert content(client.fetch(["a"])["a"]) == b"a" * 10
+            assert client.welcome == {"key": b"k" * 32, "arguments": ["--skip=0:1"]}
+            assert client.is_open
+            client.close()
+            wait_for(lambda: notes.told[-1] == ("left", "guest"), 10)
+    uid = os.getuid()
+    assert notes.told == 2 * [("came", f"guest {uid}"), ("takes", "a"), ("left", "guest")]
+    assert not service.refused
+
+
+def test_one_process_of_a_guest_at_a_time(service, notes):
+    with serving(service):
+        first = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=5)
+        content(first.fetch(["a"])["a"])
+        text = attach(service, b"shown by the guest", ["a"], "guest")
+        assert "attached already" in text
+        first.close()
+        wait_for(lambda: ("left", "guest") in notes.told, 10)
+        assert attach(service, b"shown by the guest", ["a"], "guest") == "a" * 10
+    assert service.refused == {"twice": 1}
+
+
+@pytest.mark.parametrize(
+    "token",
+    [b"guessed", b"", hashlib.sha256(b"shown by the guest").digest(), b"x" * 5000, "text", 7, None],
+)
+def test_a_guest_without_its_token_gets_nothing(service, notes, token):
+    with serving(service):
+        assert "refused" in attach(service, token, ["a"], "guest")
+    assert sum(service.refused.values()) == 1
+    assert notes.told == []
+
+
+def test_the_token_of_a_child_is_no_hash(service, objects):
+    token = make_token()
+    service.offer("nf", token, os.getuid(), objects)
+    service.expect("guest", token, {}, objects)
+    with serving(service):
+        assert "wrong token" in attach(service, token, ["a"], "guest")
+        assert attach(service, token, ["a"]) == "a" * 10
+
+
+def test_a_guest_that_is_sent_away_sees_it(service, notes):
+    with serving(service):
+        client = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=5)
+        content(client.fetch(["a"])["a"])
+    service.send_away("guest")
+    assert not client.is_open
+    assert notes.told[-1] == ("left", "guest")
+    client.close()
+
+
+def test_a_guest_that_is_expected_no_longer_is_not_told_of(service, notes):
+    with serving(service):
+        client = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=5)
+        content(client.fetch(["a"])["a"])
+    service.withdraw("guest")
+    assert not client.is_open
+    assert ("left", "guest") not in notes.told
+    client.close()

@@ -8,12 +8,13 @@ import os
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from joining_rig import NF_UID, Site, probe, site, until
+from joining_rig import LOOP, NF_UID, Site, probe, site, until
 
 from mesh.declare import Event
 from mesh.declared import class_of, declaration_of
@@ -203,6 +204,17 @@ def test_a_second_process_of_an_nf_is_ready_to_take_over(node):
     assert joining.missing == "refused: wrong token for twin"
 
 
+def test_another_token_cuts_the_nf_off_until_it_shows_that(node):
+    node.put("rotated", "flow_counter")
+    joined = node.join("rotated", "flow_counter")
+    node.hears("rotated")
+    node.token("rotated").write_text("another token of its own")
+    node.put("rotated", "flow_counter")
+    until(lambda: node.status()["attachments"]["rotated"]["restarts"] == 1, "it to come again")
+    node.hears("rotated")
+    assert joined.process.poll() is None
+
+
 def test_an_nf_that_hangs_is_cut_off_and_nobody_waits_for_it(node):
     use = node.code(
         "stuck",
@@ -220,6 +232,39 @@ def test_an_nf_that_hangs_is_cut_off_and_nobody_waits_for_it(node):
         "it to be cut off",
     )
     joined.kill()
+
+
+def sent(node: Site) -> int:
+    """Returns how many frames have left."""
+    ports = node.status()["workers"]["worker-0"].get("ports", ())
+    return sum(port["counters"].get("tx_packets", 0) for port in ports)
+
+
+def test_packets_take_the_policy_of_an_inline_nf_that_is_away():
+    guard = """
+        class Guard(NF):
+            @on("packet", mode="inline")
+            def judge(self, batch):
+                pass
+        """
+    with site() as node:
+        ports = [{**LOOP, "out": "sink"}, {"record": str(node.folder / "o.pcap"), "name": "sink"}]
+        node.start(ports=ports)
+        use = node.code("guard", guard)
+        node.put("guard", "/there/guard.py:Guard", fail="open")
+        first = node.join("guard", use)
+        node.hears("guard")
+        first.kill()
+        until(lambda: node.phase("guard") == "away", "its end to be seen")
+        before = sent(node)
+        until(lambda: sent(node) > before + 100, "frames to pass without it")
+        node.put("guard", "/there/guard.py:Guard", fail="closed")
+        until(lambda: node.phase("guard") == "away", "the other policy")
+        until(lambda: (n := sent(node)) == (time.sleep(1.2) or sent(node)) and n, "none to pass")
+        node.join("guard", use)
+        node.hears("guard")
+        before = sent(node)
+        until(lambda: sent(node) > before + 100, "frames to pass with it")
 
 
 # ---- code of another image ----------------------------------------------------------------------

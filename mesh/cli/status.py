@@ -50,6 +50,8 @@ def status(
     _print_joined(console, found["attachments"])
     _print_work(console, found)
     _print_objects(console, found["objects"])
+    if found["pinning"]:
+        console.print(f"cores are kept by {found['pinning']}", markup=False)
     if found["metrics"]:
         console.print(f"metrics: {found['metrics']}", markup=False)
     for notice in found["notices"]:

@@ -166,6 +166,9 @@ class Mesh:
     def composed(self, made: Composed, now: float) -> list[Action]:
         """Takes a composition that was asked for."""
         self.now, self.desired = made, made.desired
+        for known in (self.gone, self.comings):
+            for name in known.keys() - self.joining:
+                del known[name]
         self._out.append(Save(made.desired))
         for process in self.processes.values():
             self._recognize(process)

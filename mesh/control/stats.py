@@ -143,6 +143,7 @@ class HostStats(Strict):
     Attributes:
         notices: what it had to do without, one line each.
         refused: requests for descriptors that were refused, by reason.
+        pinning: how cores of processes of their own are kept: "cgroup v2", "cgroup v1", "affinity".
     """
 
     kind: Literal["host"] = "host"
@@ -150,6 +151,7 @@ class HostStats(Strict):
     objects: Annotated[list[ObjectStats], Field(max_length=8192)] = []
     notices: Annotated[list[Text], Field(max_length=256)] = []
     refused: Counts = {}
+    pinning: Text = ""
 
 
 Stats = Annotated[WorkerStats | NFStats | HostStats, Field(discriminator="kind")]

@@ -36,6 +36,7 @@ def _facts(mesh: Mesh, now: float) -> dict[str, Any]:
         "stack": _stack(mesh),
         "publishes": _publishes(mesh),
         "metrics": mesh.metrics,
+        "pinning": _host(mesh).pinning,
         "listen": mesh.listening,
         "notices": [*_host(mesh).notices, *mesh.notices],
         "refused": {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ids.h"
 
-/* Groups of subscriptions by number: nf.py names them in this order. */
-enum { GROUP_STREAM = 0, GROUP_PACKETS = 1, GROUP_HTTP = 2, GROUP_DNS = 3 };
+enum { SWEEP = 4096 }; /* sessions that ids_resume looks at */
 
 #define PACKET_BITS                                                                                \
     (NFM_BIT(NFM_EV_PACKET_TCP) | NFM_BIT(NFM_EV_PACKET_ICMP) | NFM_BIT(NFM_EV_PACKET_OTHER) |     \
@@ -27,6 +26,7 @@ static void note_state(ids_flow *flow, const nfm_record *record) {
             record->flags & NFM_F_MIDSTREAM;
 }
 
+/* The kinds that a group of subscriptions is for: nf.py names them in this order. */
 static uint16_t group_kinds(uint32_t group) {
     static const uint16_t kinds[IDS_GROUPS] = {1u << IDS_STREAM, 1u << IDS_PACKET,
                                                1u << IDS_REQUEST | 1u << IDS_RESPONSE,
@@ -34,22 +34,51 @@ static uint16_t group_kinds(uint32_t group) {
     return kinds[group];
 }
 
-/* Hears on this flow what rules are about. What the queue has no room for stays as it is. */
-static void choose(const nfm_batch *batch, uint64_t id, uint16_t before, uint16_t now) {
-    for (uint32_t group = 0; batch->ring != NULL && group < IDS_GROUPS; group++) {
+/* Hears on a flow what rules are about. False: the queue has no room for all that is to be said. */
+static bool choose(nfm_ring *ring, uint64_t id, uint16_t before, uint16_t now) {
+    bool ok = true;
+    for (uint32_t group = 0; ring != NULL && group < IDS_GROUPS; group++) {
         bool was = before & group_kinds(group), is = now & group_kinds(group);
         if (was && !is)
-            (void)nfm_ring_unsubscribe(batch->ring, id, group);
+            ok &= nfm_ring_unsubscribe(ring, id, group) != NFM_E_AGAIN;
         else if (!was && is)
-            (void)nfm_ring_subscribe(batch->ring, id, group);
+            ok &= nfm_ring_subscribe(ring, id, group) != NFM_E_AGAIN;
     }
+    return ok;
 }
 
-static void judge_flow(ids *nf, const nfm_batch *batch, const ids_occasion *o, ids_flow *flow) {
-    uint16_t before = flow->kinds;
-    flow->kinds = ids_kinds_about(nf->table, o->info);
+static bool is_stale(const ids *nf, const ids_flow *flow) {
+    return flow->load != (uint32_t)nf->stats.loads;
+}
+
+/* Finds out which rules are about a flow whose session is stale. It stays so when the queue is
+ * full: the same is said again at its next event. */
+static void judge_flow(ids *nf, nfm_ring *ring, const nfm_flow_info *info, ids_flow *flow,
+                       uint64_t id) {
+    uint16_t kinds = ids_kinds_about(nf->table, info);
+    if (!choose(ring, id, flow->kinds, kinds))
+        return;
+    flow->kinds = kinds;
     flow->load = (uint32_t)nf->stats.loads;
-    choose(batch, o->record->flow, before, flow->kinds);
+}
+
+/*
+ * ids_resume names flows of which not all is heard that may concern new rules: the caller
+ * subscribes to all on them, and their next event says what of it is needed. *more: call again. To
+ * be called after ids_swap, not at once with all flows there are.
+ */
+uint32_t ids_resume(ids *nf, uint64_t *flows, uint32_t max, int *more) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < SWEEP && nf->swept < nf->map.max && n < max; i++) {
+        ids_flow *flow = &nf->flows[nf->swept];
+        uint64_t id = nf->map.places[nf->swept++].flow;
+        if (id == 0 || !is_stale(nf, flow) || flow->kinds == UINT16_MAX)
+            continue;
+        flow->kinds = UINT16_MAX;
+        flows[n++] = id;
+    }
+    *more = nf->swept < nf->map.max;
+    return n;
 }
 
 /* Makes room: the places take turns, so that flows whose end was not heard do not stay. */
@@ -59,23 +88,28 @@ static void evict_one(ids *nf) {
     nf->stats.flows_evicted++;
 }
 
+static ids_flow *begin_session(ids *nf, uint64_t id) {
+    if (nf->map.n == nf->map.max)
+        evict_one(nf);
+    uint32_t at = nf_session_add(&nf->map, id, 0);
+    nf->stats.flows++;
+    nf->flows[at] = (ids_flow){.kinds = UINT16_MAX, /* all is heard at first */
+                               .load = (uint32_t)nf->stats.loads - 1};
+    return &nf->flows[at];
+}
+
 /* The session of the flow at hand; NULL: it ends without one. */
 static ids_flow *session_of(ids *nf, const nfm_batch *batch, const ids_occasion *o) {
-    uint32_t at = nf_session_find(&nf->map, o->record->flow);
+    uint64_t id = o->record->flow;
+    uint32_t at = nf_session_find(&nf->map, id);
     if (at == NF_NO_SESSION && o->record->kind == NFM_REC_FLOW)
         return NULL;
-    if (at == NF_NO_SESSION) {
-        if (nf->map.n == nf->map.max)
-            evict_one(nf);
-        at = nf_session_add(&nf->map, o->record->flow, 0);
-        nf->stats.flows++;
-        nf->flows[at] = (ids_flow){.kinds = UINT16_MAX}; /* all is heard at first */
-        judge_flow(nf, batch, o, &nf->flows[at]);
-        nf->stats.flows_left += nf->flows[at].kinds == 0;
-    } else if (nf->flows[at].load != (uint32_t)nf->stats.loads) {
-        judge_flow(nf, batch, o, &nf->flows[at]);
-    }
-    return &nf->flows[at];
+    bool is_new = at == NF_NO_SESSION;
+    ids_flow *flow = is_new ? begin_session(nf, id) : &nf->flows[at];
+    if (is_stale(nf, flow))
+        judge_flow(nf, batch->ring, o->info, flow, id);
+    nf->stats.flows_left += is_new && flow->kinds == 0;
+    return flow;
 }
 
 static void end_session(ids *nf, uint64_t id) {
@@ -126,6 +160,15 @@ static void give_verdict(ids *nf, const nfm_batch *batch, uint32_t i, uint32_t v
     batch->verdict[i] = verdict;
 }
 
+/* Whether nothing is to be asked on a flow any more; gives its verdict. */
+static bool is_settled(const ids *nf, const nfm_batch *batch, uint32_t i, const ids_flow *flow) {
+    if (!flow->passed && !(flow->dropped && nf->decides))
+        return false;
+    if (batch->verdict != NULL)
+        batch->verdict[i] = (flow->passed ? NFM_PASS : (uint32_t)NFM_DROP) | NFM_REST;
+    return true;
+}
+
 static void handle(ids *nf, const nfm_batch *batch, uint32_t i) {
     const nfm_desc *desc = &batch->desc[i];
     if (desc->what & NFM_DESC_GAP && !(desc->what & NFM_DESC_APP))
@@ -142,12 +185,7 @@ static void handle(ids *nf, const nfm_batch *batch, uint32_t i) {
     o.flow = session_of(nf, batch, &o);
     if (o.flow != NULL) {
         note_state(o.flow, record);
-        if (o.flow->passed && !(desc->what & NFM_BIT(NFM_EV_FLOW_END)))
-            return;
-    }
-    if (o.flow != NULL && o.flow->dropped && batch->verdict != NULL) {
-        batch->verdict[i] = NFM_DROP | NFM_REST;
-        if (!(desc->what & NFM_BIT(NFM_EV_FLOW_END)))
+        if (is_settled(nf, batch, i, o.flow) && record->kind != NFM_REC_FLOW)
             return;
     }
     if (desc->what & NFM_DESC_APP)
@@ -239,6 +277,7 @@ void ids_swap(ids *nf, ids_table *table) {
     ids_table_free(nf->table);
     nf->table = table;
     nf->stats.loads++;
+    nf->swept = 0;
 }
 
 /*

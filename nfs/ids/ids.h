@@ -91,6 +91,7 @@ struct ids {
     bool decides; /* packets wait for its verdicts */
     nf_session_map map;
     uint32_t hand;   /* place that is evicted next */
+    uint32_t swept;  /* place that ids_resume looks at next */
     ids_flow *flows; /* by place in the map */
     ids_counter *counters;
     uint32_t counter_sets; /* power of two */

@@ -24,6 +24,8 @@ from nfs.ids.vocabulary import VARIABLES
 
 TAKE = 1024
 """Alerts fetched from C at a time."""
+RESUME = 64
+"""Flows heard anew at a time: the commands for all subscriptions fit the queue."""
 
 
 class Alert(Event, name="ids.alert"):
@@ -122,6 +124,7 @@ class Ids(NF):
         self.left_out: tuple[LeftOut, ...] = ()
         self.hits: Counter[tuple[int, int]] = Counter()
         self.error = ""
+        self._resuming = False
         self._core: Core | None = None
         self._watched: Watched[_Made] | None = None
         self._stats: dict[str, int] = {}
@@ -158,6 +161,7 @@ class Ids(NF):
     def poll(self) -> None:
         """Takes the alerts; puts in force what was made of a changed file."""
         self._take()
+        self._resume()
         outcome = self._watched.take() if self._watched is not None else None
         if outcome is not None:
             self._finish(outcome)
@@ -165,11 +169,20 @@ class Ids(NF):
     def _finish(self, outcome: Outcome[_Made]) -> None:
         if outcome.made is not None:
             self._put_in_force(outcome.made)
+            self._resuming = True
             self.log.info("%d rules of %s are in force", len(self.running), self.file)
         else:
             self.error = str(outcome.error)
             self.log.warning("%s (the running rules stay)", self.error)
         self.publish(Reload(rules=len(self.running), error=self.error))
+
+    def _resume(self) -> None:
+        """After a change of the rules: hears all again of flows of which it heard less."""
+        if not self._resuming or self._core is None:
+            return
+        flows, self._resuming = self._core.resume(RESUME)
+        for flow in flows:
+            self.flow(flow).subscribe()
 
     def _take(self) -> None:
         if self._core is None:

@@ -158,6 +158,12 @@ class Core:
         self.ffi.gc(table.pointer, None)  # the NF's from now on
         self.lib.ids_swap(self.state, table.pointer)
 
+    def resume(self, most: int) -> tuple[list[int], bool]:
+        """Returns flows to hear all of again after a swap, and whether there may be more."""
+        found, more = self.ffi.new("uint64_t[]", most), self.ffi.new("int *")
+        n = int(self.lib.ids_resume(self.state, found, most, more))
+        return [int(found[i]) for i in range(n)], bool(more[0])
+
     def alerts(self, most: int) -> list[Any]:
         """Takes what was found: `ids_alert` each."""
         found = self.ffi.new("ids_alert[]", most)

@@ -86,11 +86,53 @@ static void a_full_disk_is_reported_by_write_and_close(void) {
     CHECK_EQ(nfm_pcap_writer_close(w, &err), NFM_E_IO); /* what was buffered is lost: said */
 }
 
+static void write_part(const char *path, const int64_t *times, uint8_t first, uint32_t n) {
+    nfm_error err = {0};
+    nfm_pcap_writer *w = nfm_pcap_writer_open(path, 2, 113, 0, &err);
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t byte = (uint8_t)(first + i);
+        CHECK_EQ(nfm_pcap_writer_write(w, &byte, 1, 60, times[i]), NFM_OK);
+    }
+    CHECK_EQ(nfm_pcap_writer_close(w, &err), NFM_OK);
+}
+
+static void parts_become_one_in_the_order_of_time(void) {
+    bench b = setup(64, 4);
+    char paths[3][300];
+    nfm_error err = {0};
+    for (int i = 0; i < 3; i++)
+        snprintf(paths[i], sizeof(paths[i]), "%s.w%d", b.path, i);
+    static const int64_t first[] = {1, 5, 5, 9}, last[] = {2, 5, 10};
+    write_part(paths[0], first, 0, 4);
+    write_part(paths[2], last, 10, 3); /* the second worker has written nothing */
+    const char *const parts[] = {paths[0], paths[1], paths[2]};
+    CHECK_EQ(nfm_pcap_merge(parts, 3, b.path, 1, &err), NFM_OK);
+    static const uint8_t want[] = {0, 10, 1, 2, 11, 3, 12};
+    nfm_port *port = nfm_port_pcap_open(b.path, &err);
+    nfm_frame frames[8];
+    CHECK_EQ(port->ops->rx(port, &b.pool, frames, 8), 7);
+    for (int i = 0; i < 7; i++) {
+        CHECK_EQ(*frame_at(&b, &frames[i]), want[i]);
+        CHECK_EQ(frames[i].wire_len, 60);
+        CHECK_EQ(frames[i].link_type, 113);
+        nfm_pool_put(&b.pool, frames[i].slot);
+    }
+    nfm_port_free(port);
+    CHECK_EQ(nfm_pcap_merge(parts, 3, "/nonexistent/x.pcap", 1, &err), NFM_E_IO);
+    CHECK(strstr(err.text, "/nonexistent/x.pcap: cannot write") != NULL);
+    CHECK_EQ(truncate(paths[2], 3), 0);
+    CHECK(nfm_pcap_merge(parts, 3, b.path, 1, &err) < 0 && strstr(err.text, paths[2]) != NULL);
+    unlink(paths[0]);
+    unlink(paths[2]);
+    teardown(&b);
+}
+
 int main(int argc, char **argv) {
     static const nfm_test tests[] = {
         T(written_captures_are_read_again),
         T(a_writer_that_cannot_open_is_one_line),
         T(a_full_disk_is_reported_by_write_and_close),
+        T(parts_become_one_in_the_order_of_time),
     };
     return nfm_run_tests(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);
 }

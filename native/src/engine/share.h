@@ -46,7 +46,6 @@ struct nfm_share {
     nfm_handover to[NFM_MAX_WORKERS], from[NFM_MAX_WORKERS];
     int bells[NFM_MAX_WORKERS]; /* -1 none */
     uint32_t next;              /* of |from| to look at */
-    bool turn;                  /* others come before the ports */
     bool took;                  /* the burst at hand was handed over to this worker */
     uint16_t flags;             /* and is this: enum nfm_handed_flag */
     nfm_elsewhere elsewhere;

@@ -219,6 +219,12 @@ void nfm__transit_ask(nfm_worker *w, nfm_question *q, uint32_t slot, const nfm_r
     q->answered = q->asked == 0;
 }
 
+/* A capture says nothing of offloading. */
+static inline void clear_meta(const nfm_worker *w, uint32_t slot, uint32_t in) {
+    if (w->ports[in]->ops->wait_fd == NULL)
+        memset(nfm_pool_addr(&w->pool, slot), 0, sizeof(nfm_slot_meta));
+}
+
 /* Makes the frame of |record| in |slot| one on its way, with a reference of its own. */
 static nfm_transit *begin(nfm_worker *w, uint32_t slot, const nfm_record *record, uint8_t in) {
     uint32_t line = record->flow == 0 ? w->table.max_flows : (uint32_t)record->flow;
@@ -242,8 +248,7 @@ static nfm_transit *begin(nfm_worker *w, uint32_t slot, const nfm_record *record
     };
     nfm_pool_hold(&w->pool, slot);
     w->way->n_transits++;
-    if (w->ports[in]->ops->wait_fd == NULL) /* a capture says nothing of offloading */
-        memset(nfm_pool_addr(&w->pool, slot), 0, sizeof(nfm_slot_meta));
+    clear_meta(w, slot, in);
     if (rule != NULL) {
         t->ruled = 1;
         t->q.verdict = rule->verdict;
@@ -290,6 +295,23 @@ void nfm__transit_finish(nfm_worker *w, const nfm_packet *p) {
     nfm__transit_close(w, p->rec.slot);
 }
 
+/* A frame that nobody is asked about, that nothing waits before and nothing changes, leaves without
+ * having been on its way. False: it is none. */
+static bool leave_at_once(nfm_worker *w, const nfm_packet *p) {
+    struct nfm_way *way = w->way;
+    uint32_t line = p->flow == NULL ? w->table.max_flows : p->flow_index, slot = p->rec.slot;
+    uint32_t set = p->flow == NULL ? w->subs.catch_all : p->flow->subs[p->rec.side];
+    if (w->subs.sets[set].inline_events & p->rec.events ||
+        (way->n_transits != 0 && way->first[line] != 0) || nfm__rule_of(w, line) != NULL ||
+        p->rec.flags & NFM_F_FRAGMENT)
+        return false;
+    const nfm_tx tx = {slot, NFM_HEADROOM, p->rec.frame_len, p->rec.wire_len, p->rec.ts_ns};
+    nfm_pool_hold(&w->pool, slot);
+    clear_meta(w, slot, w->in_port);
+    nfm__output(w, way->out_of[w->in_port], &tx);
+    return true;
+}
+
 void nfm__transit_begin(nfm_worker *w, nfm_packet *p) {
     struct nfm_way *way = w->way;
     uint32_t slot = p->rec.slot;
@@ -304,14 +326,13 @@ void nfm__transit_begin(nfm_worker *w, nfm_packet *p) {
         nfm__transit_finish(w, p);
         return;
     }
-    if (p->flow == NULL && nfm__segment_is_lost(w, p))
+    if ((p->flow == NULL && nfm__segment_is_lost(w, p)) || leave_at_once(w, p))
         return;
-    bool alone = way->n_transits == 0; /* no line needs to be looked at */
     nfm_transit *t = begin(w, slot, &p->rec, (uint8_t)w->in_port);
     t->link_type = p->link_type;
     nfm__transit_ask_frame(w, p);
     t->decided = t->q.answered;
-    if (t->decided && (alone || way->first[t->line] == 0))
+    if (t->decided && way->first[t->line] == 0)
         leave(w, slot);
     else
         enter(w, slot);

@@ -4,11 +4,11 @@
  * decide on them, to the port where they leave.
  *
  * Theory of operation. A frame that may pass is a transit, kept by the number of its slot. What
- * nobody decides on leaves with its burst. Otherwise its snapshot goes to the inline receivers of
- * the first stage, all at once; when each has passed its entry, the most restrictive verdict holds,
- * and a frame that passes goes on to the next stage. A flow is a line: a frame leaves only from its
- * head, so order per flow is that of arrival whoever decided on what. Frames without a flow are one
- * line.
+ * nobody decides on, waits before or changes leaves with its burst and is none. Otherwise its
+ * snapshot goes to the inline receivers of the first stage, all at once; when each has passed its
+ * entry, the most restrictive verdict holds, and a frame that passes goes on to the next stage. A
+ * flow is a line: a frame leaves only from its head, so order per flow is that of arrival whoever
+ * decided on what. Frames without a flow are one line.
  *
  * A verdict for the rest of a flow becomes the flow's rule: its frames are not asked for again. A
  * rule that rewrites has the way back as well: the flow is found by the rewritten key, too (its

@@ -194,16 +194,17 @@ static int receive_from_ports(nfm_worker *w, uint32_t max) {
     return done == w->n_ports ? NFM_E_EOF : 0;
 }
 
-/* The same from ports and other workers in turn. */
+/* The same from other workers and ports. Others come first, since they tell of keys whose answers
+ * may be here already; after a burst of theirs it is the ports' turn. */
 static int receive(nfm_worker *w, uint32_t max) {
     if (w->share == NULL)
         return receive_from_ports(w, max);
-    bool others_first = w->share->turn = !w->share->turn;
+    bool ports_first = w->share->took;
     w->share->took = false;
-    int n = others_first ? nfm__take_over(w, max) : 0;
+    int n = ports_first ? 0 : nfm__take_over(w, max);
     if (n == 0)
         n = receive_from_ports(w, max);
-    return n == 0 && !others_first ? nfm__take_over(w, max) : n;
+    return n == 0 && ports_first ? nfm__take_over(w, max) : n;
 }
 
 /* At the end of the ports: ends flows in order of their index, as far as memory allows. */

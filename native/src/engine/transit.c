@@ -335,8 +335,7 @@ void nfm__transit_begin(nfm_worker *w, nfm_packet *p) {
     way->stream->packet = NULL;
     if (way->out_of[w->in_port] == NFM_NO_PORT || slot == NFM_NO_SLOT)
         return;
-    if (p->flow != NULL && nfm__strands_of(w, p->flow_index)->in_use &&
-        p->rec.proto == IPPROTO_TCP) {
+    if (p->flow != NULL && nfm__has_strands(w, p->flow_index) && p->rec.proto == IPPROTO_TCP) {
         nfm__segment_end(w, p);
         return;
     }

@@ -12,7 +12,7 @@ BUILD_IN = pyproject.toml native/CMakeLists.txt native/plugins/plugins.cmake $(w
            $(shell find native/include native/src native/plugins stack_modules nfs -name '*.[ch]')
 STAMP   := $(VENV)/.nfmesh-installed
 CMAKE    = cmake -G Ninja -S native
-TSAN_TESTS := test_ring test_handoff test_log test_log_threads test_port_tee test_answers
+TSAN_TESTS := test_ring test_handoff test_log test_log_threads test_handover_threads test_port_tee test_answers
 
 .PHONY: all setup run check check-format check-python check-c format test pytest ctest tsan model fuzz-short fuzz bench instructions kube image kube-test live-demo docs clean
 all: setup
@@ -105,7 +105,7 @@ image: ## the image as an OCI archive in the cache folder
 kube-test: setup ## chart, operator, image, real API server; as root a node. Says what is missing for a stage
 	tools/kube/helm.sh || echo "SKIPPED: no Helm" >&2
 	tools/kube/image.py archive || echo "SKIPPED: no image" >&2
-	$(BIN)/pytest -q -s tests/test_chart*.py tests/test_kube_*.py tests/test_image.py
+	NFMESH_KUBE_NODE=1 $(BIN)/pytest -q -s tests/test_chart*.py tests/test_kube_*.py tests/test_image.py
 
 clean:
 	rm -rf build

@@ -11,6 +11,7 @@ from functools import partial
 from bench import rivals_python as python
 from bench import table_inline as in_line
 from bench import table_operator as kube
+from bench import table_pods as apart_pods
 from bench import table_ports as ports
 from bench import table_processes as apart
 from bench.measure import (
@@ -190,6 +191,7 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
     "wire": ports.wire,
     "dpdk": ports.dpdk,
     "operator": kube.operator,
+    "pods": apart_pods.pods,
 }
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,21 +106,45 @@ def _filled(value: Any, known: Mapping[str, str], place: str) -> Any:
 
 
 def _with_devices(ports: list[Any], known: Mapping[str, str]) -> list[Any]:
-    """Replaces resources of device plugins by the devices that they gave."""
+    """Replaces resources of device plugins by the devices that they gave.
+
+    A resource that one port names makes a port of each of its devices; where several ports name
+    it, each takes its next device.
+    """
     made: list[Any] = []
+    asked, taken = Counter(map(_resource_of, ports)), Counter[str]()
     for i, port in enumerate(ports):
-        said = port.get("dpdk") if isinstance(port, dict) else None
-        if not isinstance(said, dict) or "resource" not in said:
+        resource = _resource_of(port)
+        if resource is None:
             made.append(port)
             continue
-        rest = {key: value for key, value in said.items() if key != "resource"}
         place = f"ports[{i}].dpdk.resource"
-        devices = _devices_of(str(said["resource"]), known, place)
-        name = port.get("name")
-        for number, device in enumerate(devices):
-            more = {"name": f"{name}-{number}"} if name and number else {}
-            made.append({**port, **more, "dpdk": {**rest, "device": device}})
+        devices = _devices_of(resource, known, place)
+        if asked[resource] > 1:
+            number = taken[resource]
+            if number >= len(devices):
+                text = f"{asked[resource]} ports name {resource}, which has given {len(devices)}"
+                raise SpecError(place, text)
+            devices = devices[number : number + 1]
+            taken[resource] += 1
+        made += _ports_of(port, devices)
     return made
+
+
+def _resource_of(port: Any) -> str | None:
+    """The resource that a port as it is written names, if it does."""
+    said = port.get("dpdk") if isinstance(port, dict) else None
+    return str(said["resource"]) if isinstance(said, dict) and "resource" in said else None
+
+
+def _ports_of(port: dict[str, Any], devices: list[str]) -> list[dict[str, Any]]:
+    """Returns a port for each device, with names that differ."""
+    rest = {key: value for key, value in port["dpdk"].items() if key != "resource"}
+    name = port.get("name")
+    return [
+        {**port, **({"name": f"{name}-{n}"} if name and n else {}), "dpdk": {**rest, "device": d}}
+        for n, d in enumerate(devices)
+    ]
 
 
 def _devices_of(resource: str, known: Mapping[str, str], place: str) -> list[str]:

@@ -34,6 +34,9 @@ POD_NETWORK = "10.199.77.0/24"
 PAUSE = "localhost/pause:test"
 PATIENCE_S = 120.0
 CGROUPS = Path("/sys/fs/cgroup")
+NAMESPACE = "nfmesh"
+RUN = Path("/var/run/nfmesh")
+"""The chart's stack.runDir."""
 NETWORKS = Path("/var/run/netns")
 LOGS = Path("/var/log/pods")
 """Where every kubelet writes what containers say."""
@@ -42,6 +45,8 @@ PAUSE_C = "#include <unistd.h>\nint main(void) {\n    for (;;)\n        pause();
 
 def why_not() -> str:
     """Returns what is missing for a node here, or nothing."""
+    if os.environ.get("NFMESH_KUBE_NODE") != "1":
+        return "SKIPPED: takes minutes; make kube-test runs it (NFMESH_KUBE_NODE=1)"
     if os.geteuid() != 0:
         return "SKIPPED: a node needs root"
     if text := missing((*PROGRAMS, "helm4", "kubectl")):
@@ -85,6 +90,7 @@ class Node:
             self.pages = stack.enter_context(_huge_pages(self.pages))
             self.folder = Path(tempfile.mkdtemp(prefix="nfmesh-node-"))
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            stack.enter_context(_forwarding())
             stack.enter_context(_address())
             stack.callback(_remove_networks, set(NETWORKS.glob("cni-*")))
             self.kube = stack.enter_context(
@@ -238,7 +244,7 @@ class Node:
         """Installs the chart with the image of the archive, and waits until it is ready."""
         image = ["--set=image.repository=localhost/nfmesh", "--set=image.tag=test"]
         return self.helm(
-            "install", release, str(CHART), "--namespace=nfmesh", "--create-namespace",
+            "install", release, str(CHART), f"--namespace={NAMESPACE}", "--create-namespace",
             "--wait", "--timeout=180s", *image, "--set=image.pullPolicy=Never", *more,
         )  # fmt: skip
 
@@ -325,7 +331,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+@contextmanager
+def _forwarding() -> Iterator[None]:
+    """Leaves it as it is whether this machine forwards: the pods' network turns that on."""
+    place = Path("/proc/sys/net/ipv4/ip_forward")
+    before = place.read_text()
+    try:
+        yield
+    finally:
+        place.write_text(before)
+
+
 def _remove_traces() -> None:
+    shutil.rmtree(RUN / NAMESPACE, ignore_errors=True)
     for folder in (LOGS, LOGS.with_name("containers")):
         shutil.rmtree(folder, ignore_errors=True)
     for root in CGROUPS.glob("*/kubepods"):

@@ -30,7 +30,14 @@ def why_not() -> str:
 
 
 class Containers:
-    """Runs containers of the image; use it in a `with`."""
+    """Runs containers of the image; use it in a `with`.
+
+    Args:
+        network: `none`, or `host` for those that are asked over HTTP.
+    """
+
+    def __init__(self, network: str = "none") -> None:
+        self.network = network
 
     def __enter__(self) -> Containers:
         if reason := why_not():
@@ -95,9 +102,9 @@ class Containers:
         """Removes a container at once."""
         self._call("rm", "--force", "--time=0", name)
 
-    @staticmethod
-    def _confined(user: str) -> tuple[str, ...]:
+    def _confined(self, user: str) -> tuple[str, ...]:
         return (
             *_LIMITS, f"--user={user}", "--cap-drop=ALL", "--security-opt=no-new-privileges",
-            "--read-only", "--read-only-tmpfs=false", "--tmpfs=/tmp:mode=1777", "--network=none",
+            "--read-only", "--read-only-tmpfs=false", "--tmpfs=/tmp:mode=1777",
+            f"--network={self.network}",
         )  # fmt: skip

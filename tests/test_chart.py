@@ -16,7 +16,9 @@ import yaml
 from chart_rig import CHART, CI_VALUES, HELMS, ROOT, Document, helm, of_kind, render, template
 
 from mesh.control.metrics import families
+from mesh.errors import SpecError
 from mesh.kube.models import parse_object
+from mesh.node import load_node
 
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -166,6 +168,23 @@ def test_devices_huge_pages_and_networks_are_asked_for() -> None:
     spec = yaml.safe_load(of_kind(documents, "ConfigMap", "-stack")["data"]["stack.yaml"])
     assert [port["out"] for port in spec["ports"]] == ["second", "first"]
     assert {port["dpdk"]["resource"] for port in spec["ports"]} == {"intel.com/sriov_dpdk"}
+
+
+@pytest.mark.parametrize("values", value_files())
+def test_the_stack_reads_its_spec(values: Path | None, tmp_path: Path) -> None:
+    path = tmp_path / "stack.yaml"
+    path.write_text(of_kind(render(values), "ConfigMap", "-stack")["data"]["stack.yaml"])
+    spec = load_node(path, {"PCIDEVICE_INTEL_COM_SRIOV_DPDK": "0000:3b:02.1,0000:3b:02.2"})
+    if values is not None and values.stem.startswith("dpdk"):
+        assert [port.source for port in spec.ports] == ["dpdk:0000:3b:02.1", "dpdk:0000:3b:02.2"]
+
+
+def test_ports_that_share_a_resource_each_need_a_device(tmp_path: Path) -> None:
+    path = tmp_path / "stack.yaml"
+    documents = render(CHART / "ci" / "dpdk-values.yaml")
+    path.write_text(of_kind(documents, "ConfigMap", "-stack")["data"]["stack.yaml"])
+    with pytest.raises(SpecError, match=r"2 ports name intel\.com/sriov_dpdk, which has given 1"):
+        load_node(path, {"PCIDEVICE_INTEL_COM_SRIOV_DPDK": "0000:3b:02.1"})
 
 
 def identities(documents: list[Document], *, cluster: bool) -> set[tuple[str, str]]:

@@ -19,7 +19,8 @@ from mesh.kube.control_keys import control_keys
 from mesh.kube.leader import GIVE_UP_S, LEASE_S, Leader
 from mesh.kube.models import parse_object
 from mesh.kube.recorder import AGAIN_S, Recorder
-from mesh.kube.render import deployment, same_as
+from mesh.kube.reflector import Store
+from mesh.kube.render import deployment, same_as, token_secret
 from mesh.kube.uninstall import uninstall
 from mesh.kube.workqueue import Backoff, WorkQueue
 
@@ -161,6 +162,20 @@ def test_deleting_while_a_stack_is_away_takes_its_time_and_ends(rig, monkeypatch
     until(lambda: "scan" not in stack.entries, "what was left there goes later")
 
 
+def test_slow_watch_causes_no_second_write(rig):
+    rig.kube.fail("WATCH", "deployments", times=4)
+    rig.kube.hang_up()
+    until(lambda: rig.operators[0].statistics()["deployments.failures"] > 1)
+    rig.apply(function("scan"))
+    until(lambda: rig.objects("deployments"))
+    for _ in range(3):
+        looked = rig.operators[0].statistics()["reconciles"]
+        rig.operators[0].queue.add((FUNCTIONS.name, "scan"))
+        until(lambda n=looked: rig.operators[0].statistics()["reconciles"] > n)
+    rig.wait("scan", "Attached")
+    assert rig.kube.count("POST", path="deployments") == 1
+
+
 # ---- two operators -----------------------------------------------------------------------------
 
 
@@ -234,6 +249,39 @@ def test_leader_goes_on_after_errors(api):
     thread.start()
     thread.join(20)
     assert told[0] is True
+
+
+def versioned(uid, version, name="one"):
+    return {"metadata": {"name": name, "uid": uid, "resourceVersion": str(version)}}
+
+
+def test_copies_never_go_back():
+    told = []
+    store = Store(lambda before, after: told.append((before, after)))
+    store.put(versioned("a", 5))
+    store.put(versioned("a", 4))
+    store.put(versioned("a", 5))
+    assert store.get("one") == versioned("a", 5)
+    store.put(versioned("b", 3))
+    store.remove(versioned("a", 6))
+    assert store.get("one") == versioned("b", 3), "the namesake stays"
+    store.remove(versioned("b", 7))
+    store.put(versioned("b", 8))
+    assert store.get("one") is None, "what is gone does not come back"
+    assert [after for _, after in told] == [versioned("a", 5), versioned("b", 3), None]
+
+
+def test_list_is_the_whole_truth():
+    told = []
+    store = Store(lambda before, after: told.append((before, after)))
+    for name in ("one", "two"):
+        store.put(versioned(name, 9, name))
+    told.clear()
+    store.replace([versioned("one", 9, "one"), versioned("three", 4, "three")])
+    assert sorted(each["metadata"]["name"] for each in store) == ["one", "three"]
+    store.replace([versioned("one", 2, "one")])
+    assert store.get("one") == versioned("one", 2, "one"), "also of a server that lost something"
+    assert len(told) == 4
 
 
 # ---- parts -------------------------------------------------------------------------------------
@@ -311,6 +359,18 @@ def test_rendered_pods_keep_the_policy(spec):
     assert findings(deployment(found, parse_object(found), config, 1)) == []
 
 
+@pytest.mark.parametrize("version", ["1.25.0", "1.37.0"])
+def test_rendered_objects_fit_old_and_new_servers(version):
+    validate = pytest.importorskip("kubernetes_validate").validate
+    found = function("scan", cores=2, hugepages={"2Mi": "64Mi"}, files={"name": "rules"})
+    found["metadata"]["uid"] = "1"
+    for strategy in ("Recreate", "RollingUpdate"):
+        found["spec"]["updateStrategy"] = {"type": strategy}
+        made = deployment(found, parse_object(found), settings(nf={"labels": {"a": "b"}}), 1)
+        validate(made, version, strict=True)
+    validate(token_secret(found, "x", settings()), version, strict=True)
+
+
 def test_control_keys_are_made_once(api):
     keys = control_keys(api, settings())
     assert isinstance(keys, ClientKeys)
@@ -322,13 +382,30 @@ def test_control_keys_are_made_once(api):
         control_keys(api, settings())
 
 
-def test_uninstall_deletes_what_is_the_releases(rig):
+def test_uninstall_deletes_what_is_the_releases(monkeypatch):
+    monkeypatch.setattr("mesh.kube.leader.RENEW_S", 0.05)
+    with Rig() as rig:
+        _uninstalled(rig)
+
+
+def _uninstalled(rig):
     labels = {"app.kubernetes.io/instance": "one"}
     rig.apply(function("ours", labels=labels), function("unlabelled"), chain("c", "ours"))
     rig.api.patch(CHAINS, "c", {"metadata": {"labels": labels}})
     rig.wait("ours", "Attached")
-    assert uninstall(rig.api, rig.settings, sleep=lambda _: None) == 0
+    rig.wait("unlabelled", "Attached")
+    operator = rig.operators[0]
+
+    def sleep(seconds):
+        if seconds > 5:
+            until(lambda: not operator.leads)
+
+    assert uninstall(rig.api, rig.settings, sleep=sleep) == 0
     assert set(rig.objects("networkfunctions")) == {"unlabelled"}
+    operator.queue.add((FUNCTIONS.name, "unlabelled"))
+    assert rig.get("unlabelled")["metadata"].get("finalizers", []) == []
+    rig.api.delete(FUNCTIONS, "unlabelled")
+    rig.wait_gone("networkfunctions", "unlabelled")
     assert not rig.objects("servicechains")
 
 

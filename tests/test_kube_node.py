@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_rig import Node, until
+from node_rig import NAMESPACE, Node, until
 
-NAMESPACE = "nfmesh"
 PAGES = 400
 SECOND = """
 apiVersion: nfmesh.io/v1alpha1
@@ -206,6 +205,7 @@ def test_helm_tests_upgrades_and_rolls_back(node: Node) -> None:
 
 
 def test_nothing_is_left_of_it(node: Node) -> None:
+    node.kubectl("delete", "networkfunction", "dns-log", "-n", NAMESPACE)  # it is not the release's
     node.helm("uninstall", "edge", "-n", NAMESPACE, "--wait", "--timeout=180s")
     try:
         until(lambda: not node.pods(NAMESPACE), "no pods", patience=60)

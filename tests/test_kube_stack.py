@@ -151,6 +151,20 @@ def test_filter_that_is_wrong_is_said_and_mended(rig):
     rig.wait("counter", "Attached")
 
 
+def test_rolling_update_hands_over_from_pod_to_pod(rig):
+    rolling = {"type": "RollingUpdate"}
+    rig.apply(function("roller", use="flow_counter", cores=0, updateStrategy=rolling))
+    rig.wait("roller", "Attached")
+    first = rig.pods("roller")[0]["metadata"]["name"]
+    rig.change("roller", image="other:2")
+    until(lambda: first not in rig.nodes.host.pods, "the first pod to leave", WAIT_S)
+    until(lambda: rig.row("roller").get("restarts") == 1, "the second to attach", WAIT_S)
+    found = rig.wait("roller", "Attached")
+    assert rig.nodes.host.removed == [], "the stack kept its ring and its policy"
+    assert first not in [row["pod"] for row in found["status"]["nodes"]]
+    rig.place.hears("roller")
+
+
 def test_functions_attach_again_to_a_stack_that_was_killed(rig):
     rig.apply(function("counter", use="flow_counter", cores=0))
     rig.wait("counter", "Attached")

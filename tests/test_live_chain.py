@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -53,6 +54,8 @@ PORTS: dict[str, list[dict[str, Any]]] = {
 
 def why_not(kind: str) -> str | None:
     """Returns what is missing on this machine, or None."""
+    if shutil.which("curl") is None:
+        return "no curl"
     if kind == "dpdk" and find_plugin("libnfm_dpdk.so") is None:
         return "this build has no DPDK (libdpdk-dev)"
     if kind == "afxdp" and find_plugin("libnfm_afxdp.so") is None:

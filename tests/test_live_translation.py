@@ -251,3 +251,32 @@ def test_connections_are_spread_and_drained(net: Net, start: Start) -> None:
     rows = results(report, "load_balancer_by_event")["backends"]
     assert [row["state"] for row in rows] == ["drain", "up"]
     assert sum(row["flows"] for row in rows) == len(first)
+
+
+def test_nat_and_router_make_a_gateway(tmp_path: Path) -> None:
+    page = make_page(tmp_path)
+    with ExitStack() as stack:
+        hosts = stack.enter_context(star())
+        folder = stack.enter_context(public_folder())
+        client = hosts.host("10.77.0.2/24", via=("10.77.0.1",))
+        outside = hosts.host("198.51.100.80/24")
+        ports = [{"afpacket": "m0", "out": "m1"}, {"afpacket": "m1", "out": "m0"}]
+        router = {"ports": "m0 10.77.0.1/24; m1 198.51.100.1/24"}
+        nfs = [NAT, {"use": "router", "config": router}, {"use": "flow_counter"}]
+        spec = folder / "mesh.json"
+        spec.write_text(json.dumps({"nfs": nfs, "ports": ports}))
+        mesh = LiveMesh(hosts.middle, str(spec))
+        stack.callback(mesh.close)
+        mesh.wait_running()
+        ping = ("ping", "-c", "1", "-W", "1", "198.51.100.80")
+        wait_until(lambda: client.works(*ping), f"a ping: {mesh.said()}")
+        server = Server(outside, page)
+        stack.callback(server.close)
+        assert fetch(client, "198.51.100.80") == digest(page)
+        assert python(client, REFUSED) == "refused\n", "an ICMP error, translated and routed"
+        assert client.works("ping", "-c", "1", "-s", "4000", "198.51.100.80"), "fragments"
+        report = mesh.stop()
+    assert results(report, "nat")["mappings_made"] >= 3
+    found = results(report, "router")
+    assert found["forwarded"] > PAGE_BYTES / 65536
+    assert found["bad_header"] == found["martian"] == found["no_route"] == 0

@@ -77,8 +77,13 @@ def test_fragments_are_put_together_once(folder: Path) -> None:
 def test_every_worker_has_its_share(mesh: Rig) -> None:
     frames = traffic(40)
     write_capture(mesh.folder / "in.pcap", frames)
-    mesh.start([{"use": "flow_counter"}], mesh.folder / "in.pcap", workers=2)
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    pinned = {"worker_cores": cores} if len(cores) == 2 else {}
+    mesh.start([{"use": "flow_counter"}], mesh.folder / "in.pcap", workers=2, **pinned)
     outcome = mesh.wait()
+    if pinned:
+        asked = {c.name: c.cores for c in mesh.supervisor.children.values()}
+        assert (asked["worker-0"], asked["worker-1"]) == ((cores[0],), (cores[1],))
     assert outcome.report is not None
     statistics = outcome.report["statistics"]
     assert statistics["packets"] == statistics["foreign"] == len(frames)

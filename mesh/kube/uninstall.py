@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from mesh.errors import ApiError
 from mesh.kube.api import CHAINS, FUNCTIONS, Api, Kind, Object
 from mesh.kube.functions import FINALIZER
+from mesh.kube.leader import RENEW_S, Leader
 from mesh.kube.render import INSTANCE_LABEL
 from mesh.kube.settings import OperatorSettings
 
@@ -29,6 +30,9 @@ def uninstall(
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Deletes the objects of a release; who does not go in time loses our finalizer.
+
+    Objects without a label are their users': they stay, and only lose the finalizer, which nobody
+    would take off later. So that no operator puts it on again, its Lease is taken for that.
 
     Args:
         api: the server.
@@ -54,7 +58,28 @@ def uninstall(
         log.warning("%s is let go though its stacks were not told", _name(found))
         with _unless_gone():
             api.patch(FUNCTIONS, _name(found), body)
+    _let_adopted_go(api, settings, sleep)
     return len(left)
+
+
+def _let_adopted_go(api: Api, settings: OperatorSettings, sleep: Callable[[float], None]) -> None:
+    def held() -> list[Object]:
+        return [
+            found
+            for found in api.list(FUNCTIONS).get("items") or ()
+            if INSTANCE_LABEL not in (found["metadata"].get("labels") or {})
+            and FINALIZER in found["metadata"].get("finalizers", ())
+        ]
+
+    if not settings.adopt_unlabelled or not held():
+        return
+    Leader(api, settings.lease_name, "uninstall").seize()
+    sleep(RENEW_S + LOOK_S)
+    for found in held():
+        rest = [each for each in found["metadata"]["finalizers"] if each != FINALIZER]
+        log.info("%s stays, and can be deleted without an operator", _name(found))
+        with _unless_gone():
+            api.patch(FUNCTIONS, _name(found), {"metadata": {"finalizers": rest}})
 
 
 def _own(api: Api, settings: OperatorSettings, kind: Kind) -> Iterator[Object]:

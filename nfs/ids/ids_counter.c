@@ -17,6 +17,9 @@ struct ids_counter {
     uint32_t is_used;
 };
 
+/*
+ * ids_counters_init makes room for |max| counters at least. False without memory.
+ */
 bool ids_counters_init(ids *nf, uint32_t max) {
     nf->counter_sets = 1;
     while ((uint64_t)nf->counter_sets * WAYS < max)
@@ -63,7 +66,9 @@ static ids_counter *counter_of(ids *nf, const uint8_t key[40]) {
     return oldest;
 }
 
-/* Counts a match of |rule|, and says what it means. */
+/*
+ * ids_counted counts a match of |rule|, and says what it means.
+ */
 enum ids_count ids_counted(ids *nf, const ids_rule *rule, const ids_occasion *o) {
     uint8_t key[40];
     if (rule->threshold == IDS_NO_THRESHOLD)

@@ -126,36 +126,53 @@ static bool is_right_port(const router *self, const router_packet *p) {
     return (back->kind == ROUTER_LINK || back->kind == ROUTER_VIA) && back->port == p->port;
 }
 
+static bool is_martian(const router *self, const router_packet *p) {
+    uint8_t v = p->ip_version;
+    return router_is_bad_source(p->src, v) || router_is_bad_destination(p->dst, v) ||
+           hop_of(self, v, p->src)->kind == ROUTER_LOCAL ||
+           (v == 4 && (router_is_link_local(p->src, v) || router_is_link_local(p->dst, v)));
+}
+
 static uint32_t judge_ip(router *self, const router_packet *p, nfm_edit *edit) {
     router_stats *stats = &self->stats;
     uint8_t v = p->ip_version;
     if (v == 6 && router_take_nd(self, p))
         return NFM_DROP;
-    if (router_is_bad_source(p->src, v) || router_is_bad_destination(p->dst, v) ||
-        hop_of(self, v, p->src)->kind == ROUTER_LOCAL ||
-        (v == 4 && (router_is_link_local(p->src, v) || router_is_link_local(p->dst, v))))
+    if (is_martian(self, p))
         return drop(&stats->martian);
     if (p->is_group || router_is_group(p->dst, v))
         return drop(&stats->group);
     if (is_source_routed(p))
         return drop(&stats->source_routed);
-    if (router_own(self, p->port, v, p->dst) != NULL) {
+    if (router_own(self, p->port, v, p->to) != NULL) {
         router_serve(self, p);
         return NFM_DROP;
     }
-    if (router_is_link_local(p->dst, v))
+    if (router_is_link_local(p->to, v))
         return drop(&stats->no_route);
-    if (router_is_link_local(p->src, v))
+    if (router_is_link_local(p->from, v))
         return refuse(self, p, &stats->no_route, ROUTER_E_SCOPE);
-    const router_hop *to = hop_of(self, v, p->dst);
+    const router_hop *to = hop_of(self, v, p->to);
     if (self->config.check_source && to->kind != ROUTER_LOCAL && !is_right_port(self, p))
         return drop(&stats->wrong_source);
     return take_hop(self, p, to, edit);
 }
 
-uint32_t router_judge(router *self, router_packet *p, nfm_edit *edit) {
+static void translate(router_packet *p, const nfm_edit *before) {
+    uint32_t size = p->ip_version == 6 ? 16 : 4;
+    memcpy(p->from, p->src, 16);
+    memcpy(p->to, p->dst, 16);
+    if (before != NULL && before->fields & NFM_EDIT_SRC)
+        memcpy(p->from, before->src, size);
+    if (before != NULL && before->fields & NFM_EDIT_DST)
+        memcpy(p->to, before->dst, size);
+}
+
+uint32_t router_judge(router *self, router_packet *p, bool is_edited, nfm_edit *edit) {
     router_stats *stats = &self->stats;
     const router_interface *at = &self->config.interfaces[p->port];
+    const nfm_edit before = *edit;
+    *edit = (nfm_edit){0};
     if (!p->is_group && memcmp(p->frame, at->mac, 6) != 0)
         return drop(&stats->not_ours);
     if (router_read16(p->frame + 12) == 0x0806) {
@@ -166,5 +183,6 @@ uint32_t router_judge(router *self, router_packet *p, nfm_edit *edit) {
         return drop(&stats->other_protocol);
     if (!router_read_ip(p))
         return drop(&stats->bad_header);
+    translate(p, is_edited ? &before : NULL);
     return judge_ip(self, p, edit);
 }

@@ -175,7 +175,7 @@ static uint32_t keep(router *self, const router_packet *p, router_entry *e) {
 
 uint32_t router_resolve(router *self, const router_packet *p, const router_hop *to,
                         nfm_edit *edit) {
-    const uint8_t *address = to->kind == ROUTER_LINK ? p->dst : to->gateway;
+    const uint8_t *address = to->kind == ROUTER_LINK ? p->to : to->gateway;
     router_entry *e = router_neighbour_find(self, to->port, p->ip_version, address);
     if (e == NULL) {
         e = add(self, to->port, p->ip_version, address);

@@ -94,9 +94,9 @@ int router_process(void *state, const void *batch) {
         if (!router_is_port(self, record->port))
             continue;
         go_on_to(self, record->ts_ns);
-        b->edit[i] = (nfm_edit){0};
         if (router_view(b->ring, b->mem, b->desc[i].record, &p)) {
-            b->verdict[i] = router_judge(self, &p, &b->edit[i]);
+            bool is_edited = (b->desc[i].what & NFM_DESC_EDITED) != 0;
+            b->verdict[i] = router_judge(self, &p, is_edited, &b->edit[i]);
             continue;
         }
         self->stats.other_protocol++;

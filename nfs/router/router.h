@@ -13,6 +13,9 @@
  * senders are told. States are those of RFC 4861 section 7.3.2, for ARP alike, without DELAY. Time
  * is that of packets, and on live ports that of router_poll.
  *
+ * Where a stage before translates addresses, the router decides on what they will be; who sent the
+ * packet is told with what it said.
+ *
  * Routes (lpm.h) are replaced as a whole: a table is built beside the packets and swapped between
  * two batches. All other memory is taken at the start.
  *
@@ -46,7 +49,8 @@ typedef struct router_packet { /* one that is judged */
     const uint8_t *frame;
     const uint8_t *l3; /* IP header, once it was checked; its options or first extension behind */
     uint32_t l3_len;   /* of the whole IP packet */
-    uint8_t src[16], dst[16];
+    uint8_t src[16], dst[16]; /* as it came: who is told, and what is its own */
+    uint8_t from[16], to[16]; /* the same, translated where a stage before said so */
     uint8_t ip_version;
     uint8_t port;
     uint8_t ttl;
@@ -191,6 +195,7 @@ void router_serve(router *self, const router_packet *p);
 
 /* A view of the frame of |number|, a record; false: it has none with an Ethernet header. */
 bool router_view(nfm_ring *ring, const nfm_mem *mem, uint32_t number, router_packet *p);
-uint32_t router_judge(router *self, router_packet *p, nfm_edit *edit);
+/* The verdict. |edit| says what stages before have changed, when |is_edited|. */
+uint32_t router_judge(router *self, router_packet *p, bool is_edited, nfm_edit *edit);
 
 #endif

@@ -67,7 +67,7 @@ typedef struct stream_sim {
     uint32_t drop, loss, garbage, replace, ahead; /* of 256 */
     uint32_t mss;
     uint32_t verdict; /* NFM_PASS: drawn; else on all */
-    bool fail_open;
+    bool fail_open, ipv6, drops;
     bool resizes;
     int64_t now_ns;
     uint64_t counters[NFM_CC_COUNT]; /* of the worker, when all is over */
@@ -107,6 +107,37 @@ static inline int sim_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint
     return (int)done;
 }
 
+/* The place at the receiver of what is at |at| in the stream; SIM_OUT: it was not accepted. */
+static inline uint32_t sim_place(const sim_end *e, uint32_t at) {
+    uint32_t from = 0, out = 0;
+    while (from < e->n && e->entries[from].seen) {
+        const sim_entry *entry = &e->entries[from];
+        if (at < from + entry->len)
+            return out + (at - from) * entry->out_len / entry->len;
+        out += entry->accepted ? entry->out_len : entry->len;
+        from += entry->len;
+    }
+    return at == from ? out : SIM_OUT;
+}
+
+/* What |e| is told to have been received was. */
+static inline void sim_check_sack(const sim_end *e, const nfm_record *r, const uint8_t *slot) {
+    if (e->sim->drops && e->sim->resizes)
+        return; /* what was decided last need not be what has left */
+    const sim_end *peer = &e->sim->end[e->number ^ 1];
+    const uint8_t *at = slot + r->l4_off + 20, *end = slot + r->payload_off;
+    while (at + 10 <= end && *at != 5)
+        at += *at == 1 ? 1 : at[1];
+    for (const uint8_t *edge = at + 2; at + 10 <= end && edge + 8 <= at + at[1]; edge += 8) {
+        uint32_t left = nfm_read32(edge) - (e->isn + 1);
+        uint32_t right = nfm_read32(edge + 4) - (e->isn + 1);
+        CHECK(left <= right && right <= e->max);
+        for (uint32_t i = left; i < right && i < SIM_BYTES; i++)
+            for (uint32_t o = sim_place(e, i); o < sim_place(e, i + 1) && o < SIM_OUT; o++)
+                CHECK(peer->got[o]);
+    }
+}
+
 static inline void sim_receive(sim_end *e, const nfm_record *r, const uint8_t *slot) {
     sim_end *peer = &e->sim->end[e->number ^ 1];
     const uint8_t *tcp = slot + r->l4_off;
@@ -117,6 +148,7 @@ static inline void sim_receive(sim_end *e, const nfm_record *r, const uint8_t *s
     if (r->tcp_flags & 2)
         return;
     CHECK((int32_t)ack <= (int32_t)e->max + 1);
+    sim_check_sack(e, r, slot);
     for (uint32_t i = 0; i < r->payload_len; i++) {
         CHECK(at + i < SIM_OUT);
         if (at + i >= SIM_OUT)
@@ -148,11 +180,12 @@ static inline int sim_tx(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, u
         CHECK_EQ(nfm_parse_frame(copy + NFM_HEADROOM, frames[i].len, frames[i].len, 1, 0, &record,
                                  &info),
                  0);
-        nfm_key key = {.ip_version = 4};
+        bool ipv6 = (record.flags & NFM_F_IPV6) != 0;
+        nfm_key key = {.ip_version = ipv6 ? 6 : 4};
         memcpy(key.addr, info.addr, sizeof(key.addr));
         uint32_t len = record.payload_off + record.payload_len - record.l4_off;
         CHECK_EQ(nfm__l4_checksum(&key, 6, copy + record.l4_off, len), 0);
-        CHECK_EQ(nfm_csum_fold(nfm_csum_add(0, copy + record.l3_off, 20)), 0);
+        CHECK(ipv6 || nfm_csum_fold(nfm_csum_add(0, copy + record.l3_off, 20)) == 0);
         CHECK_EQ(record.payload_off + record.payload_len, NFM_HEADROOM + frames[i].len);
         CHECK(port->stats.mtu == 0 ||
               NFM_HEADROOM + frames[i].len - record.l3_off <= port->stats.mtu);
@@ -175,6 +208,21 @@ static const nfm_port_ops sim_ops = {
     .name = "sim", .rx = sim_rx, .tx = sim_tx, .wait_fd = sim_wait_fd, .free = sim_free_port};
 
 /* ---- sending ---- */
+
+/* Says which bytes behind the next one there are. */
+static inline void sim_sack(const sim_end *e, nfm_tcp_fields *tcp) {
+    uint32_t first = e->sim->end[e->number ^ 1].isn + 1;
+    for (uint32_t i = e->next; i < SIM_OUT && tcp->opts.n_sack < 3; i++) {
+        if (!e->got[i] || (i > 0 && e->got[i - 1]))
+            continue;
+        uint32_t end = i;
+        while (end < SIM_OUT && e->got[end])
+            end++;
+        tcp->opts.seen |= NFM_OPT_SACK;
+        tcp->opts.sack[tcp->opts.n_sack][0] = first + i;
+        tcp->opts.sack[tcp->opts.n_sack++][1] = first + end;
+    }
+}
 
 /* Sends bytes [at, at + len) of an end's stream, or others in their place. */
 static inline void sim_send(stream_sim *s, sim_end *e, uint32_t at, uint32_t len, uint8_t flags) {
@@ -199,14 +247,20 @@ static inline void sim_send(stream_sim *s, sim_end *e, uint32_t at, uint32_t len
     if (sim_chance(s, s->garbage))
         for (uint32_t i = 0; i < len; i++)
             bytes[i] = (uint8_t)('A' + sim_draw(s, 26));
-    key.ip_version = 4;
+    sim_sack(e, &tcp);
+    key.ip_version = s->ipv6 ? 6 : 4;
     key.proto = 6;
     memcpy(key.addr[0], e->number ? "\x0a\0\0\2" : "\x0a\0\0\1", 4);
     memcpy(key.addr[1], e->number ? "\x0a\0\0\1" : "\x0a\0\0\2", 4);
     key.port[0] = e->number ? 80 : 4000;
     key.port[1] = e->number ? 4000 : 80;
-    nfm_emit_eth(&buf, (const uint8_t *)"\2\0\0\0\0\1", (const uint8_t *)"\2\0\0\0\0\2", 0x0800);
-    nfm_emit_ipv4(&buf, &key, &ip, 20 + len);
+    uint32_t l4_len = nfm_emit_tcp_len(&tcp.opts) + len;
+    nfm_emit_eth(&buf, (const uint8_t *)"\2\0\0\0\0\1", (const uint8_t *)"\2\0\0\0\0\2",
+                 s->ipv6 ? 0x86dd : 0x0800);
+    if (s->ipv6)
+        nfm_emit_ipv6(&buf, &key, &ip, l4_len);
+    else
+        nfm_emit_ipv4(&buf, &key, &ip, l4_len);
     nfm_emit_tcp(&buf, &key, &tcp, (nfm_view){bytes, len});
     e->len[slot] = buf.len;
     if (at + len > e->max && at + len <= e->n)
@@ -452,7 +506,9 @@ static inline void sim_run(stream_sim *s) {
     s->replace = rates[sim_draw(s, 4)];
     s->ahead = 2 * rates[sim_draw(s, 4)];
     s->resizes = sim_draw(s, 2);
-    s->mss = sim_draw(s, 2) ? 250 : 700;
+    s->mss = sim_draw(s, 2) ? 200 : 700;
+    s->ipv6 = sim_draw(s, 4) == 0;
+    s->drops = s->drop != 0;
     sim_begin(s);
     for (uint32_t i = 0, n = 40 + sim_draw(s, 200); i < n; i++) {
         sim_act(s);

@@ -232,6 +232,57 @@ static void a_slow_file_loses_frames_and_says_how_many(void) {
     end(r);
 }
 
+/* Reads a pipe to its end; the last |back| bytes are copied to |last|. */
+static void read_all(int pipe, uint8_t *last, size_t back) {
+    uint8_t piece[65536];
+    ssize_t n;
+    while ((n = read(pipe, piece, sizeof(piece))) != 0) {
+        if (n < 0)
+            continue; /* the thread has not written it yet */
+        size_t keep = (size_t)n < back ? (size_t)n : back;
+        memmove(last, last + keep, back - keep);
+        memcpy(last + back - keep, piece + n - keep, keep);
+    }
+}
+
+static void the_last_block_says_what_was_lost_and_nobody_waits_for_it(void) {
+    rig *r = begin();
+    nfm_error err = {0};
+    nfm_tee_config config = {.path = r->b.path, .buffer = 1 << 18};
+    CHECK_EQ(mkfifo(r->b.path, 0600), 0);
+    int reader = open(r->b.path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    CHECK_EQ(nfm_port_tee_start(r->tee, &config, &err), NFM_OK);
+    nfm_tee_stats stats = {0};
+    while (stats.lost == 0) {
+        receive(r, 100);
+        CHECK_EQ(nfm_port_tee_stats(r->tee, &stats), NFM_OK);
+    }
+    CHECK_EQ(nfm_port_tee_end(r->tee), NFM_OK);
+    CHECK_EQ(nfm_port_tee_stats(r->tee, &stats), NFM_OK);
+    CHECK(!stats.ended && !stats.recording); /* the reader has not come yet */
+    uint32_t last[13] = {0};
+    read_all(reader, (uint8_t *)last, sizeof(last));
+    CHECK_EQ(last[0], 5);          /* interface statistics block */
+    CHECK_EQ(last[6], stats.seen); /* isb_ifrecv */
+    CHECK_EQ(last[9], stats.lost); /* isb_ifdrop */
+    CHECK_EQ(last[12], sizeof(last));
+    CHECK_EQ(nfm_port_tee_stop(r->tee, &err), NFM_OK);
+    CHECK_EQ(nfm_port_tee_stats(r->tee, &stats), NFM_OK);
+    CHECK_EQ(stats.ended, 1);
+    close(reader);
+    end(r);
+}
+
+static void a_pipe_that_nobody_reads_is_an_error_and_no_wait(void) {
+    rig *r = begin();
+    nfm_error err = {0};
+    nfm_tee_config config = {.path = r->b.path};
+    CHECK_EQ(mkfifo(r->b.path, 0600), 0);
+    CHECK_EQ(nfm_port_tee_start(r->tee, &config, &err), NFM_E_IO);
+    CHECK(err.text[0] != '\0');
+    end(r);
+}
+
 static void wrong_calls_are_refused(void) {
     rig *r = begin();
     nfm_error err = {0};
@@ -259,6 +310,8 @@ static const nfm_test tests[] = {
     T(what_is_not_sent_is_not_recorded),
     T(a_full_disk_ends_the_recording_and_not_the_port),
     T(a_slow_file_loses_frames_and_says_how_many),
+    T(the_last_block_says_what_was_lost_and_nobody_waits_for_it),
+    T(a_pipe_that_nobody_reads_is_an_error_and_no_wait),
     T(wrong_calls_are_refused),
 };
 

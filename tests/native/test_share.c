@@ -356,6 +356,52 @@ static void answers_to_rewritten_flows_find_their_worker(void) {
     end_rig(&r);
 }
 
+/* A router's error about what a hidden host has sent. */
+static void put_error(rig *r, uint32_t flow) {
+    static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
+    nfm_key hidden = hidden_of(flow), key = {.ip_version = 4, .proto = IPPROTO_ICMP};
+    uint8_t quoted[64], frame[FRAME_ROOM];
+    nfm_emit_buf inner = {quoted, sizeof(quoted), 0}, buf = {frame, sizeof(frame), 0};
+    nfm_ip_fields ip = {.ttl = 64};
+    nfm_emit_ipv4(&inner, &hidden, &ip, 8 + 8);
+    nfm_emit_udp(&inner, &hidden, (nfm_view){(const uint8_t *)"quoted!", 8});
+    nfm_write32(key.addr[0], 0x0b000001);
+    memcpy(key.addr[1], hidden.addr[0], 16);
+    nfm_emit_eth(&buf, mac, mac, 0x0800);
+    nfm_emit_ipv4(&buf, &key, &ip, 8 + inner.len);
+    nfm_emit_icmp(&buf, &key, 3 << 8 | 3, 0, (nfm_view){quoted, inner.len});
+    put(r, frame, buf.len);
+}
+
+static void errors_about_rewritten_flows_find_their_worker(void) {
+    rig r = make_rig();
+    uint64_t at = 0, opened = 0;
+    uint32_t errors = 0;
+    nfm_view frame;
+    add_judges(&r);
+    start(&r);
+    for (uint32_t flow = 0; flow < FLOWS; flow++) {
+        nfm_key key = key_of(flow);
+        put_datagram(&r, &key, flow, 0);
+    }
+    run(&r, hide);
+    for (uint32_t flow = 0; flow < FLOWS; flow++)
+        put_error(&r, flow);
+    run(&r, hide);
+    for (uint32_t i = 0; i < WORKERS; i++)
+        opened += r.w[i]->flows_opened;
+    while ((frame = nfm_port_mem_sent(r.port[0][OUT], &at)).data != NULL) {
+        if (frame.data[14 + 9] != IPPROTO_ICMP)
+            continue;
+        errors++;
+        CHECK_EQ(nfm_read32(frame.data + 14 + 16) & 0xffffff00, 0x0a000000);
+        CHECK_EQ(nfm_read32(frame.data + 14 + 20 + 8 + 12), nfm_read32(frame.data + 14 + 16));
+    }
+    CHECK_EQ(errors, FLOWS);
+    CHECK_EQ(opened, FLOWS); /* an error is its flow's */
+    end_rig(&r);
+}
+
 static void keys_are_found_and_forgotten(void) {
     rig r = make_rig();
     nfm_worker *w = r.w[0];
@@ -537,6 +583,7 @@ int main(int argc, char **argv) {
         T(frames_come_out_once_and_in_order),
         T(every_worker_asks_about_its_own),
         T(answers_to_rewritten_flows_find_their_worker),
+        T(errors_about_rewritten_flows_find_their_worker),
         T(keys_are_found_and_forgotten),
         T(owners_hear_of_datagrams_that_passed_in_fragments),
         T(what_is_judged_passes_whole),

@@ -23,6 +23,7 @@ extern "C" {
 #define NFM_DESC_APP (UINT64_C(1) << 63)
 #define NFM_REST (UINT32_C(1) << NFM_REST_SHIFT)
 #define NFM_DESC_GAP (UINT64_C(1) << 62)
+#define NFM_DESC_EDITED (UINT64_C(1) << 61)
 
 static_assert(sizeof(nfm_record) == NFM_RECORD_SIZE, "record is two cache lines");
 static_assert(offsetof(nfm_record, tcp) == 64, "line 2 starts at 64");

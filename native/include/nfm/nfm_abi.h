@@ -304,7 +304,8 @@ typedef struct nfm_slot_meta {
 
 /* One ring entry. what: bits 0..47 event bits, or with bit 63 the type id in the low 32 bits;
  * bits 48..55 handler (which subscription of this receiver). With bit 62 it is a gap of a lossy
- * ring: no record, and bits 0..47 say how many entries are missing here. */
+ * ring: no record, and bits 0..47 say how many entries are missing here. With bit 61 the entry's
+ * nfm_edit says, when it comes, how stages before changed the packet. */
 typedef struct nfm_desc {
     uint32_t record;
     uint32_t flow; /* flow index, 0xffffffff none */
@@ -381,7 +382,7 @@ typedef struct nfm_batch {
     nfm_ring *ring;   /* that they came from, for nfm_ring_hold and the like; NULL: a log */
     uint32_t *verdict; /* by entry, PASS at first; NULL: nobody asks. Ignored where an entry is not
                           inline */
-    nfm_edit *edit;    /* by entry, for NFM_REWRITE */
+    nfm_edit *edit;    /* by entry, for NFM_REWRITE; see nfm_desc for what it says before */
 } nfm_batch;
 
 /* A native NF: state is what its init returned. Returns NFM_OK or a negative status. */

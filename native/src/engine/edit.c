@@ -240,6 +240,31 @@ bool nfm__edit_apply(uint8_t *base, const nfm_transit *t, const nfm_edit *e, nfm
     return edit_link(base, t, e, tx);
 }
 
+void nfm__edit_merge(nfm_edit *e, const nfm_edit *more) {
+    uint32_t fields = more->fields;
+    e->fields |= fields;
+    if (fields & NFM_EDIT_SRC)
+        memcpy(e->src, more->src, sizeof(e->src));
+    if (fields & NFM_EDIT_DST)
+        memcpy(e->dst, more->dst, sizeof(e->dst));
+    if (fields & NFM_EDIT_SRC_PORT)
+        e->src_port = more->src_port;
+    if (fields & NFM_EDIT_DST_PORT)
+        e->dst_port = more->dst_port;
+    if (fields & NFM_EDIT_SRC_MAC)
+        memcpy(e->src_mac, more->src_mac, sizeof(e->src_mac));
+    if (fields & NFM_EDIT_DST_MAC)
+        memcpy(e->dst_mac, more->dst_mac, sizeof(e->dst_mac));
+    if (fields & (NFM_EDIT_TTL | NFM_EDIT_TTL_DOWN))
+        e->ttl = more->ttl;
+    if (fields & NFM_EDIT_VLAN_PUSH)
+        e->vlan = more->vlan;
+    if (fields & NFM_EDIT_OUT)
+        e->out = more->out;
+    e->seq_add += fields & NFM_EDIT_SEQ ? more->seq_add : 0;
+    e->ack_add += fields & NFM_EDIT_ACK ? more->ack_add : 0;
+}
+
 nfm_key nfm__edit_key(const nfm_edit *e, const nfm_key *key) {
     nfm_key after = *key;
     bool is_icmp = key->proto == IPPROTO_ICMP || key->proto == IPPROTO_ICMPV6;

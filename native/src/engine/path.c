@@ -166,12 +166,32 @@ INLINE bool track(nfm_worker *w, nfm_packet *p, uint64_t hash) {
     return true;
 }
 
+/* The sets of a flow whose subscriptions have changed, for an ICMP error about it. Modules that
+ * join do so at a packet of the flow's own: until that comes the flow stays marked. */
+static void find_sets(nfm_worker *w, uint32_t index) {
+    nfm_flow *flow = nfm_table_flow(&w->table, index);
+    nfm_work before = nfm__flow_work(flow);
+    nfm__flow_subscribe(w, index);
+    nfm_work after = nfm__flow_work(flow);
+    if (after.level == before.level && after.modules == before.modules)
+        return;
+    flow->level = before.level;
+    flow->modules = before.modules;
+    for (uint8_t side = 0; side < 2; side++) {
+        nfm_subs_hold(&w->subs, w->subs.outdated);
+        nfm_subs_release(&w->subs, flow->subs[side]);
+        flow->subs[side] = w->subs.outdated;
+    }
+}
+
 /* An ICMP error belongs to the flow that it quotes and changes nothing of its state (RFC 5508
  * REQ-10). Where nothing is forwarded it is an event of its own. */
 static bool is_about_flow(nfm_worker *w, nfm_packet *p) {
     bool is_icmp = p->rec.proto == IPPROTO_ICMP || p->rec.proto == IPPROTO_ICMPV6;
     if (!is_icmp || !nfm__quoted_find(w, p))
         return false;
+    if (nfm__flow_is_stale(w, p->flow))
+        find_sets(w, p->flow_index);
     nfm__record_emit(w, p->flow_index, &p->rec);
     return true;
 }

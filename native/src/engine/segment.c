@@ -103,18 +103,20 @@ bool nfm__segment_arrive(nfm_worker *w, nfm_packet *p) {
     sw->refused = false;
     if (!goes_on || p->rec.proto != IPPROTO_TCP)
         return true;
-    if (nfm__strands_of(w, p->flow_index)->in_use)
+    if (nfm__has_strands(w, p->flow_index))
         take_ack(w, p);
     sw->refused = p->flow->level >= NFM_LEVEL_SPLIT && !is_admitted(w, p);
     return !sw->refused;
 }
 
 void nfm__segment_begin(nfm_worker *w, nfm_packet *p) {
-    nfm_strands *both = nfm__strands_of(w, p->flow_index);
+    nfm_stream_way *sw = w->way->stream;
     bool is_judged = p->flow->level >= NFM_LEVEL_SPLIT;
-    if (p->rec.proto != IPPROTO_TCP || w->way->stream->packet == NULL ||
-        (!both->in_use && !is_judged))
+    if (p->rec.proto != IPPROTO_TCP || sw->packet == NULL ||
+        (!is_judged && !nfm__has_strands(w, p->flow_index)))
         return;
+    nfm_strands *both = nfm__strands_of(w, p->flow_index);
+    sw->is_on = true;
     if (both->free && is_judged) /* again: the stack does not go on where it was */
         both->side[0].started = both->side[1].started = 0;
     both->in_use = 1;
@@ -206,10 +208,12 @@ static void take_released(nfm_worker *w, uint32_t index, uint32_t run, const nfm
 
 void nfm__segment_data(nfm_worker *w, uint32_t index, const nfm_record *record) {
     nfm_stream_way *sw = w->way->stream;
+    if (!nfm__has_strands(w, index))
+        return;
     nfm_strands *both = nfm__strands_of(w, index);
     nfm_strand *s = &both->side[record->side];
     bool is_data = (record->events & NFM_BIT(NFM_EV_TCP_DATA)) != 0;
-    if (!both->in_use || both->closed || both->free || sw->packet == NULL ||
+    if (both->closed || both->free || sw->packet == NULL ||
         (!is_data && record->kind != NFM_REC_GAP))
         return;
     uint64_t end = record->tcp.stream_off + record->tcp.data_len;

@@ -212,17 +212,19 @@ void nfm__strands_end(nfm_worker *w, nfm_strands *both) {
 }
 
 void nfm__strands_rest(nfm_worker *w, uint32_t flow) {
+    if (!nfm__has_strands(w, flow))
+        return;
     nfm_strands *both = nfm__strands_of(w, flow);
     const nfm_strand *a = &both->side[0], *b = &both->side[1];
     bool is_idle = both->free && (a->head | b->head) == 0 && !a->shifted && !b->shifted;
-    if (both->in_use && (both->closed || is_idle))
+    if (both->closed || is_idle)
         nfm__strands_end(w, both);
 }
 
 void nfm__strands_close(nfm_worker *w, uint32_t flow) {
-    nfm_strands *both = nfm__strands_of(w, flow);
-    if (!both->in_use)
+    if (!nfm__has_strands(w, flow))
         return;
+    nfm_strands *both = nfm__strands_of(w, flow);
     both->closed = 1;
     if (!nfm__transit_has_line(w, flow))
         nfm__strands_end(w, both);

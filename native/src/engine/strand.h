@@ -109,10 +109,15 @@ typedef struct nfm_stream_way { /* allocated with nfm_way */
     const nfm_packet *packet; /* being processed; NULL: none */
     uint32_t at;              /* slot + 1 of the frame that events raised now are about */
     bool refused;             /* the packet being processed goes no further */
+    bool is_on;               /* some stream was judged: flows may have strands */
 } nfm_stream_way;
 
 static inline nfm_strands *nfm__strands_of(const nfm_worker *w, uint32_t flow) {
     return &w->way->stream->strands[flow];
+}
+/* Whether flow |flow| has strands. Does not touch them where no stream was ever judged. */
+static inline bool nfm__has_strands(const nfm_worker *w, uint32_t flow) {
+    return __builtin_expect(w->way->stream->is_on, 0) && nfm__strands_of(w, flow)->in_use;
 }
 static inline nfm_run *nfm__run_at(const nfm_worker *w, uint32_t link) {
     return &w->way->stream->runs[link - 1];

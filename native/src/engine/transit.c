@@ -171,6 +171,20 @@ static uint64_t wanted_of(const nfm_receiver *r, const nfm_record *record) {
     return r->what | (is_app ? NFM_DESC_APP | type : bits);
 }
 
+/* Lets a receiver see at its entry what stages before have changed. False: there is no room. */
+static bool show_edits(const nfm_worker *w, const nfm_question *q, nfm_ring *ring, uint64_t *what) {
+    uint32_t slot = q->who - 1;
+    nfm_edit edit;
+    if (slot >= w->pool.n_slots || q != &transit_of(w, slot)->q ||
+        !nfm__edits_so_far(w, slot, &edit))
+        return true;
+    if (ring->head >= ring->limit)
+        return false;
+    *nfm_ring_edit_of(ring, ring->head) = edit;
+    *what |= NFM_DESC_EDITED;
+    return true;
+}
+
 static void ask_one(nfm_worker *w, nfm_question *q, const nfm_record *record, nfm_ring *ring,
                     uint64_t what) {
     struct nfm_inline *in = ring->in_line;
@@ -182,7 +196,8 @@ static void ask_one(nfm_worker *w, nfm_question *q, const nfm_record *record, nf
         q->record = nfm_record_keep(&w->delivery, record);
     uint32_t flow = record->flow == 0 ? NFM_NO_FLOW : (uint32_t)record->flow;
     uint64_t at = ring->head;
-    if (q->record == NFM_NO_RECORD || !nfm_ring_push(ring, q->record, flow, what)) {
+    if (q->record == NFM_NO_RECORD || !show_edits(w, q, ring, &what) ||
+        !nfm_ring_push(ring, q->record, flow, what)) {
         q->verdict = nfm__worse(q->verdict, nfm__transit_policy(w, ring));
         return;
     }
@@ -282,6 +297,8 @@ void nfm__transit_close(nfm_worker *w, uint32_t slot) {
 void nfm__transit_ask_frame(nfm_worker *w, const nfm_packet *p) {
     nfm_transit *t = transit_of(w, p->rec.slot);
     uint32_t set = p->flow == NULL ? w->subs.catch_all : p->flow->subs[p->rec.side];
+    if (set == w->subs.outdated) /* an ICMP error about a flow whose sets are not found yet */
+        set = w->subs.catch_all;
     if (t->is_asked || !(w->subs.sets[set].inline_events & p->rec.events))
         return;
     t->is_asked = 1;
@@ -318,8 +335,7 @@ void nfm__transit_begin(nfm_worker *w, nfm_packet *p) {
     way->stream->packet = NULL;
     if (way->out_of[w->in_port] == NFM_NO_PORT || slot == NFM_NO_SLOT)
         return;
-    if (p->flow != NULL && nfm__strands_of(w, p->flow_index)->in_use &&
-        p->rec.proto == IPPROTO_TCP) {
+    if (p->flow != NULL && nfm__has_strands(w, p->flow_index) && p->rec.proto == IPPROTO_TCP) {
         nfm__segment_end(w, p);
         return;
     }
@@ -386,7 +402,9 @@ bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t v
     if (verdict & NFM_REST && is_open(w, t->line))
         return nfm__rule_set(w, ring, t, verdict, how);
     if (action == NFM_REWRITE) {
-        w->way->edits[slot] = *how; /* copied: its writer may change it any time */
+        if (!t->has_edit)
+            w->way->edits[slot] = (nfm_edit){0};
+        nfm__edit_merge(&w->way->edits[slot], how); /* copied: its writer may change it any time */
         t->has_edit = 1;
     }
     return true;

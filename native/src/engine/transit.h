@@ -17,7 +17,8 @@
  * Nobody waits for ever. A receiver that passes nothing for its deadline is late: what waits for it
  * takes its fail policy, and so does what comes until it has caught up. Captures have no deadlines.
  *
- * Other NFs may be reading a frame while it leaves: what is edited is edited in a copy.
+ * Other NFs may be reading a frame while it leaves: what is edited is edited in a copy. All stages
+ * see it as it came; those behind an editor are shown at their entry what it changed.
  */
 #ifndef NFM_ENGINE_TRANSIT_H
 #define NFM_ENGINE_TRANSIT_H
@@ -113,6 +114,8 @@ void nfm__inline_free(nfm_ring *ring);
 bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, nfm_transit *t, uint32_t verdict,
                    const nfm_edit *how);
 bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const nfm_edit *how);
+/* What is to be edited of a frame, as far as it is decided: its flow's rule, then verdicts. */
+bool nfm__edits_so_far(const nfm_worker *w, uint32_t slot, nfm_edit *out);
 /* The rule of a line; NULL: none. */
 static inline const nfm_rule *nfm__rule_of(const nfm_worker *w, uint32_t line) {
     if (line >= w->table.max_flows || !(nfm_table_flow(&w->table, line)->flags & NFM_FLOW_RULED))
@@ -213,6 +216,8 @@ uint8_t *nfm__outer_ip(uint8_t *base, const nfm_tx *tx, bool *ipv6);
 /* Edits the frame of |tx|, which lies at |base|, in place; |t| says where its headers are. False:
  * it has not what is to be edited, or its TTL is used up. Sources: RFC 1624, RFC 768, RFC 2018. */
 bool nfm__edit_apply(uint8_t *base, const nfm_transit *t, const nfm_edit *edit, nfm_tx *tx);
+/* Adds |more| to what is to be edited: where both say something |more| holds, numbers add up. */
+void nfm__edit_merge(nfm_edit *edit, const nfm_edit *more);
 /* What undoes |edit| for the other direction; |key| as it was before, from the edited sender. macs:
  * the frame's destination and source before, so that these are undone as well; NULL: it has none.
  */

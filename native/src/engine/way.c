@@ -149,6 +149,18 @@ void nfm__rule_drop(nfm_worker *w, const nfm_transit *t) {
     flow->flags |= NFM_FLOW_RULED;
 }
 
+bool nfm__edits_so_far(const nfm_worker *w, uint32_t slot, nfm_edit *out) {
+    const nfm_transit *t = &w->way->transits[slot];
+    const nfm_rule *rule = t->ruled ? &w->way->rules[t->line] : nfm__rule_of(w, t->line);
+    bool is_ruled = rule != NULL && rule->has_edit;
+    if (!is_ruled && !t->has_edit)
+        return false;
+    *out = is_ruled ? rule->edit[t->side] : (nfm_edit){0};
+    if (t->has_edit)
+        nfm__edit_merge(out, &w->way->edits[slot]);
+    return true;
+}
+
 void nfm__transit_forget_flow(nfm_worker *w, uint32_t index) {
     nfm_flow *flow = nfm_table_flow(&w->table, index);
     if (flow->flags & NFM_FLOW_ALIASED) {
@@ -184,6 +196,8 @@ bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const n
     nfm_key after = nfm__edit_key(&edit, &key);
     const uint8_t *frame = nfm_pool_addr(&w->pool, (uint32_t)(t - w->way->transits)) + NFM_HEADROOM;
     const uint8_t *macs = t->link_type == 1 && t->len >= 12 ? frame : NULL;
+    if (edit.fields & NFM_EDIT_OUT && !nfm__is_port(w, edit.out))
+        return false;
     if (rule->has_edit) /* packets that came before the verdict on the first may say it again */
         return memcmp(&rule->edit[t->side], &edit, sizeof(edit)) == 0;
     if (flow->flags & NFM_FLOW_ALIASED)

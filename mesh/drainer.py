@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mesh._ffi import native
+from mesh.attached import ring_stats
 from mesh.objects import Objects
 
 __all__ = ["Drainer"]
 
 BUSY_S, CALM_S = 0.002, 0.02
-"""Between two rounds: while entries come, and when none did for some time."""
+"""Between two rounds: while rings fill, and when they hardly do."""
 IDLE_S = 3600.0
 
 
@@ -50,15 +51,16 @@ class Drainer:
 
     def drain(self) -> None:
         """Passes what is there."""
-        before = sum(self.dropped.values())
+        is_busy = False
         for nf, rings in self._rings.items():
             for name in rings:
                 if rings[name] is None:
                     rings[name] = self._attach(name)
                 if rings[name] is not None:
-                    self.dropped[nf] += _pass_all(rings[name])
-        calmer = min(CALM_S, 2 * self._pause_s)
-        self._pause_s = calmer if before == sum(self.dropped.values()) else BUSY_S
+                    passed = _pass_all(rings[name])
+                    self.dropped[nf] += passed
+                    is_busy = is_busy or 4 * passed >= ring_stats(name, rings[name]).entries
+        self._pause_s = BUSY_S if is_busy else min(CALM_S, 2 * self._pause_s)
 
     def _attach(self, name: str) -> Any:
         ffi, lib = native()

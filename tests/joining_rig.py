@@ -70,10 +70,10 @@ class Joined:
         return int(found[0]) if found else self.process.pid
 
     def kill(self) -> None:
-        """Ends it at once."""
-        with_children = self.pid
-        os.kill(with_children, signal.SIGKILL)
-        self.process.wait(WAIT_S)
+        """Ends it at once; what made its namespaces ends with it."""
+        if self.process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.process.wait(WAIT_S)
 
     def end(self) -> int:
         """Ends it in order."""
@@ -207,9 +207,7 @@ class Site:
     def leave(self) -> None:
         """Ends all NFs and lets the stack forget them."""
         for each in self.joined:
-            if each.process.poll() is None:
-                each.process.kill()
-                each.process.wait(WAIT_S)
+            each.kill()
         self.joined.clear()
         for name in self.status()["attachments"]:
             self.remote.remove_nf(name)
@@ -225,9 +223,7 @@ class Site:
         """Ends everything."""
         self._hang_up()
         for each in self.joined:
-            if each.process.poll() is None:
-                each.process.kill()
-                each.process.wait(WAIT_S)
+            each.kill()
         if self.stack is not None and self.stack.poll() is None:
             self.stack.kill()
             self.stack.wait(WAIT_S)

@@ -92,7 +92,8 @@ def unpack(root: Path) -> None:
         manifest = json.load(outer.extractfile(blob(index["manifests"][0])))
         for each in manifest["layers"]:
             with tarfile.open(fileobj=outer.extractfile(blob(each))) as layer:
-                layer.extractall(root, filter="fully_trusted")
+                layer.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
+                layer.extractall(root)
 
 
 def heard() -> float:

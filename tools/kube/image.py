@@ -133,6 +133,12 @@ def kept(name: str, make: Callable[[Path], None], *recipes: Path) -> Path:
     return path
 
 
+def unpack(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpacks what this program packed: Debian's Python knows no filters, later ones want one."""
+    tar.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
+    tar.extractall(folder)
+
+
 def rootfs(folder: Path) -> None:
     """Fills a folder; Debian's part and the dependencies come from the cache if they can."""
     deploy = ROOT / "deploy"
@@ -144,7 +150,7 @@ def rootfs(folder: Path) -> None:
     }
     for place, part in parts.items():
         with tarfile.open(part) as tar:
-            tar.extractall(place, filter="fully_trusted")
+            unpack(tar, place)
     nfmesh(packages)
     skeleton(folder)
 

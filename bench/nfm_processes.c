@@ -23,9 +23,7 @@
 #include "paced_port.h"
 #include "processes.h"
 
-enum { RING_ENTRIES = 8192 };
-/* As in a mesh of live ports. */
-static const nfm_live_config live = {.turn_ns = 10000000, .spin_ns = 200000};
+enum { RING_ENTRIES = 8192, TURN_NS = 10000000 };
 
 typedef struct ports {
     nfm_port *in, *out; /* out: NULL where nothing leaves */
@@ -113,6 +111,7 @@ static nfm_worker *make_worker(const options *o, const shared *s, const ports *p
         add_nf(o, worker, s->rings[i]);
     if (nfm_worker_start(worker, &err) != NFM_OK)
         measured_die("start", err.text);
+    nfm_live_config live = {.turn_ns = TURN_NS, .spin_ns = o->worker_spin_ns};
     if (o->gap_ns > 0 && nfm_worker_live(worker, &live) != NFM_OK)
         measured_die("start", "not as a live one");
     return worker;
@@ -180,6 +179,7 @@ static void parse(int argc, char **argv, options *o) {
         {"nfs", MEASURED_U32, &o->nfs, "processes that subscribe"},
         {"spin-ns", MEASURED_I64, &o->spin_ns, "how long NFs wait awake"},
         {"gap-ns", MEASURED_I64, &o->gap_ns, "between two packets; 0: as fast as it goes"},
+        {"worker-spin-ns", MEASURED_I64, &o->worker_spin_ns, "how long a paced worker waits awake"},
         {"inline", MEASURED_FLAG, &o->in_line, "packets wait for the NFs"},
         {"offload", MEASURED_U32, &o->offload, "percent of flows settled by their first packet"},
         {"nf", MEASURED_TEXT, &o->command, "command of the NFs instead of native ones"},
@@ -193,7 +193,11 @@ static void parse(int argc, char **argv, options *o) {
 }
 
 int main(int argc, char **argv) {
-    options o = {.workload = "http", .passes = 1, .level = measured_find_level("data"), .nfs = 1};
+    options o = {.workload = "http",
+                 .passes = 1,
+                 .level = measured_find_level("data"),
+                 .nfs = 1,
+                 .worker_spin_ns = 200000}; /* as in a mesh of live ports */
     shared s;
     pid_t pids[MAX_NFS];
     int failed = 0;

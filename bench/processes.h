@@ -15,7 +15,7 @@ typedef struct options {
     uint64_t packets, passes;
     const measured_level *level;
     uint32_t nfs;
-    int64_t spin_ns, gap_ns;
+    int64_t spin_ns, gap_ns, worker_spin_ns;
     bool in_line;     /* packets wait for the NFs and leave by another port */
     uint32_t offload; /* inline: percent of the flows that the NFs want to see one packet of */
     char *command;    /* of the NFs; NULL: native */

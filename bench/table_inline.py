@@ -43,7 +43,7 @@ def inline_nfs(n: int) -> Iterator[Row]:
 
 def verdict(n: int) -> Iterator[Row]:
     """From a packet's arrival until it leaves, packets far apart."""
-    far = {"workload": "http"}
+    far = {"workload": "http", "worker-spin-ns": AWAKE_NS}
     found = alternate(
         {
             "polling": partial(inline, **far, packets=20_000, **POLLING, **{"gap-ns": 50_000}),

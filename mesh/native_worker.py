@@ -36,6 +36,7 @@ TURN_NS = 10_000_000
 """A worker with live ports looks at the controller's messages at least so often."""
 SPIN_NS = 200_000
 """It polls so long after the last packet or verdict: an NF that sleeps is woken, and answers."""
+NEVER_NS = 1 << 62
 _PORT_COUNTERS = {
     "truncated": "rx_truncated",
     "oversize": "rx_oversize",
@@ -177,15 +178,17 @@ class NativeWorker:
         """Takes packets from `port`, which must stay open until `release_ports`."""
         check(native().lib.nfm_worker_add_port(self.pointer, port.pointer), port.source)
 
-    def live(self, *, is_realtime: bool) -> None:
+    def live(self, *, is_realtime: bool, is_busy: bool = False) -> None:
         """Makes `run` stay while ports are quiet; the calling thread has to run the worker.
 
         Args:
             is_realtime: event time is the clock's, and goes on without packets.
+            is_busy: it polls for ever instead of sleeping.
         """
         ffi, lib = native()
         row = ffi.new("nfm_live_config *")
-        row.turn_ns, row.spin_ns, row.is_realtime = TURN_NS, SPIN_NS, is_realtime
+        row.turn_ns, row.is_realtime = TURN_NS, is_realtime
+        row.spin_ns = NEVER_NS if is_busy else SPIN_NS
         check(lib.nfm_worker_live(self.pointer, row), "live")
 
     def release_ports(self) -> None:

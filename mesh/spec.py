@@ -257,6 +257,10 @@ class Spec(_Model):
         list[_Core] | None,
         Field(description="cores that the worker is pinned to; of several, one for each"),
     ] = None
+    worker_poll: Annotated[
+        Literal["adaptive", "busy"],
+        Field(description="live ports that are quiet: sleep soon, or never, on cores of their own"),
+    ] = "adaptive"
     reserved_cores: Annotated[
         list[_Core], Field(description="cores that no NF gets when it asks for a number of them")
     ] = []

@@ -73,7 +73,8 @@ class Stack:
             if way.send_only:
                 self.worker.send_only(number)
         if part.mode == "live":
-            self.worker.live(is_realtime=all(each.is_realtime for each in part.ports))
+            is_realtime = all(each.is_realtime for each in part.ports)
+            self.worker.live(is_realtime=is_realtime, is_busy=part.is_busy)
         for room in part.room:
             self.worker.reserve_module(ModuleInfo(room.name, room.library, room.symbol))
         self._change(worker_changes(part, None))

@@ -88,6 +88,12 @@ def all_parts(parts: Parts):
     return [parts.host, *parts.workers.values(), *parts.nfs.values()]
 
 
+@pytest.mark.parametrize(("words", "is_busy"), [({"worker_poll": "busy"}, True), ({}, False)])
+def test_workers_never_sleep_when_a_spec_says_so(words, is_busy):
+    workers = composed({**SPEC, **words}).parts.workers.values()
+    assert {worker.is_busy for worker in workers} == {is_busy}
+
+
 @pytest.mark.parametrize("kind", [HostPart, WorkerPart, NFPart])
 def test_a_part_comes_back_as_it_was(kind):
     parts = [part for part in all_parts(composed().parts) if type(part) is kind]

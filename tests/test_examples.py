@@ -12,6 +12,7 @@ import pytest
 
 from mesh import Registry, replay, sdk
 from mesh.compose import NFUse
+from mesh.kube.manifests import read_manifests
 from mesh.spec import load, plan_of
 from mesh.testing import conversation, replay_frames
 
@@ -109,6 +110,13 @@ def test_a_stack_module_is_found_by_its_entry_point(tmp_path):
 def test_the_readme_shows_the_example_as_it_is():
     [shown, *_] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert shown.strip() in (EXAMPLES / "refused.py").read_text()
+
+
+@pytest.mark.parametrize("file", sorted((EXAMPLES / "kubernetes").iterdir()), ids=lambda f: f.name)
+def test_examples_for_a_cluster_are_what_it_takes(file):
+    manifests = read_manifests(file)
+    assert manifests is not None
+    assert [entry["name"] for entry in manifests.entries()] == [file.stem]
 
 
 def test_the_readme_is_short():

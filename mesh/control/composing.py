@@ -92,6 +92,7 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
         own_cores=_own_cores(spec, modules, plan),
         workers=spec.workers,
         worker_cores=None if spec.worker_cores is None else tuple(spec.worker_cores),
+        is_busy=spec.worker_poll == "busy",
         max_packets=spec.max_packets,
         out=spec.out,
         inboxes=inboxes,

@@ -113,6 +113,7 @@ class Layout:
         joined: NFs that were added while others ran.
         workers: how many share the packets.
         worker_cores: of one worker; or one for each of several. None: the supervisor's choice.
+        is_busy: workers never sleep.
         out: folder for files that NFs write.
         inboxes: sizes by domain, for those that NFs are of beside the mesh's own.
         undeclared: NFs that may join, and are not in the plan until they say what they hear.
@@ -129,6 +130,7 @@ class Layout:
     joined: frozenset[str] = frozenset()
     workers: int = 1
     worker_cores: tuple[int, ...] | None = None
+    is_busy: bool = False
     own_cores: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     max_packets: int | None = None
     out: str = "."
@@ -202,6 +204,7 @@ def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...], number: int
         worker=f"worker-{number}",
         id=number,
         workers=layout.workers,
+        is_busy=layout.is_busy,
         handover=handover_of(layout.ports, number, layout.workers),
         objects=_objects(number),
         config=dict(layout.config),

@@ -239,6 +239,7 @@ class WorkerPart:
         objects: names of its shared objects by enum nfm_object: `w0/header`, ...
         config: sizes and switches, by name in nfm_worker_config.
         workers: how many there are that share the packets.
+        is_busy: it never sleeps while live ports are quiet.
         handover: None where each finds all that is its own by itself.
         mode: "file" ends at the end of its ports, "live" never.
         max_packets: stop after so many; None all.
@@ -260,6 +261,7 @@ class WorkerPart:
     room: tuple[RoomPart, ...] = ()
     inboxes: tuple[InboxPart, ...] = ()
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    is_busy: bool = False
     handover: HandoverPart | None = None
 
 

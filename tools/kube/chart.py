@@ -28,7 +28,10 @@ from mesh.spec import json_schema
 HERE = Path(__file__).resolve().parent
 CHART = HERE.parent.parent / "deploy" / "helm" / "nfmesh"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
-OF_STACK = ("worker", "modules", "domains", "events", "checksums", "patience", "worker_cores")
+OF_STACK = (
+    *("worker", "modules", "domains", "events", "checksums", "patience"),
+    *("worker_cores", "worker_poll"),
+)
 """Keys of a spec that `stack.spec` may have; the others are the chart's or the command line's."""
 _SILENT = ("title", "default", "description", "format")
 

@@ -26,7 +26,7 @@ from mesh.event_types import FieldDef, Kind, Source
 from mesh.events import CELL, Catalogue
 from mesh.memory import Memory
 
-__all__ = ["Block", "Published", "Row", "encode"]
+__all__ = ["Block", "Published", "Row", "encode", "raise_about"]
 
 _NO_FLOW = 0xFFFFFFFF
 _ALL = 0xFFFFFFFF
@@ -61,10 +61,35 @@ def encode(
     """
     name = event.event_name
     record, flow = (_blank(now_ns), None) if about is None else _copied(about)
+    return Row(name, catalogue[name].id, record, flow, _fields_of(catalogue, event, about))
+
+
+def raise_about(event: Event, about: EventView) -> None:
+    """Has the worker deliver an event while the packet that it is about waits.
+
+    Args:
+        event: what is raised.
+        about: the event that caused it, of an inline handler's batch that is still valid.
+
+    Raises:
+        StateError: no packet waits; or the event inherits fields that `about` does not have.
+        ValueError: it is too large.
+    """
+    batch = about._batch
+    entry, commands = batch.waiting(about._index)
+    catalogue = batch._schema.catalogue
+    fields = _fields_of(catalogue, event, about)
+    commands.raise_event(entry, catalogue[event.event_name].id, fields)
+
+
+def _placed(catalogue: Catalogue, name: str) -> list[FieldDef]:
     placed = [f for f in catalogue.fields(name).values() if f.source is Source.FIELDS]
-    placed.sort(key=lambda field: field.offset)
-    fields = _field_record([(field, _value(event, about, field)) for field in placed])
-    return Row(name, catalogue[name].id, record, flow, fields)
+    return sorted(placed, key=lambda field: field.offset)
+
+
+def _fields_of(catalogue: Catalogue, event: Event, about: EventView | Origin | None) -> bytes:
+    placed = _placed(catalogue, event.event_name)
+    return _field_record([(field, _value(event, about, field)) for field in placed])
 
 
 def _blank(now_ns: int) -> bytes:

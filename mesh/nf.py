@@ -29,7 +29,7 @@ from mesh.batch import EventBatch, EventView
 from mesh.commands import Flow, FlowControl
 from mesh.declare import Event, Origin
 from mesh.errors import StateError, did_you_mean
-from mesh.publish import raise_about
+from mesh.field_record import raise_about
 
 __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
 

@@ -123,7 +123,7 @@ def test_a_later_stage_drops_what_an_earlier_one_raised(folder: Path) -> None:
     assert sorted(watcher.heard) == BAD
     assert sorted(some.heard) == [n for n in BAD if n > EACH * FLOWS - 4] != []
     assert report.counters["inline.raised"] == len(BAD) == report.counters["inline.dropped"]
-    assert report.counters["inline.bad_raise"] == 0
+    assert report.counters.get("inline.bad_raise", 0) == 0
     check_passed(folder)
 
 
@@ -131,7 +131,7 @@ def test_without_deciders_observers_hear_it_once(folder: Path) -> None:
     watcher = Watcher()
     report = through(folder, Guard(), watcher)
     assert sorted(watcher.heard) == BAD
-    assert report.counters["inline.dropped"] == 0
+    assert report.counters.get("inline.dropped", 0) == 0
 
 
 class Floods(Guard):
@@ -273,7 +273,7 @@ class Other(Event, name="other.found"):
 def test_an_event_needs_a_packet_that_waits(folder: Path) -> None:
     report = through(folder, Wrong())
     assert report.nfs[0].errors == ()
-    assert report.counters["inline.raised"] == 0
+    assert report.counters.get("inline.raised", 0) == 0
 
 
 def test_plans_show_who_raises_what() -> None:

@@ -19,7 +19,6 @@ from mesh._ffi import native
 from mesh.batch import EventBatch, EventView
 from mesh.columns import APP, DESC, Schema
 from mesh.declare import Event, Origin
-from mesh.event_types import Kind
 from mesh.events import Catalogue
 from mesh.field_record import fields_of
 from mesh.memory import Memory

@@ -283,6 +283,17 @@ class EventBatch:
         row = index if self._rows is None else int(self._rows[index])
         self._verdicts.replace(row, payload)
 
+    def waiting(self, index: int) -> tuple[int, Commands]:
+        """Returns an entry's place among those that are not passed, and the way to its worker.
+
+        Raises:
+            StateError: no packet waits for it.
+        """
+        self._pointer()
+        if self._commands is None or self._verdicts is None:
+            raise StateError("only an inline handler raises events, about what it decides on")
+        return index if self._rows is None else int(self._rows[index]), self._commands
+
     def keep(self, mask: Mask = None) -> KeptBatch:
         """Keeps packets back, and what follows on their flows, until they are judged.
 

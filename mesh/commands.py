@@ -72,6 +72,21 @@ class Commands:
             raise ValueError(f"a frame of {len(frame)} bytes cannot be sent")
         check(rc, "inject")
 
+    def raise_event(self, entry: int, number: int, fields: bytes) -> None:
+        """Raises an event about an entry that is not passed yet.
+
+        Args:
+            entry: its place among those that are not passed.
+            number: the event's type.
+            fields: its field record.
+        """
+        call = self._lib.nfm_ring_raise
+        rc = self._do(lambda: call(self.ring, entry, number, fields, len(fields)))
+        if rc == int(self._lib.NFM_E_INVAL):
+            limit = int(self._lib.NFM_RAISE_BYTES)
+            raise ValueError(f"an event has {limit} bytes at most, not {len(fields)}")
+        check(rc, "raise")
+
     def subscribe(self, flow: int, group: int) -> None:
         """Begins a group of subscriptions on a flow."""
         call = self._lib.nfm_ring_subscribe

@@ -18,11 +18,13 @@ from mesh.module import LimitDef, ModuleDescriptor
 from mesh.needs import (
     check_inline,
     check_raised,
+    check_raising,
     check_shares,
     check_stages,
     edges_of,
     in_order,
     needed_modules,
+    raised_edges,
 )
 from mesh.plan import Plan, PlannedModule
 from mesh.raisers import Raisers
@@ -66,8 +68,9 @@ def compose(
     for event in user_events:
         subscriber.check_user_event(event)
     planned = [subscriber.nf(use) for use in uses]
-    edges = edges_of(planned)
-    check_shares(uses, edges)
+    edges, raised = edges_of(planned), raised_edges(raisers, planned)
+    check_shares(uses, (*edges, *raised))
+    check_raising(planned, raised)
     check_raised(raisers, planned)
     ordered = in_order(planned, edges)
     check_stages(ordered)
@@ -84,6 +87,7 @@ def compose(
         nfs=tuple(ordered),
         edges=edges,
         skipped=tuple(m.name for m in modules if m.name not in needed),
+        raised=raised,
     )
 
 
@@ -103,6 +107,8 @@ def build_catalogue(
     for use in uses:
         for published in use.cls.publishes:
             _add(types, published.event_type(use.cls.name))
+        for raised in use.cls.raises:
+            _add(types, raised.event_type(use.cls.name, inline=True))
     for user in user_events:
         doc = f"{user.base} where {user.where}"
         _add(types, EventType(user.name, doc, origin="user", base=user.base, where=user.where))

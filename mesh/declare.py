@@ -85,7 +85,13 @@ class Event:
         return tuple(found)
 
     @classmethod
-    def event_type(cls, nf: str) -> EventType:
-        """Returns the catalogue entry of this class as published by the NF `nf`."""
+    def event_type(cls, nf: str, *, inline: bool = False) -> EventType:
+        """Returns the catalogue entry of this class.
+
+        Args:
+            nf: whose it is.
+            inline: it is raised with verdicts; else published.
+        """
         doc = (cls.__doc__ or "").strip().partition("\n")[0]
-        return EventType(cls.event_name, doc, cls.own_fields(), origin=f"nf:{nf}")
+        origin = f"{'inline' if inline else 'nf'}:{nf}"
+        return EventType(cls.event_name, doc, cls.own_fields(), origin=origin)

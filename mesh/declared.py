@@ -97,6 +97,9 @@ class Declaration(_Model):
     publishes: Annotated[
         list[DeclaredEvent], Field(max_length=256, description="events of its own")
     ] = []
+    raises: Annotated[
+        list[DeclaredEvent], Field(max_length=32, description="events with its verdicts")
+    ] = []
 
 
 def declaration_of(cls: type[NF]) -> Declaration:
@@ -109,6 +112,7 @@ def declaration_of(cls: type[NF]) -> Declaration:
             for sub in cls.subscriptions()
         ],
         publishes=[_declared(event) for event in cls.publishes],
+        raises=[_declared(event) for event in cls.raises],
     )
 
 
@@ -125,6 +129,7 @@ def class_of(declared: Declaration) -> type[NF]:
         name = declared.name
         holds = declared.holds
         publishes = tuple(_event(event) for event in declared.publishes)
+        raises = tuple(_event(event) for event in declared.raises)
 
         @classmethod
         def subscriptions(cls) -> tuple[Subscription, ...]:

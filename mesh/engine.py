@@ -24,6 +24,7 @@ from mesh._ffi import check, native
 from mesh.capacity import SIZES, check_capacity
 from mesh.commands import Commands
 from mesh.errors import NFError, SpecError, StateError
+from mesh.events import Catalogue
 from mesh.module import ModuleInfo
 from mesh.native_nf import load
 from mesh.native_worker import (
@@ -38,6 +39,7 @@ from mesh.nf import NF, Context
 from mesh.plan import HeardPart, Plan, PlannedNF, PlannedSubscription
 from mesh.ports import Port
 from mesh.publish import Published
+from mesh.raisers import raisable_of
 from mesh.report import (
     NFReport,
     Progress,
@@ -337,7 +339,7 @@ class Engine:
         for sub in planned.subscriptions:
             is_native = not sub.method
             if sub.parts and is_native not in rings:
-                rings[is_native] = _ring_of(planned, worker)
+                rings[is_native] = _ring_of(planned, worker, self.plan.catalogue)
             for part in sub.parts:
                 terms = Terms(sub.group, sub.per_flow, sub.mode == "inline", sub.stage)
                 ring = rings[is_native]
@@ -366,10 +368,11 @@ def _frames(worker: NativeWorker) -> int:
     return statistics.packets + statistics.foreign
 
 
-def _ring_of(planned: PlannedNF, worker: NativeWorker) -> Any:
+def _ring_of(planned: PlannedNF, worker: NativeWorker, catalogue: Catalogue) -> Any:
     ring = worker.add_ring(RING_ENTRIES)
     if planned.is_inline:
         worker.make_inline(ring, fail_open=planned.fail_open, deadline_ms=0)
+        worker.allow_raise(ring, raisable_of(catalogue, planned.raises))
     worker.allow_holds(ring, planned.holds)
     return ring
 

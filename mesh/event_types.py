@@ -73,7 +73,8 @@ class EventType:
         doc: one line.
         fields: its own; `Catalogue.fields` adds the inherited ones.
         bit: number of the built-in stack event, None for all others.
-        origin: who raises it: "core", a stack module, "nf:NAME", "user"; "" for a pure inner node.
+        origin: who raises it: "core", a stack module, "nf:NAME" (by its log), "inline:NAME" (an NF
+            with its verdicts), "user"; "" for a pure inner node.
         base: a user event's base event: it is that event, where `where` holds.
         where: a user event's filter.
         id: number within its catalogue, from 1 in preorder; 0 outside of one.
@@ -95,5 +96,10 @@ class EventType:
 
     @property
     def is_published(self) -> bool:
-        """True when a network function raises it."""
+        """True when a network function publishes it."""
         return self.origin.startswith("nf:")
+
+    @property
+    def is_raised_inline(self) -> bool:
+        """True when a network function raises it with its verdicts."""
+        return self.origin.startswith("inline:")

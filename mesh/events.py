@@ -65,7 +65,7 @@ class Catalogue:
         self, name: str, known: Mapping[str, EventType], inherited: dict[str, FieldDef]
     ) -> None:
         event = known[name]
-        if event.is_published:
+        if event.is_published or event.is_raised_inline:
             event = dataclasses.replace(event, fields=_lay_out(event, inherited))
             _check_published_parent(event, known)
         for own in event.fields:
@@ -170,9 +170,13 @@ class Catalogue:
         return tuple(sorted(self._below(self[name].name), key=lambda event: event.id))
 
     def interval(self, name: str) -> tuple[int, int]:
-        """Returns first and last id of the subtree, without published events that joined later."""
+        """Returns first and last id of the subtree, without NFs' events that joined later."""
         first, own = self[name].id, self.spans(name)[0]
-        raised = [t.id for t in self._below(name) if not t.is_published and t.base is None]
+        raised = [
+            t.id
+            for t in self._below(name)
+            if not (t.is_published or t.is_raised_inline) and t.base is None
+        ]
         return first, max([own[1], *raised])
 
     def spans(self, name: str) -> tuple[tuple[int, int], ...]:
@@ -266,13 +270,13 @@ def _with_inner_nodes(types: Iterable[EventType]) -> dict[str, EventType]:
 
 def _check_published_parent(event: EventType, known: Mapping[str, EventType]) -> None:
     """A published event stands alone or below an application event, never below a snapshot."""
-    parent = event.parent
+    parent, nf = event.parent, event.origin.partition(":")[2]
     while parent:
         above = known[parent]
         if above.bit is not None or above.origin == "core" or above.base is not None:
             raise PlanError(
-                f"{event.origin[3:]} publishes below {parent!r}, which is no application event; "
-                f"choose a name such as '{event.origin[3:]}.{event.name.rpartition('.')[2]}'",
+                f"{nf} publishes below {parent!r}, which is no application event; "
+                f"choose a name such as '{nf}.{event.name.rpartition('.')[2]}'",
                 subscription=event.name,
             )
         parent = above.parent

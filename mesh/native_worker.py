@@ -6,7 +6,7 @@ The engine runs one in its own memory; a worker process runs one in shared objec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -270,6 +270,19 @@ class NativeWorker:
         config = ffi.new("nfm_inline_config *")
         config.deadline_ns, config.fail_open = deadline_ms * 1_000_000, fail_open
         check(lib.nfm_worker_make_inline(self.pointer, ring, config), "inline receiver")
+
+    def allow_raise(self, ring: Any, raisable: Iterable[tuple[int, int, int]]) -> None:
+        """Lets an inline receiver raise events.
+
+        Args:
+            ring: `nfm_ring *`.
+            raisable: of each type its id, how many cells its field record has, and which of them
+                point to bytes.
+        """
+        ffi, lib = native()
+        for number, cells, places in raisable:
+            what = ffi.new("nfm_raisable *", (number, cells, places))
+            check(lib.nfm_worker_allow_raise(self.pointer, ring, what), "events to be raised")
 
     def allow_holds(self, ring: Any, holds: int) -> None:
         """Lets a receiver keep so many records past its ring's tail; 0 changes nothing.

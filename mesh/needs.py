@@ -7,18 +7,20 @@ from collections.abc import Sequence
 
 from mesh.errors import ModuleMissing, NeedCycle, PlanError, StageConflict, UnraisedEvent
 from mesh.module import Phase
-from mesh.plan import Edge, Level, Part, PlannedNF
+from mesh.plan import Edge, Level, Part, PlannedNF, PlannedSubscription
 from mesh.raisers import Raisers, needs_module
 from mesh.uses import NFUse
 
 __all__ = [
     "check_inline",
     "check_raised",
+    "check_raising",
     "check_shares",
     "check_stages",
     "edges_of",
     "in_order",
     "needed_modules",
+    "raised_edges",
 ]
 
 _TOTALS = frozenset({"flow.end", "flow.update"})
@@ -86,7 +88,7 @@ class _Needs:
 
 def check_raised(raisers: Raisers, planned: Sequence[PlannedNF]) -> None:
     """Refuses events that nobody in the plan raises."""
-    publishers = {event for nf in planned for event in nf.publishes}
+    publishers = {event for nf in planned for event in (*nf.publishes, *nf.raises)}
     for nf in planned:
         for sub in nf.subscriptions:
             for event in sub.events:
@@ -105,6 +107,43 @@ def edges_of(planned: Sequence[PlannedNF]) -> tuple[Edge, ...]:
         for sub in nf.subscriptions
         if event in sub.published
     )
+
+
+def raised_edges(raisers: Raisers, planned: Sequence[PlannedNF]) -> tuple[Edge, ...]:
+    """Returns which NF hears what another raises with its verdicts."""
+    return tuple(
+        Edge(raiser.name, event, nf.name, sub.name)
+        for raiser in planned
+        for event in raiser.raises
+        for nf in planned
+        for sub in nf.subscriptions
+        if nf is not raiser and _hears(raisers, sub, event)
+    )
+
+
+def _hears(raisers: Raisers, sub: PlannedSubscription, event: str) -> bool:
+    number = raisers.catalogue[event].id
+    spans = [part.types for part in sub.parts if part.types is not None]
+    return any(first <= number <= last for first, last in spans)
+
+
+def check_raising(planned: Sequence[PlannedNF], edges: Sequence[Edge]) -> None:
+    """Refuses to raise events without verdicts, and to decide on those of no earlier stage."""
+    named = {nf.name: nf for nf in planned}
+    for nf in planned:
+        if nf.raises and not nf.is_inline:
+            text = f"raises {nf.raises[0]!r} with its verdicts, and gives none: it is not inline"
+            raise PlanError(text, nf=nf.name)
+    for edge in edges:
+        subs = named[edge.subscriber].subscriptions
+        sub = next(sub for sub in subs if sub.name == edge.subscription)
+        stages = [s.stage for s in named[edge.publisher].subscriptions if s.mode == "inline"]
+        if sub.mode == "inline" and sub.stage <= max(stages):
+            text = (
+                f"{edge.event!r} is raised by {edge.publisher!r} in stage {max(stages)}: who "
+                f"decides on it has a later one than {sub.stage}"
+            )
+            raise PlanError(text, nf=edge.subscriber, subscription=edge.subscription)
 
 
 def check_shares(uses: Sequence[NFUse], edges: Sequence[Edge]) -> None:
@@ -172,7 +211,8 @@ def check_inline(planned: Sequence[PlannedNF]) -> None:
                 text = (
                     f"packets cannot wait for a verdict on {later[0]!r}: inline NFs decide on "
                     "packets, on bytes (tcp.data, udp.datagram) and on what modules find in them "
-                    "(http.request, ...); hear this in another subscription, beside"
+                    "(http.request, ...), or what NFs of earlier stages raise with their verdicts; "
+                    "hear this in another subscription, beside"
                 )
                 raise PlanError(text, nf=nf.name, subscription=sub.name)
 

@@ -29,6 +29,7 @@ from mesh.batch import EventBatch, EventView
 from mesh.commands import Flow, FlowControl
 from mesh.declare import Event, Origin
 from mesh.errors import StateError, did_you_mean
+from mesh.field_record import raise_about
 
 __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
 
@@ -189,6 +190,7 @@ class NF:
     Class attributes:
         name: in plans, specs and on the command line; default is the class name in snake case.
         publishes: event classes that `publish` may be given.
+        raises: event classes that `raise_event` may be given; others than those in `publishes`.
         subscribes: subscriptions of `handle`, or of the native function when `native` is set.
         native: C code that handles `subscribes`.
     holds: ClassVar[int] = 0
@@ -197,6 +199,7 @@ class NF:
 
     name: ClassVar[str] = "nf"
     publishes: ClassVar[tuple[type[Event], ...]] = ()
+    raises: ClassVar[tuple[type[Event], ...]] = ()
     subscribes: ClassVar[tuple[Subscription, ...]] = ()
     native: ClassVar[NativeCode | None] = None
     holds: ClassVar[int] = 0
@@ -299,6 +302,26 @@ class NF:
                 f"{self.name} may not publish {type(event).__name__}: add it to `publishes`"
             )
         self._published.append((event, about))
+
+    def raise_event(self, event: Event, about: EventView) -> None:
+        """Raises an event with the verdict on the packet that it is about. For inline NFs.
+
+        Inline NFs of later stages that subscribe to it decide on it while the packet still waits;
+        all others get it as they get the events of the stack. It does not go into the NF's log.
+
+        Args:
+            event: one of the classes in `raises`.
+            about: of the inline handler's batch: gives time, flow, packet and inherited fields.
+
+        Raises:
+            StateError: the class is not in `raises`, or no packet waits for `about`.
+            ValueError: its fields take more than 64 KiB.
+        """
+        if type(event) not in self.raises:
+            raise StateError(
+                f"{self.name} may not raise {type(event).__name__}: add it to `raises`"
+            )
+        raise_about(event, about)
 
     @classmethod
     def subscriptions(cls) -> tuple[Subscription, ...]:

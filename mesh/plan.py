@@ -136,6 +136,11 @@ class PlannedNF:
     deadline_ms: int = 100
 
     @property
+    def raises(self) -> tuple[str, ...]:
+        """Names of the event types that it raises with its verdicts."""
+        return tuple(event.event_name for event in self.cls.raises)
+
+    @property
     def is_inline(self) -> bool:
         """True when packets wait for it."""
         return any(sub.mode == "inline" for sub in self.subscriptions)
@@ -169,7 +174,7 @@ class PlannedModule:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A published event's way from one NF to another's subscription."""
+    """An event's way from the NF whose it is to another's subscription."""
 
     publisher: str
     event: str
@@ -182,6 +187,7 @@ class Plan:
     """The whole: event types, modules in order, NFs with publishers before their subscribers.
 
     Attributes:
+        edges: by logs; raised: by the worker, of events that come with verdicts.
         skipped: installed modules that nobody needs.
     """
 
@@ -190,6 +196,7 @@ class Plan:
     nfs: tuple[PlannedNF, ...]
     edges: tuple[Edge, ...]
     skipped: tuple[str, ...] = ()
+    raised: tuple[Edge, ...] = ()
 
     @property
     def level(self) -> Level:
@@ -200,7 +207,7 @@ class Plan:
         """Draws the plan as text: modules in order with who needs them, then who hears what."""
         lines = ["stack", *_module_lines(self), "", "network functions"]
         for nf in self.nfs:
-            lines += _nf_lines(nf, self.edges)
+            lines += _nf_lines(nf, (*self.edges, *self.raised))
         named = [event for event in self.catalogue if event.base is not None]
         lines += ["", "named events"] if named else []
         lines += [f"  {event.name} = {event.base} where {event.where}" for event in named]
@@ -228,7 +235,7 @@ class Plan:
             ],
             "edges": [
                 {"from": e.publisher, "event": e.event, "to": f"{e.subscriber}.{e.subscription}"}
-                for e in self.edges
+                for e in (*self.edges, *self.raised)
             ],
         }
 
@@ -253,13 +260,14 @@ def _nf_lines(nf: PlannedNF, edges: tuple[Edge, ...]) -> list[str]:
         lines.append(f"    hears {', '.join(sub.events)} → {sub.name} [{level}{inline}]")
         if sub.where:
             lines.append(f"      where {sub.where}")
-    for event in nf.publishes:
+    for event in (*nf.publishes, *nf.raises):
         heard = [
             f"{e.subscriber}.{e.subscription}"
             for e in edges
             if (e.publisher, e.event) == (nf.name, event)
         ]
-        lines.append(f"    publishes {event} → {', '.join(heard) or 'nobody'}")
+        verb = "raises" if event in nf.raises else "publishes"
+        lines.append(f"    {verb} {event} → {', '.join(heard) or 'nobody'}")
     return lines
 
 

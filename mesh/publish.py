@@ -9,10 +9,8 @@ may reuse that record afterwards; its packet's bytes are not part of it.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,8 @@ from mesh._ffi import native
 from mesh.batch import EventBatch, EventView
 from mesh.columns import APP, DESC, Schema
 from mesh.declare import Event, Origin
-from mesh.errors import StateError
-from mesh.event_types import FieldDef, Kind, Source
-from mesh.events import CELL, Catalogue
+from mesh.events import Catalogue
+from mesh.field_record import fields_of
 from mesh.memory import Memory
 
 __all__ = ["Block", "Published", "Row", "encode"]
@@ -31,7 +28,6 @@ __all__ = ["Block", "Published", "Row", "encode"]
 _NO_FLOW = 0xFFFFFFFF
 _ALL = 0xFFFFFFFF
 """As nfm_batch.handler: descriptors carry it."""
-_BYTES = (Kind.BYTES, Kind.STR, Kind.ADDR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +57,7 @@ def encode(
     """
     name = event.event_name
     record, flow = (_blank(now_ns), None) if about is None else _copied(about)
-    placed = [f for f in catalogue.fields(name).values() if f.source is Source.FIELDS]
-    placed.sort(key=lambda field: field.offset)
-    fields = _field_record([(field, _value(event, about, field)) for field in placed])
-    return Row(name, catalogue[name].id, record, flow, fields)
+    return Row(name, catalogue[name].id, record, flow, fields_of(catalogue, event, about))
 
 
 def _blank(now_ns: int) -> bytes:
@@ -84,59 +77,6 @@ def _copied(about: EventView | Origin) -> tuple[bytes, bytes | None]:
     if desc.flow == _NO_FLOW:
         return record, None
     return record, bytes(ffi.buffer(mem.flows + desc.flow, ffi.sizeof("nfm_flow_info")))
-
-
-def _value(event: Event, about: EventView | Origin | None, field: FieldDef) -> Any:
-    if field.name in type(event).__dataclass_fields__:  # type: ignore[attr-defined]
-        return getattr(event, field.name)
-    if not isinstance(about, EventView):
-        raise StateError(f"publish {event.event_name} about an event that has {field.name!r}")
-    schema = about._batch._schema.of(about.type)
-    own = schema.fields.get(field.name)
-    if own is None or own.kind is not field.kind:
-        raise StateError(f"{about.type} has no {field.name!r}, which {event.event_name} inherits")
-    batch = about._batch
-    single = EventBatch(schema, batch._memory, batch._pointer() + about._index, 1, batch)
-    if field.kind in (Kind.BYTES, Kind.STR):
-        return bytes(single.views(field.name)[0])
-    if field.kind is Kind.ADDR:
-        text = single.text(field.name)[0]
-        return ip_address(text) if text else b""
-    return single.column(field.name)[0].item()
-
-
-def _field_record(values: Sequence[tuple[FieldDef, Any]]) -> bytes:
-    """Lays out cells, then the bytes that cells point to."""
-    end = len(values) * CELL
-    cells: list[bytes] = []
-    tail: list[bytes] = []
-    for field, value in values:
-        if field.kind not in _BYTES:
-            cells.append(_cell(field.kind, value))
-            continue
-        raw = _raw(field.kind, value)
-        cells.append(struct.pack("<II", end, len(raw)))
-        tail.append(raw)
-        end += len(raw)
-    return b"".join([*cells, *tail])
-
-
-def _cell(kind: Kind, value: Any) -> bytes:
-    if kind is Kind.F64:
-        return struct.pack("<d", value)
-    if kind in (Kind.I64, Kind.TIME):
-        return struct.pack("<q", value)
-    return struct.pack("<Q", int(value))
-
-
-def _raw(kind: Kind, value: Any) -> bytes:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
-    if isinstance(value, IPv4Address | IPv6Address):
-        return value.packed
-    if kind is Kind.ADDR and len(bytes(value)) not in (0, 4, 16):
-        raise ValueError(f"an address has 4 or 16 bytes, not {len(bytes(value))}")
-    return bytes(value)
 
 
 class Block:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mesh.events import Catalogue, EventType
+from mesh.events import Catalogue, EventType, Kind, Source
 from mesh.module import ModuleDescriptor
 from mesh.plan import Level
 
-__all__ = ["Raisers", "level_of", "needs_module"]
+__all__ = ["Raisers", "level_of", "needs_module", "raisable_of"]
 
 _DATA_EVENTS = frozenset(
     {
@@ -19,6 +19,7 @@ _DATA_EVENTS = frozenset(
         "tcp.anomaly.inconsistent_overlap",
     }
 )
+_POINTING = (Kind.BYTES, Kind.STR, Kind.ADDR)
 
 
 class Raisers:
@@ -38,13 +39,16 @@ class Raisers:
         self.raised_by = {e.name: m.name for m in modules for e in m.emits}
 
     def app_types(self, span: tuple[int, int]) -> list[EventType]:
-        """The types of an interval that an application module raises."""
+        """The types of an interval that a worker delivers: raised by modules, or with verdicts."""
         types = self.catalogue.between(*span)
-        return [t for t in types if t.bit is None and self.is_from_module(t)]
+        return [
+            t for t in types if t.bit is None and (t.is_raised_inline or self.is_from_module(t))
+        ]
 
     def is_from_module(self, event: EventType) -> bool:
         """True when a module raises it, and no NF or user event has its name."""
-        return event.base is None and not event.is_published and event.name in self.raised_by
+        is_nfs = event.is_published or event.is_raised_inline
+        return event.base is None and not is_nfs and event.name in self.raised_by
 
     def level_of_module(self, name: str) -> Level:
         """What a flow needs so that this module can work."""
@@ -62,6 +66,22 @@ class Raisers:
             if is_own or found.name in self.raised_by or found.name in publishers:
                 return True
         return False
+
+
+def raisable_of(catalogue: Catalogue, names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
+    """Returns what a worker has to know of the event types that an inline NF raises.
+
+    Returns:
+        Of each its id, how many cells its field record has, and a mask of those that point to
+        bytes.
+    """
+    found: list[tuple[int, int, int]] = []
+    for name in names:
+        placed = [f for f in catalogue.fields(name).values() if f.source is Source.FIELDS]
+        placed.sort(key=lambda field: field.offset)
+        pointing = sum(1 << i for i, field in enumerate(placed) if field.kind in _POINTING)
+        found.append((catalogue[name].id, len(placed), pointing))
+    return tuple(found)
 
 
 def level_of(event: str) -> Level:

@@ -221,6 +221,7 @@ class Stack:
             if receiver.in_line is not None:
                 how = receiver.in_line
                 self.worker.make_inline(ring, fail_open=how.is_open, deadline_ms=how.deadline_ms)
+                self.worker.allow_raise(ring, how.raisable)
             self.worker.allow_holds(ring, receiver.holds)
         finally:
             os.close(handle.fd)

@@ -137,7 +137,7 @@ class Subscriber:
 
     def _published(self, events: Iterable[str], use: NFUse) -> tuple[str, ...]:
         """Names of the published types in these subtrees, in order of id; never its own."""
-        own = {event.event_name for event in use.cls.publishes}
+        own = {event.event_name for event in (*use.cls.publishes, *use.cls.raises)}
         for event in events:
             if event in own:
                 raise NeedCycle(f"NF {use.name!r} waits for its own event {event!r}")
@@ -161,7 +161,7 @@ class Subscriber:
         intervals: list[tuple[int, int]] = []
         for event in events:
             bits |= self.catalogue.bits(event)
-            intervals.append(self.catalogue.interval(event))
+            intervals += [self.catalogue.interval(event), *self.catalogue.spans(event)[1:]]
         parts: list[Part] = []
         spans = [span for span in _merged(intervals) if self.raisers.app_types(span)]
         if bits or spans:
@@ -208,7 +208,9 @@ class Subscriber:
     ) -> Part:
         names = [self.catalogue.by_bit(bit).name for bit in range(64) if bits >> bit & 1]
         apps = dict.fromkeys(
-            self.raisers.raised_by[t.name] for t in (self.raisers.app_types(span) if span else ())
+            self.raisers.raised_by[t.name]
+            for t in (self.raisers.app_types(span) if span else ())
+            if not t.is_raised_inline
         )
         own = max((level_of(name) for name in names), default=Level.PACKET)
         level = max([own, *(self.raisers.level_of_module(app) for app in apps)])

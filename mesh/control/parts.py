@@ -35,9 +35,11 @@ from mesh.control.wire import (
     types_of,
 )
 from mesh.errors import SpecError
+from mesh.events import Catalogue
 from mesh.module import ModuleInfo
 from mesh.outputs import output_paths
 from mesh.plan import Plan, PlannedNF, PlannedSubscription
+from mesh.raisers import raisable_of
 from mesh.words import OWN_DOMAIN
 
 __all__ = [
@@ -195,7 +197,7 @@ def native_subscriptions(planned: PlannedNF) -> tuple[NativeSubscription, ...]:
 
 
 def _worker(plan: Plan, layout: Layout, types: tuple[TypeWire, ...], number: int) -> WorkerPart:
-    receivers = [_receiver_of(nf, layout) for nf in plan.nfs]
+    receivers = [_receiver_of(nf, layout, plan.catalogue) for nf in plan.nfs]
     receivers += [
         _receiver(name, gone.placement, layout, (), _LEFT if gone.is_inline else None)
         for name, gone in layout.leaving.items()
@@ -241,9 +243,12 @@ _LEFT = InLinePart(is_open=False, deadline_ms=0)
 """Of an NF that leaves: it is asked no more."""
 
 
-def _receiver_of(planned: PlannedNF, layout: Layout) -> Receiver:
+def _receiver_of(planned: PlannedNF, layout: Layout, catalogue: Catalogue) -> Receiver:
     place = layout.placements[planned.name]
-    how = InLinePart(planned.fail_open, planned.deadline_ms) if planned.is_inline else None
+    how = None
+    if planned.is_inline:
+        raisable = raisable_of(catalogue, planned.raises)
+        how = InLinePart(planned.fail_open, planned.deadline_ms, raisable)
     made = _receiver(planned.name, place, layout, native_subscriptions(planned), how)
     return replace(made, holds=planned.holds)
 

@@ -184,10 +184,12 @@ class InLinePart:
     Attributes:
         is_open: they pass; else they are dropped.
         deadline_ms: of live packets; those of captures wait.
+        raisable: events that it raises: id, cells of a field record, which of them point to bytes.
     """
 
     is_open: bool
     deadline_ms: _U32
+    raisable: tuple[tuple[_U32, _U32, _U64], ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

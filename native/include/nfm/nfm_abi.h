@@ -758,7 +758,9 @@ enum nfm_command_kind {
     NFM_CMD_BEGIN = 5,       /* a receiver has attached: the holds of the one before are released */
     NFM_CMD_JUDGE = 6,       /* number: hold of a kept packet, a: verdict; the hold is released. b: 0,
                                 or the size of the nfm_edit that lies in the ring's out */
-    NFM_CMD_INJECT = 7       /* number: port, b: bytes of the frame that lies in the ring's out */
+    NFM_CMD_INJECT = 7,      /* number: port, b: bytes of the frame that lies in the ring's out */
+    NFM_CMD_RAISE = 8        /* number: event type, a: position of the entry that it is about, b: bytes
+                                of the field record that lies in the ring's out */
 };
 
 enum nfm_receiver_limit {
@@ -807,6 +809,17 @@ int nfm_ring_rewrite(nfm_ring *ring, uint32_t hold, const nfm_edit *edit);
  * copied, and passes no NF. For inline receivers. NFM_OK; NFM_E_AGAIN: the worker must take some first;
  * NFM_E_INVAL: |len| is 0 or more than NFM_MAX_FRAME. What has no such port is command.bad. */
 int nfm_ring_inject(nfm_ring *ring, uint32_t port, const uint8_t *frame, uint32_t len);
+
+/* Raises an application event with the verdict on an entry: the one that stands |entry| places behind
+ * the first that is not passed. Call it before the entry is passed, and as long as its packet waits.
+ * Receivers of the type get the event; inline ones of later stages decide on it while the packet still
+ * waits. The type is one that the receiver may raise (nfm_worker_allow_raise); |fields| is its field
+ * record of |len| bytes, which is copied: 8-byte cells, and behind them the bytes to which cells of
+ * bytes, text and addresses point by {u32 offset, u32 length}. NFM_OK; NFM_E_AGAIN: the worker must take
+ * some commands first; NFM_E_INVAL: |len| is more than NFM_RAISE_BYTES. What the worker cannot take is
+ * counted as inline.bad_raise. */
+enum { NFM_RAISE_BYTES = 65536 };
+int nfm_ring_raise(nfm_ring *ring, uint32_t entry, uint32_t type, const uint8_t *fields, uint32_t len);
 
 typedef struct nfm_ring_stats {
     uint64_t head, tail;  /* entries published and passed, ever */
@@ -1108,6 +1121,16 @@ typedef struct nfm_inline_config {
 } nfm_inline_config;
 /* Makes a blocking receiver one that may have inline subscriptions; before these. */
 int nfm_worker_make_inline(nfm_worker *worker, nfm_ring *ring, const nfm_inline_config *config);
+
+/* An event type that an inline receiver may raise, and what its field record looks like. */
+typedef struct nfm_raisable {
+    uint32_t type;
+    uint32_t n_cells;     /* 64 at most */
+    uint64_t bytes_cells; /* a bit for each cell that points to bytes */
+} nfm_raisable;
+enum { NFM_MAX_RAISABLE = 32 }; /* of a receiver */
+/* Lets an inline receiver raise events of a type. NFM_OK, NFM_E_INVAL, or NFM_E_LIMIT: too many types. */
+int nfm_worker_allow_raise(nfm_worker *worker, nfm_ring *ring, const nfm_raisable *what);
 
 /* Lets a receiver hold up to |holds| records past its tail; before its first entry. All receivers'
  * holds must leave three quarters of the records and half of the slots of each size. */

@@ -168,6 +168,15 @@ int nfm_ring_inject(nfm_ring *ring, uint32_t port, const uint8_t *frame, uint32_
                         frame);
 }
 
+int nfm_ring_raise(nfm_ring *ring, uint32_t entry, uint32_t type, const uint8_t *fields,
+                   uint32_t len) {
+    if (len > NFM_RAISE_BYTES)
+        return NFM_E_INVAL;
+    nfm_command raising = {
+        .kind = NFM_CMD_RAISE, .number = type, .a = ring->tail + entry, .b = len};
+    return command_with(ring, raising, fields);
+}
+
 uint32_t *nfm_ring_verdicts(nfm_ring *ring, uint32_t n) {
     uint32_t *verdicts = nfm_ring_verdict_of(ring, ring->tail);
     memset(verdicts, 0, n * sizeof(*verdicts));

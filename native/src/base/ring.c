@@ -227,6 +227,15 @@ bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out) {
     return true;
 }
 
+bool nfm_ring_see_command(const nfm_ring *ring, uint64_t position, nfm_command *out) {
+    uint64_t head = atomic_load_explicit(&ring->shared->cmd_head, memory_order_acquire);
+    uint64_t n = head - ring->cmd_tail;
+    if (ring->quarantined || n > NFM_COMMANDS || position - ring->cmd_tail >= n)
+        return false;
+    memcpy(out, &ring->shared->command[position % NFM_COMMANDS], sizeof(*out));
+    return true;
+}
+
 const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *command) {
     uint64_t at = (command->out_end - command->b) % NFM_OUT_BYTES;
     if (command->b == 0 || command->b > NFM_OUT_BYTES - at)

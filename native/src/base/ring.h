@@ -156,6 +156,9 @@ void nfm_ring_unspill(nfm_ring *ring);
 int nfm_ring_allow_holds(nfm_ring *ring, uint32_t holds);
 /* Worker's side: the next command, copied out; false when there is none. */
 bool nfm_ring_take_command(nfm_ring *ring, nfm_command *out);
+/* Worker's side: the command at |position| of the queue, copied out and not taken; false when there
+ * is none. */
+bool nfm_ring_see_command(const nfm_ring *ring, uint64_t position, nfm_command *out);
 /* Worker's side: the bytes in out that a command names; NULL: it names none that can be. */
 const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *command);
 /* Receiver's side: goes on where the last receiver stopped, without its holds. */

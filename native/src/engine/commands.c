@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What receivers ask for by their queues of commands: holds, subscriptions on single flows, frames
- * of their own. */
+ * and events of their own. */
 #include "engine/transit.h"
 
 uint32_t nfm__flow_choice(const nfm_worker *w, uint32_t index) {
@@ -96,6 +96,9 @@ static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
         break;
     case NFM_CMD_INJECT:
         good = nfm__inject(w, ring, command);
+        break;
+    case NFM_CMD_RAISE:
+        nfm__raise(w, ring, command);
         break;
     default:
         good = false;

@@ -112,6 +112,57 @@ void nfm__inquire_app(nfm_worker *w, uint32_t set, uint32_t id) {
     ask(w, number, &w->mem.records[id]);
 }
 
+/* Whether somebody whom |about| has not asked yet decides on application events of |type|. */
+static bool decides_later(const nfm_worker *w, const nfm_question *about, uint32_t type) {
+    const nfm_subset *set = &w->subs.sets[about->set];
+    for (uint32_t i = about->at; i < set->n_inline; i++) {
+        const nfm_receiver *r = &set->in_line[i];
+        if (r->ring != NULL && type >= r->type_first && type <= r->type_last)
+            return true;
+    }
+    return false;
+}
+
+static void lose(nfm_worker *w, uint32_t slot) {
+    nfm_transit *t = &w->way->transits[slot];
+    w->core_counters[NFM_CC_INLINE_NO_ROOM]++;
+    t->q.verdict = nfm__worse(t->q.verdict, NFM_DROP);
+}
+
+void nfm__inquire_lost(nfm_worker *w, const nfm_question *about, uint32_t slot, uint32_t type) {
+    if (decides_later(w, about, type))
+        lose(w, slot);
+}
+
+void nfm__inquire_raised(nfm_worker *w, const nfm_question *about, uint32_t slot,
+                         const nfm_record *record) {
+    nfm_delivery *d = &w->delivery;
+    const nfm_subset *set = &w->subs.sets[about->set];
+    const nfm_flow_info *info = record->flow == 0 ? NULL : &w->table.info[(uint32_t)record->flow];
+    if (!decides_later(w, about, record->app.type)) {
+        nfm_deliver_app(d, set, record, info);
+        return;
+    }
+    uint32_t id = nfm_record_keep(d, record);
+    if (id == NFM_NO_RECORD) {
+        nfm_fields_put(d, record->app.fields, record->app.fields_len);
+        lose(w, slot);
+        return;
+    }
+    d->kept = id;
+    nfm_deliver_app(d, set, record, info);
+    d->kept = NFM_NO_RECORD;
+    uint32_t number = begin(w, slot, about->set);
+    if (number == UINT32_MAX) {
+        nfm_record_enter(d, id);
+        lose(w, slot);
+        return;
+    }
+    inquiry_at(w, number)->q.record = id;
+    inquiry_at(w, number)->q.at = about->at;
+    ask(w, number, &w->mem.records[id]);
+}
+
 /* One verdict less is outstanding. */
 static void answered(nfm_worker *w, uint32_t number) {
     nfm_inquiry *i = inquiry_at(w, number);

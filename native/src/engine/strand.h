@@ -19,7 +19,7 @@
  *
  * Inquiries. A frame waits for the verdict on its snapshot, like all frames, and for inquiries:
  * questions about one more record each, be it bytes (released ones, or again) or an event that an
- * application module raised from them.
+ * application module raised from them, or an inline receiver with its verdict.
  *
  * Replaced bytes are kept with their run. From there on numbers differ at both ends: |shift| is
  * what was added to numbers before the first run, and each run knows the number it left with.
@@ -191,6 +191,12 @@ void nfm__inquiry_fail(nfm_worker *w, nfm_ring *ring, uint32_t number);
 /* Asks the inline receivers of |set| about the application event in record |id|, which was kept for
  * that, while the frame waits whose bytes raised it. */
 void nfm__inquire_app(nfm_worker *w, uint32_t set, uint32_t id);
+/* Delivers the application event |record|, which a receiver raised while it was asked |about| the
+ * frame in |slot|; the frame waits for those whom that question has not asked yet. */
+void nfm__inquire_raised(nfm_worker *w, const nfm_question *about, uint32_t slot,
+                         const nfm_record *record);
+/* The event could not be made: whoever might have decided on it is not there to do so. */
+void nfm__inquire_lost(nfm_worker *w, const nfm_question *about, uint32_t slot, uint32_t type);
 
 /* ---- segment.c ---- */
 

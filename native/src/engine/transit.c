@@ -441,6 +441,8 @@ static inline void look_ahead(const nfm_worker *w, const nfm_ring *ring, uint64_
 
 void nfm__transit_judge(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
+    if (in->n_raisable > 0)
+        nfm__raise_pending(w, ring);
     for (; in->judged < ring->tail_seen; in->judged++) {
         uint32_t *place = &in->who_of[in->judged & in->mask], who = *place;
         look_ahead(w, ring, in->judged);

@@ -14,6 +14,11 @@
  * rule that rewrites has the way back as well: the flow is found by the rewritten key, too (its
  * alias in the table), and frames of the other side get the inverse.
  *
+ * Raising. A receiver may raise events with its verdict on an entry, by commands. They are taken
+ * out of the order of its commands, before the verdicts that its tail shows: so each of them still
+ * finds its entry waiting. The event is one more question about the frame, to the receivers that
+ * the entry's own question has not asked yet, which are those of later stages.
+ *
  * Nobody waits for ever. A receiver that passes nothing for its deadline is late: what waits for it
  * takes its fail policy, and so does what comes until it has caught up. Captures have no deadlines.
  *
@@ -80,6 +85,9 @@ struct nfm_inline {
     uint32_t mask;         /* of who_of */
     uint32_t *who_of;      /* by position: nfm_question.who that waits for it; 0 none */
     uint32_t *who_of_hold; /* by hold: the same of what is kept; 0 none */
+    uint64_t raised_to;    /* place in the queue of commands: those before it were raised */
+    uint32_t n_raisable;
+    nfm_raisable raisable[NFM_MAX_RAISABLE];
 };
 
 typedef struct nfm_out_queue { /* frames that a port has not accepted yet */
@@ -175,6 +183,13 @@ void nfm__transit_forget_flow(nfm_worker *w, uint32_t index);
 static inline bool nfm__transit_has_line(const nfm_worker *w, uint32_t index) {
     return w->way != NULL && w->way->first[index] != 0;
 }
+
+/* ---- raise.c ---- */
+
+/* Raises what |ring|'s receiver has asked for and was not raised yet. */
+void nfm__raise_pending(nfm_worker *w, nfm_ring *ring);
+/* Raises the event of the command that was taken last, unless that was done before. */
+void nfm__raise(nfm_worker *w, nfm_ring *ring, const nfm_command *command);
 
 /* ---- output.c ---- */
 

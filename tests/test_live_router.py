@@ -53,7 +53,10 @@ class Net:
         ports.append("m2 10.3.0.1/24 fd03::1/64 mtu 1400")
         config = {"ports": ports, "routes": str(self.routes), **options}
         spec = {
-            "nfs": [{"use": "router", "config": config}, {"use": "flow_counter"}],
+            "nfs": [
+                {"use": "router", "deadline_ms": 2000, "config": config},
+                {"use": "flow_counter"},
+            ],
             "ports": [{"afpacket": f"m{n}", "out": f"m{(n + 1) % 3}"} for n in range(3)],
         }
         path = self._folder / "mesh.json"

@@ -159,10 +159,14 @@ class Bridge:
 
 
 def join(middle: Namespace, port: str, host: Namespace, end: str, addresses: Sequence[str]) -> None:
-    """Lays a veth from the middle to a host that gets these addresses."""
+    """Lays a veth from the middle to a host that gets these addresses; IPv6 only if one is of it.
+
+    A kernel with IPv6 sends reports from :: about its groups, some time after the link is up.
+    """
     middle.ip(f"link add {port} type veth peer name {end} netns {host.pid}")
     middle.ip(f"link set {port} up")
-    host.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
+    if any(":" in address for address in addresses):
+        host.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
     for address in addresses:
         host.ip(f"addr add {address} dev {end}{' nodad' if ':' in address else ''}")
     host.ip(f"link set {end} up")

@@ -281,10 +281,9 @@ def test_nat_and_router_make_a_gateway(tmp_path: Path) -> None:
         stack.callback(server.close)
         assert fetch(client, "198.51.100.80") == digest(page)
         assert python(client, REFUSED) == "refused\n", "an ICMP error, translated and routed"
-        cut = ("ping", "-c", "1", "-W", "1", "-s", "4000", "198.51.100.80")
-        wait_until(lambda: client.works(*cut), "an echo in fragments")
+        assert client.works("ping", "-c", "1", "-s", "4000", "198.51.100.80"), "fragments"
         report = mesh.stop()
     assert results(report, "nat")["mappings_made"] >= 3
     found = results(report, "router")
     assert found["forwarded"] > PAGE_BYTES / 65536
-    assert found["bad_header"] == 0  # what else kernels send of their own has no route here
+    assert found["bad_header"] == found["martian"] == found["no_route"] == 0

@@ -19,6 +19,8 @@ from mesh.control.metrics import families
 from mesh.errors import SpecError
 from mesh.kube.models import parse_object
 from mesh.node import load_node
+from mesh.options import nf_config
+from mesh.registry import Registry
 
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -138,6 +140,16 @@ def test_network_functions_are_as_the_operator_reads_them(values: Path | None) -
             parse_object(document)
     names = {each["metadata"]["name"] for each in docs if each["kind"] == "NetworkFunction"}
     assert names == set(said.get("nfs", {}))
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda p: p.stem)
+def test_network_functions_of_examples_take_their_configuration(values: Path) -> None:
+    registry = Registry.installed()
+    for document in render(values):
+        spec = document.get("spec", {})
+        if document["kind"] == "NetworkFunction" and not spec["use"].startswith("/"):
+            cls = registry.nf(spec["use"])
+            cls(**nf_config(cls, spec.get("config", {}), document["metadata"]["name"]))
 
 
 def test_default_values_need_nothing_special() -> None:

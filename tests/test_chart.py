@@ -132,6 +132,15 @@ def test_every_value_is_described() -> None:
     assert leaves(yaml.safe_load((CHART / "values.yaml").read_text()), "") == []
 
 
+def test_every_reason_of_a_condition_is_explained() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "mesh/kube").glob("*.py"))
+    reasons = set(re.findall(r'(?:Trouble|Problem)\(\s*"([A-Za-z]+)"', sources))
+    reasons |= set(re.findall(r'\("Insufficient [^"]*", "([A-Za-z]+)"\)', sources))
+    readme = (CHART / "README.md").read_text()
+    assert len(reasons) > 25
+    assert {each for each in reasons if f"`{each}`" not in readme} == set()
+
+
 @pytest.mark.parametrize("values", value_files())
 def test_network_functions_are_as_the_operator_reads_them(values: Path | None) -> None:
     said = {} if values is None else yaml.safe_load(values.read_text())
@@ -172,7 +181,7 @@ def test_devices_huge_pages_and_networks_are_asked_for() -> None:
     assert container["resources"]["limits"] == {
         "cpu": "4", "memory": "2Gi", "hugepages-1Gi": "4Gi", "intel.com/sriov_dpdk": "2",
     }  # fmt: skip
-    assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK", "SYS_NICE"]
     networks = json.loads(template["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"])
     definition = of_kind(documents, "NetworkAttachmentDefinition")
     assert networks[0] == {"name": definition["metadata"]["name"], "namespace": "ns"}

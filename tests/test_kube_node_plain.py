@@ -32,9 +32,8 @@ FIREWALL = {
     "cores": 0,
     "config": {"lines": ["policy drop", f"ip saddr {BANNED} reject", "tcp dport 8080 accept"]},
 }
-SHARED = {"stack.cpus": 0, "stack.sharedCpu": "900m", "operator.cpu": "100m"}
 WIRE: dict[str, Any] = {
-    **SHARED,
+    "stack.sharedCpu": "900m",
     "stack.hostNetwork": True,
     "stack.port.interfaces": list(ENDS),
     "stack.port.pass": True,
@@ -52,7 +51,6 @@ MODES: dict[str, dict[str, Any]] = {
     },
 }
 DPDK: dict[str, Any] = {
-    **SHARED,
     "stack.port.mode": "dpdk",
     "stack.hugepages": {"2Mi": "640Mi"},
     "stack.ports": [{"dpdk": {"device": "net_null0,size=64", "eal": "--in-memory -m 64 --no-pci"}}],
@@ -161,13 +159,11 @@ def test_readme_takes_a_user_to_two_functions_on_default_values(node: Node, rele
     first, second = "http-log", "dns-log"
     for line in commands_of_readme():
         printed = node.shell(line, ROOT)
-        for name in (first, second):
-            if name in line:
-                wait_for(node, name, Ready="Attached")
-        sys.stdout.write(f"\n$ {line}\n{printed}")
-    sys.stdout.write(node.kubectl("get", "networkfunctions", "-n", NAMESPACE).stdout)
+        show(f"$ {line}\n{printed[:2000]}")
+    for name in (first, second):
+        wait_for(node, name, Ready="Attached")
+    show(node.kubectl("get", "networkfunctions", "-n", NAMESPACE).stdout)
     until(lambda: any(row["target"] for row in log_of(node, first)), "a request in its log")
-    wait_for(node, second, Ready="Attached")
     pods = node.pods(NAMESPACE).values()
     asked = [c["resources"]["limits"] for pod in pods for c in pod["spec"]["containers"]]
     assert {name for each in asked for name in each} == {"cpu", "memory"}
@@ -179,16 +175,21 @@ def test_packets_of_two_hosts_pass_whatever_takes_them(
 ) -> None:
     assert not hosts.status(LEFT).startswith("200")
     install(node, WIRE | MODES["afpacket"])
-    check_wire(node, hosts, page)
+    check_wire(node, hosts, page, "afpacket")
     if find_plugin("libnfm_afxdp.so") is None:
-        sys.stdout.write("\nSKIPPED: this build has no AF_XDP (libxdp-dev)\n")
+        show("SKIPPED: this build has no AF_XDP (libxdp-dev)")
         return
     chart = (str(CHART), "-n", NAMESPACE, "--wait", "--timeout=180s")
     node.helm("upgrade", release, *chart, *set_json(WIRE | MODES["afxdp"]))
-    check_wire(node, hosts, page)
+    until(lambda: "xdpgeneric" in Here().run("ip", "link", "show", ENDS[0]), "a program of XDP")
+    check_wire(node, hosts, page, "afxdp")
 
 
-def check_wire(node: Node, hosts: Hosts, page: Path) -> None:
+def show(text: str) -> None:
+    sys.stdout.write(f"\n{text}\n")
+
+
+def check_wire(node: Node, hosts: Hosts, page: Path, mode: str) -> None:
     """What is allowed passes and is seen; what is not is refused."""
     for name in ("firewall", "http-log"):
         wait_for(node, name, Ready="Attached")
@@ -198,6 +199,7 @@ def check_wire(node: Node, hosts: Hosts, page: Path) -> None:
     assert hosts.status(BANNED) == refused
     until(lambda: seen(node) >= {f"/small?from={LEFT}", "/page"}, "requests in the log")
     assert f"/small?from={BANNED}" not in seen(node)
+    show(f"{mode}: fetched {page.stat().st_size} bytes through the pod; {BANNED} is refused")
 
 
 def seen(node: Node) -> set[str]:
@@ -213,5 +215,10 @@ def test_dpdk_finds_its_huge_pages_and_runs_in_a_pod(node: Node, release: str) -
     wait_for(node, "flow-counter", Degraded="CoresShared")  # attached, on cores of others
     (stack,) = node.pods(NAMESPACE, "app.kubernetes.io/component=stack").values()
     rows = node.metrics(stack, 9464)
-    assert any(v for k, v in rows.items() if k.startswith("nfmesh_port_rx_packets_total"))
     assert any('backing="huge_2m",object="w0/packets"' in k for k in rows)
+
+    def taken() -> float:
+        rows = node.metrics(stack, 9464).items()
+        return sum(v for k, v in rows if 'counter="rx_packets",port="dpdk:net_null0' in k)
+
+    show(f"dpdk: {until(taken, 'packets of the null device'):.0f} packets of the null device")

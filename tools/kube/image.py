@@ -54,6 +54,8 @@ GROUP = "root:x:0:\nnfmesh:x:64000:\n"
 
 def debian(folder: Path) -> None:
     """Unpacks Debian's packages, cut down."""
+    if shutil.which("mmdebstrap") is None:
+        sys.exit("image.py: no mmdebstrap: apt-get install --no-install-recommends mmdebstrap")
     lines = (ROOT / "deploy" / "packages.txt").read_text().splitlines()
     packages = ",".join(line for line in lines if line and not line.startswith("#"))
     line = ["mmdebstrap", "--quiet", "--variant=extract", "--mode=chrootless"]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from live_mesh import LiveMesh
+from live_mesh import LiveMesh, results
 from live_rig import (
     ROOT,
     Namespace,
@@ -27,12 +27,12 @@ from live_rig import (
     digest,
     fetch,
     find_plugin,
-    make_page,
     needs_namespaces,
     public_folder,
     star,
     wait_until,
 )
+from pcap_file import frames_of
 
 from mesh.testing import Frame, conversation, write_capture
 
@@ -80,11 +80,6 @@ def chain(folder: Path, ports: list[dict[str, Any]]) -> Path:
     return path
 
 
-def results(report: dict[str, Any], nf: str) -> dict[str, Any]:
-    """Returns what an NF found."""
-    return next(dict(each["results"]) for each in report["nfs"] if each["name"] == nf)
-
-
 class Net:
     """A client and a server with the mesh between them."""
 
@@ -122,12 +117,6 @@ def net() -> Iterator[Net]:
     """Two hosts around the mesh."""
     with star() as hosts:
         yield Net(hosts)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to fetch."""
-    return make_page(tmp_path_factory.mktemp("www"))
 
 
 def curl(host: Namespace, what: str) -> bool:
@@ -217,13 +206,3 @@ def test_the_chain_over_captures(tmp_path: Path) -> None:
 def port_of(packet: bytes) -> int:
     """The client's port of a packet, from its addresses on."""
     return max(int.from_bytes(packet[8:10], "big"), int.from_bytes(packet[10:12], "big"))
-
-
-def frames_of(path: Path) -> list[bytes]:
-    """Reads a capture by a program that is not ours."""
-    raw, found, at = path.read_bytes(), [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        found.append(raw[at + 16 : at + 16 + size])
-        at += 16 + size
-    return found

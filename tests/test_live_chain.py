@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,10 @@ from pcap_file import frames_of
 from mesh.testing import Frame, conversation, write_capture
 
 CLIENT, SERVER, EXTERNAL = "10.77.0.2", "198.51.100.80", "198.51.100.1"
-STEP_NS = 50_000_000
+STEP_NS = 150_000_000
 """Between frames of a capture: an answer comes when what it answers has passed."""
+FIRST_NS = 2_000_000_000
+"""The same for the first frame, whose NFs have just begun."""
 EXAMPLE = ROOT / "examples/live"
 EAL = "--no-huge -m 256 --no-pci --no-shconf --no-telemetry --log-level=error"
 PORTS: dict[str, list[dict[str, Any]]] = {
@@ -168,7 +171,7 @@ def through_nat(request: bytes, port: int, number: int) -> list[Frame]:
     """A conversation as it is on either side of the translator: its client, and who it seems."""
     said = [("client", request), ("server", b"HTTP/1.0 200 OK\r\n\r\nhello")]
     start = {
-        "start_ns": 1_700_000_000_000_000_000 + number * 20 * STEP_NS,
+        "start_ns": 1_700_000_000_000_000_000 + number * 12 * STEP_NS,
         "step_ns": STEP_NS,
     }
     inside, outside = (
@@ -180,7 +183,8 @@ def through_nat(request: bytes, port: int, number: int) -> list[Frame]:
 
 
 def test_the_chain_over_captures(tmp_path: Path) -> None:
-    frames = through_nat(b"GET /page HTTP/1.0\r\n\r\n", 8080, 0)
+    first, *frames = through_nat(b"GET /page HTTP/1.0\r\n\r\n", 8080, 0)
+    frames.insert(0, replace(first, ts_ns=first.ts_ns - FIRST_NS))
     frames += through_nat(b"GET /../../etc/passwd HTTP/1.0\r\n\r\n", 8080, 1)
     frames += through_nat(b"GET /page HTTP/1.0\r\n\r\n", 9, 2)
     with public_folder() as folder:

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import PortStats, WorkerStats
 from mesh.control.wire import WorkerPart, from_wire
-from mesh.errors import MeshError
+from mesh.errors import MeshError, NativeError
 from mesh.journal import Phase
 from mesh.native_worker import impairments_of
 from mesh.process import CANNOT_START, resident_bytes
@@ -181,6 +182,9 @@ class WorkerHost(Host):
             return
         self.journal.beat(Phase.ENDING)
         native().lib.nfm_worker_end_rings(stack.worker.pointer)
+        for port in stack.ports:
+            with suppress(NativeError):  # its warning is in the report
+                port.flush()
         self._take_snapshot(stack, at_once=True)
         stats = stack.worker.statistics()
         self.control.send(

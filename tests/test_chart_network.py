@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chart_rig import Document, of_kind, render
+from chart_rig import Document, function_of, render
 from kube_network import Pod, Policies
 from kube_policy import pods_of
-
-from mesh.kube.models import NetworkFunctionSpec
-from mesh.kube.render import deployment
-from mesh.kube.settings import read_settings
 
 CONTROL, STACK, NF, OPERATOR, NAMES, API = 7600, 9464, 9465, 9466, 53, 6443
 PORTS = (CONTROL, STACK, NF, OPERATOR, NAMES, API, 80, 22)
@@ -25,15 +21,6 @@ OUTSIDE = {
     "api": Pod(address="203.0.113.10"),
     "names": Pod("kube-system", {"k8s-app": "kube-dns"}),
 }
-
-
-def function_of(documents: list[Document], folder: Path) -> Document:
-    """Returns the Deployment that the operator makes of a NetworkFunction."""
-    path = folder / "operator.yaml"
-    path.write_text(of_kind(documents, "ConfigMap", "-operator")["data"]["operator.yaml"])
-    spec = NetworkFunctionSpec(use="http_log")
-    function = {"metadata": {"name": "log", "uid": "1"}}
-    return deployment(function, spec, read_settings(path), 1)
 
 
 def pods(documents: list[Document], folder: Path, namespace: str = "ns") -> dict[str, Pod]:
@@ -100,6 +87,12 @@ def test_network_functions_talk_to_nobody(tmp_path: Path) -> None:
     assert world.reaches("stack") == set()
     assert not world.may_ask_names("nf")
     assert {port for _, port in world.reachable("nf")} == {NF}
+
+
+def test_the_operator_may_be_kept_from_all_but_the_server(tmp_path: Path) -> None:
+    server = [{"ipBlock": {"cidr": "203.0.113.10/32"}}]
+    reached = World(tmp_path, {"networkPolicy.apiServer": server}).reaches("controller")
+    assert {name for name, port in reached if port == API} == {"api"}
 
 
 def test_what_network_functions_send_is_what_values_say(tmp_path: Path) -> None:

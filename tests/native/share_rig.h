@@ -3,15 +3,12 @@
 #ifndef SHARE_RIG_H
 #define SHARE_RIG_H
 
-#include <netinet/in.h>
 #include <sys/eventfd.h>
 
 #include "engine/share.h"
-#include "engine/transit.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
-enum { WORKERS = 3, FLOWS = 30, PER_FLOW = 20, QUEUE = 1024, FRAME_ROOM = 256, IN = 0, OUT = 1 };
+enum { WORKERS = 3, FLOWS = 30, PER_FLOW = 20, QUEUE = 1024, IN = 0, OUT = 1 };
 
 typedef struct line_port { /* an interface that gives what was put into it */
     nfm_port port;
@@ -60,18 +57,6 @@ static inline void put(rig *r, const uint8_t *frame, uint32_t len) {
     r->in->len[r->in->n++] = len;
 }
 
-static inline nfm_key key_of(uint32_t flow) {
-    nfm_key key;
-    memset(&key, 0, sizeof(key));
-    key.ip_version = 4;
-    key.proto = IPPROTO_UDP;
-    nfm_write32(key.addr[0], 0x0a000001 + flow);
-    nfm_write32(key.addr[1], 0x0a800001);
-    key.port[0] = (uint16_t)(1000 + flow);
-    key.port[1] = 53;
-    return key;
-}
-
 static inline uint32_t owner_of(const nfm_key *key) {
     nfm_flow_info info = {.proto = key->proto, .ip_version = key->ip_version};
     memcpy(info.addr, key->addr, sizeof(info.addr));
@@ -80,27 +65,15 @@ static inline uint32_t owner_of(const nfm_key *key) {
 }
 
 static inline void put_datagram(rig *r, const nfm_key *key, uint32_t flow, uint32_t serial) {
-    static const uint8_t src[6] = {2, 0, 0, 0, 0, 1}, dst[6] = {2, 0, 0, 0, 0, 2};
     uint8_t frame[FRAME_ROOM];
-    nfm_emit_buf buf = {frame, sizeof(frame), 0};
-    nfm_ip_fields ip = {.ttl = 64};
-    uint32_t words[2] = {flow, serial};
-    nfm_emit_eth(&buf, dst, src, 0x0800);
-    nfm_emit_ipv4(&buf, key, &ip, 8 + 8);
-    nfm_emit_udp(&buf, key, (nfm_view){(const uint8_t *)words, 8});
-    put(r, frame, buf.len);
+    const uint32_t words[2] = {flow, serial};
+    put(r, frame, udp_frame(frame, key, words, sizeof(words)));
 }
 
 static inline nfm_worker *make_worker(uint32_t id) {
     nfm_error err = {0};
-    nfm_worker_config config;
-    nfm_worker_config_init(&config);
+    nfm_worker_config config = small_config();
     config.id = id;
-    config.max_flows = 1024;
-    config.n_small = 1024;
-    config.n_large = 64;
-    config.n_records = 2048;
-    config.fields_size = 1 << 20;
     return nfm_worker_new(&config, &err);
 }
 

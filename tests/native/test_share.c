@@ -5,7 +5,7 @@
 static void put_all(rig *r) {
     for (uint32_t serial = 0; serial < PER_FLOW; serial++) {
         for (uint32_t flow = 0; flow < FLOWS; flow++) {
-            nfm_key key = key_of(flow);
+            nfm_key key = udp_key(flow);
             put_datagram(r, &key, flow, serial);
         }
     }
@@ -14,7 +14,7 @@ static void put_all(rig *r) {
 static void check_flows(const rig *r) {
     uint32_t want[WORKERS] = {0};
     for (uint32_t flow = 0; flow < FLOWS; flow++) {
-        nfm_key key = key_of(flow);
+        nfm_key key = udp_key(flow);
         want[owner_of(&key)]++;
     }
     for (uint32_t i = 0; i < WORKERS; i++) {
@@ -85,7 +85,7 @@ static void add_defrag(rig *r) {
 
 static void put_fragments(rig *r, uint32_t flow) {
     static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
-    nfm_key key = key_of(flow);
+    nfm_key key = udp_key(flow);
     uint8_t datagram[40] = {0};
     nfm_write16(datagram, key.port[0]);
     nfm_write16(datagram + 2, key.port[1]);
@@ -161,10 +161,10 @@ static void what_is_judged_passes_whole(void) {
 
 static void a_full_ring_loses_and_counts(void) {
     rig r = make_rig();
-    nfm_key key = key_of(0);
+    nfm_key key = udp_key(0);
     uint32_t flow = 0;
     while (owner_of(&key) != 1)
-        key = key_of(++flow);
+        key = udp_key(++flow);
     start(&r);
     enum { MANY = 40000 };
     for (uint32_t i = 0; i < MANY; i++) {
@@ -190,10 +190,10 @@ static void sleepers_hear_their_bell_and_new_lives(void) {
     rig r = make_rig();
     uint64_t rings = 0;
     nfm_error err = {0};
-    nfm_key key = key_of(0), other = key_of(1);
+    nfm_key key = udp_key(0), other = udp_key(1);
     uint32_t flow = 0;
     while (owner_of(&key) != 1)
-        key = key_of(++flow);
+        key = udp_key(++flow);
     start(&r);
     CHECK(nfm__share_sleep(r.w[1]));
     put_datagram(&r, &key, 0, 0);

@@ -12,7 +12,7 @@ static uint32_t hide(const nfm_mem *mem, const nfm_desc *desc, nfm_edit *edit) {
 }
 
 static nfm_key hidden_of(uint32_t flow) {
-    nfm_key key = key_of(flow);
+    nfm_key key = udp_key(flow);
     nfm_write32(key.addr[0], 0xc6336401);
     key.port[0] = (uint16_t)(key.port[0] + 30000);
     return key;
@@ -25,7 +25,7 @@ static void answers_to_rewritten_flows_find_their_worker(void) {
     add_judges(&r);
     start(&r);
     for (uint32_t flow = 0; flow < FLOWS; flow++) {
-        nfm_key key = key_of(flow), hidden = hidden_of(flow);
+        nfm_key key = udp_key(flow), hidden = hidden_of(flow);
         elsewhere += owner_of(&key) != owner_of(&hidden);
         put_datagram(&r, &key, flow, 0);
     }
@@ -64,13 +64,13 @@ static void answers_to_rewritten_flows_find_their_worker(void) {
 static void no_answer_is_faster_than_the_word_about_its_key(void) {
     rig r = make_rig();
     uint32_t flow = 0, mine = 0;
-    nfm_key key = key_of(0), hidden = hidden_of(0), own = key_of(0);
+    nfm_key key = udp_key(0), hidden = hidden_of(0), own = udp_key(0);
     while (owner_of(&key) != 1 || owner_of(&hidden) != 0) {
-        key = key_of(++flow);
+        key = udp_key(++flow);
         hidden = hidden_of(flow);
     }
     while (owner_of(&own) != 0)
-        own = key_of(++mine);
+        own = udp_key(++mine);
     add_judges(&r);
     start(&r);
     put_datagram(&r, &key, flow, 0);
@@ -121,7 +121,7 @@ static void errors_about_rewritten_flows_find_their_worker(void) {
     add_judges(&r);
     start(&r);
     for (uint32_t flow = 0; flow < FLOWS; flow++) {
-        nfm_key key = key_of(flow);
+        nfm_key key = udp_key(flow);
         put_datagram(&r, &key, flow, 0);
     }
     run(&r, hide);
@@ -147,25 +147,25 @@ static void keys_are_found_and_forgotten(void) {
     nfm_worker *w = r.w[0];
     enum { N = 700 };
     for (uint32_t i = 0; i < N; i++) {
-        nfm_key key = key_of(i);
+        nfm_key key = udp_key(i);
         CHECK(nfm__elsewhere_add(w, &key, 1 + i % 2));
     }
     uint32_t full = N;
-    for (nfm_key key = key_of(full); nfm__elsewhere_add(w, &key, 2); key = key_of(full))
+    for (nfm_key key = udp_key(full); nfm__elsewhere_add(w, &key, 2); key = udp_key(full))
         full++;
     CHECK(full < 1024 && w->share->elsewhere.n == full); /* bounded by the flows there can be */
     for (uint32_t i = 0; i < N; i += 3) {
-        nfm_key key = key_of(i);
+        nfm_key key = udp_key(i);
         nfm_key_turn(&key); /* either direction names the flow */
         nfm__elsewhere_remove(w, &key, 1 + i % 2);
     }
     for (uint32_t i = 0; i < N; i++) {
-        nfm_key key = key_of(i);
+        nfm_key key = udp_key(i);
         CHECK_EQ(nfm__elsewhere_find(w, &key), i % 3 == 0 ? NFM_MAX_WORKERS : 1 + i % 2);
     }
     nfm__elsewhere_forget(w, 2);
     for (uint32_t i = 0; i < N; i++) {
-        nfm_key key = key_of(i);
+        nfm_key key = udp_key(i);
         bool left = i % 3 != 0 && i % 2 == 0;
         CHECK_EQ(nfm__elsewhere_find(w, &key), left ? 1 : NFM_MAX_WORKERS);
     }

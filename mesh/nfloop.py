@@ -200,6 +200,16 @@ class NFLoop:
         while self._serve_all():
             self._journal.beat(Phase.RUNNING)
 
+    def leave(self) -> None:
+        """Handles what is there now; from then on packets take the NF's policy at once."""
+        self._skew_ns = None
+        rings = [source.ring for source in self.sources if isinstance(source, RingSource)]
+        ends = [(ring, ring.head) for ring in rings]
+        while any(ring.position < end for ring, end in ends) and self._serve_all():
+            self._journal.beat(Phase.RUNNING)
+        for ring in rings:
+            ring.leave()
+
     def positions(self) -> dict[str, int]:
         """Returns the position of the next entry by source."""
         return {source.name: source.position for source in self.sources}

@@ -729,8 +729,9 @@ uint64_t nfm_ring_object_size(uint32_t entries);
 /* The receiver's side of a ring object; goes on where the last receiver stopped. */
 nfm_ring *nfm_ring_attach(int fd, nfm_error *err);
 void nfm_ring_detach(nfm_ring *ring);
-/* Says that there is no receiver, for who keeps them, until the next nfm_ring_attach: packets do
- * not wait for its verdicts, but take its policy. */
+/* Says that there is no receiver until the next nfm_ring_attach: by the receiver itself when it has
+ * passed its last entry, or by who keeps its rings. What was passed before is judged; later packets
+ * do not wait for verdicts, but take the policy. */
 void nfm_ring_leave(nfm_ring *ring);
 
 enum nfm_ring_state { NFM_RING_READY = 1, NFM_RING_TIMEOUT = 2, NFM_RING_ENDED = 3 };

@@ -37,8 +37,8 @@
  * how many are missing there.
  *
  * Distrust. The receiver can write all of the shared part. The worker reads only tail, asleep,
- * left_at, came_at, cmd_head and commands from it; a tail outside (seen, published] quarantines the ring: it gets
- * nothing more and holds nothing back. A command is copied, then checked.
+ * left_at, came_at, cmd_head and commands from it; a tail outside (seen, published] quarantines the
+ * ring: it gets nothing more and holds nothing back. A command is copied, then checked.
  */
 #ifndef NFM_BASE_RING_H
 #define NFM_BASE_RING_H

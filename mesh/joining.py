@@ -104,7 +104,7 @@ class _Session(NFHost):
     def end(self) -> None:
         """Makes it hand over what it has, soon: the container ends."""
         self._leave_s, self._is_called = GOODBYE_S, True
-        self.drain()
+        self.stop()
 
     @property
     def looked_at(self) -> float:

@@ -15,11 +15,11 @@ import pytest
 
 pytest.importorskip("kubernetes")
 
-from file_rig import packets
 from joining_rig import LOOP, WAIT_S, site
 from kube_host import HostRig, start
 from kube_rig import condition, function, until
 from live_rig import Namespace, why_not
+from pcap_file import packets
 
 from mesh.kube.api import PODS
 

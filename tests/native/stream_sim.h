@@ -11,6 +11,8 @@
  *   - what has left is what was accepted, as it was accepted, in order and without a hole;
  *   - bytes are judged in order, each once, and again only as they were;
  *   - nobody is acknowledged what he has not sent; checksums and lengths are right;
+ *   - events that the receiver raises, and that who decides on them raises in turn, are heard once
+ * each;
  *   - both streams get through once nothing is lost and dropped any more;
  *   - nothing is kept when all is over.
  */
@@ -22,6 +24,7 @@
 #include "wire/emit.h"
 #include "wire/layers.h"
 
+enum { SIM_TYPE = 7, SIM_STAGES = 3 }; /* events about runs, and about such events one more */
 enum { SIM_BYTES = 1500, SIM_OUT = 16 * SIM_BYTES, SIM_QUEUE = 64, SIM_FRAME = 2048 };
 
 extern const nfm_module nfm_module_tcp_track, nfm_module_tcp_stream;
@@ -63,8 +66,10 @@ typedef struct stream_sim {
     sim_random random;
     sim_end end[2];
     nfm_worker *worker;
-    nfm_ring *ring;
-    uint32_t drop, loss, garbage, replace, ahead; /* of 256 */
+    nfm_ring *ring, *later[SIM_STAGES]; /* later[n] decides on events of stage n; [0] is none */
+    uint32_t drop, loss, garbage, replace, ahead, raise; /* of 256 */
+    uint32_t raised[SIM_STAGES], heard[SIM_STAGES];
+    uint32_t verdict_later[SIM_STAGES];
     uint32_t mss;
     uint32_t verdict; /* NFM_PASS: drawn; else on all */
     bool fail_open, ipv6, drops;
@@ -318,14 +323,56 @@ static inline uint32_t sim_judge(stream_sim *s, const nfm_mem *mem, const nfm_re
     return NFM_REWRITE;
 }
 
-static inline void sim_serve(stream_sim *s, uint32_t most) {
+/* Raises an event about an entry of |ring|, perhaps. */
+static inline void sim_raise(stream_sim *s, nfm_ring *ring, uint32_t entry, uint32_t stage) {
+    if (stage >= SIM_STAGES || s->later[stage] == NULL || !sim_chance(s, s->raise))
+        return;
+    const uint64_t serial = s->raised[stage];
+    const uint8_t *fields = (const uint8_t *)&serial;
+    s->raised[stage] += nfm_ring_raise(ring, entry, SIM_TYPE + stage, fields, 8) == NFM_OK;
+}
+
+/* Who decides on bytes takes |most| entries; returns how many there were. */
+static inline uint32_t sim_serve(stream_sim *s, uint32_t most) {
     const nfm_desc *desc;
     uint32_t n = nfm_ring_peek(s->ring, &desc, most), *verdict = nfm_ring_verdicts(s->ring, n);
     nfm_edit *edit = nfm_ring_edits(s->ring);
     const nfm_mem *mem = nfm_worker_mem(s->worker);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         verdict[i] = sim_judge(s, mem, &mem->records[desc[i].record], &edit[i]);
+        sim_raise(s, s->ring, i, 1);
+    }
     nfm_ring_advance(s->ring, n);
+    return n;
+}
+
+/* The same for who decides on what was raised before. */
+static inline uint32_t sim_serve_later(stream_sim *s, uint32_t stage, uint32_t most) {
+    const nfm_mem *mem = nfm_worker_mem(s->worker);
+    nfm_ring *ring = s->later[stage];
+    const nfm_desc *desc;
+    if (ring == NULL)
+        return 0;
+    uint32_t n = nfm_ring_peek(ring, &desc, most), *verdict = nfm_ring_verdicts(ring, n);
+    for (uint32_t i = 0; i < n; i++) {
+        const nfm_record *record = &mem->records[desc[i].record];
+        CHECK_EQ(desc[i].what & 0xffffffff, SIM_TYPE + stage);
+        CHECK_EQ(record->kind, NFM_REC_APP);
+        CHECK_EQ(record->app.fields_len, 8);
+        CHECK_EQ(*(const uint64_t *)(const void *)(mem->fields + record->app.fields),
+                 s->heard[stage]++);
+        sim_raise(s, ring, i, stage + 1);
+        verdict[i] = s->verdict_later[stage];
+    }
+    nfm_ring_advance(ring, n);
+    return n;
+}
+
+static inline uint32_t sim_serve_all(stream_sim *s) {
+    uint32_t n = sim_serve(s, 1024);
+    for (uint32_t stage = 1; stage < SIM_STAGES; stage++)
+        n += sim_serve_later(s, stage, 1024);
+    return n;
 }
 
 /* ---- the whole ---- */
@@ -342,6 +389,23 @@ static inline void sim_begin_end(stream_sim *s, unsigned number) {
     e->entries = calloc(SIM_BYTES + 1, sizeof(*e->entries));
     for (uint32_t i = 0; i < e->n; i++)
         e->stream[i] = (uint8_t)('a' + sim_draw(s, 26));
+}
+
+/* Receivers of raised events, each a stage behind who raises them. */
+static inline void sim_begin_later(stream_sim *s) {
+    nfm_inline_config how = {.fail_open = s->fail_open};
+    nfm_error err = {0};
+    for (uint8_t stage = 1; stage < SIM_STAGES; stage++) {
+        const uint32_t type = SIM_TYPE + stage;
+        const nfm_raisable what = {.type = type, .n_cells = 1};
+        nfm_ring *ring = s->later[stage] = nfm_worker_add_ring(s->worker, 1024, &err);
+        CHECK_EQ(nfm_worker_make_inline(s->worker, ring, &how), NFM_OK);
+        nfm_subscription sub = {
+            .ring = ring, .type_first = type, .type_last = type, .in_line = 1, .stage = stage};
+        CHECK(nfm_worker_subscribe(s->worker, &sub) >= 0);
+        nfm_ring *raiser = stage == 1 ? s->ring : s->later[stage - 1];
+        CHECK_EQ(nfm_worker_allow_raise(s->worker, raiser, &what), NFM_OK);
+    }
 }
 
 static inline void sim_begin_worker(stream_sim *s) {
@@ -370,6 +434,8 @@ static inline void sim_begin_worker(stream_sim *s) {
                             .type_first = 1,
                             .in_line = 1};
     CHECK(nfm_worker_subscribe(s->worker, &sub) >= 0);
+    if (s->raise > 0)
+        sim_begin_later(s);
     CHECK_EQ(nfm_worker_start(s->worker, &err), NFM_OK);
 }
 
@@ -379,9 +445,9 @@ static inline void sim_turn(stream_sim *s) {
 
 /* All that is on its way gets where it goes. */
 static inline void sim_flush(stream_sim *s) {
-    for (int i = 0; i < 4; i++) {
+    for (int quiet = 0; quiet < 2;) {
         sim_turn(s);
-        sim_serve(s, 1024);
+        quiet = sim_serve_all(s) > 0 ? 0 : quiet + 1;
     }
     sim_turn(s);
 }
@@ -474,7 +540,7 @@ static inline void sim_end_all(stream_sim *s) {
     nfm_worker_stats stats;
     nfm_worker_finish(s->worker);
     while (nfm_worker_run(s->worker, 64) != NFM_RUN_EOF)
-        sim_serve(s, 1024);
+        sim_serve_all(s);
     nfm_worker_run(s->worker, 0);
     nfm_worker_stats_get(s->worker, &stats);
     CHECK_EQ(stats.slots_used, 0);
@@ -497,6 +563,27 @@ static inline void sim_begin(stream_sim *s) {
     sim_handshake(s);
 }
 
+/* One whose client has |n| bytes to say, and of whose runs |raise| of 256 raise events; all pass.
+ */
+static inline stream_sim *sim_quiet(uint32_t n, uint32_t raise) {
+    stream_sim *s = calloc(1, sizeof(*s));
+    s->random.state = 99;
+    s->mss = 700;
+    s->raise = raise;
+    sim_begin(s);
+    s->end[0].n = n;
+    return s;
+}
+
+static inline void sim_quiet_end(stream_sim *s) {
+    sim_end_all(s);
+    free(s);
+}
+
+static inline uint64_t sim_counter(const stream_sim *s, enum nfm_core_counter which) {
+    return s->worker->core_counters[which];
+}
+
 /* One life of a connection. */
 static inline void sim_run(stream_sim *s) {
     static const uint32_t rates[] = {0, 8, 40, 100};
@@ -505,6 +592,7 @@ static inline void sim_run(stream_sim *s) {
     s->garbage = rates[sim_draw(s, 4)];
     s->replace = rates[sim_draw(s, 4)];
     s->ahead = 2 * rates[sim_draw(s, 4)];
+    s->raise = rates[sim_draw(s, 4)];
     s->resizes = sim_draw(s, 2);
     s->mss = sim_draw(s, 2) ? 200 : 700;
     s->ipv6 = sim_draw(s, 4) == 0;
@@ -516,9 +604,15 @@ static inline void sim_run(stream_sim *s) {
             sim_turn(s);
         if (sim_draw(s, 4) == 0)
             sim_serve(s, 1 + sim_draw(s, 8));
+        uint32_t stage = 1 + sim_draw(s, 2);
+        if (sim_draw(s, 4) == 0)
+            sim_serve_later(s, stage, 1 + sim_draw(s, 8));
     }
     sim_flush(s);
     sim_finish(s);
+    CHECK_EQ(s->raised[1], s->heard[1]);
+    CHECK_EQ(s->raised[2], s->heard[2]);
+    CHECK_EQ(s->worker->core_counters[NFM_CC_INLINE_RAISED], s->raised[1] + s->raised[2]);
     sim_compare(s, &s->end[0]);
     sim_compare(s, &s->end[1]);
     sim_end_all(s);

@@ -217,7 +217,7 @@ class NFHost:
             elif isinstance(message, m.RecordEnd):
                 self._recordings.finish(message)
             elif isinstance(message, m.Watch) and self._station is not None:
-                self._station.watched = tuple(message.events)
+                self._station.watch(message.events)
 
     def _leave(self, message: m.Drain | m.Leave) -> None:
         self._is_draining = True
@@ -239,7 +239,7 @@ class NFHost:
             elif isinstance(found, m.Hold):
                 self.control.send(m.Held(revision=found.revision))
             elif isinstance(found, m.Watch) and self._station is not None:
-                self._station.watched = tuple(found.events)
+                self._station.watch(found.events)
 
     def _replan(self, message: m.PlanPart) -> None:
         station, loop = self._station, self._loop
@@ -256,7 +256,7 @@ class NFHost:
         self.control.send(m.Ready(revision=message.revision))
 
     def _tell(self, block: Block) -> None:
-        """Sends published events to who watches them."""
+        """Sends published and raised events to who watches them."""
         station = self._station
         if station is None or not station.watched:
             return

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 from file_rig import by_flow, datagram, open_folder, packets, run, write_nf
+from live_mesh import LiveMesh
 
 import mesh
 from mesh import NF, Event, EventBatch, on
@@ -216,6 +218,25 @@ def test_processes_agree(folder: Path, workers: int) -> None:
     flows = by_flow(packets(folder / "out.pcap"))
     assert sum(map(len, flows.values())) == FLOWS * EACH - len(BAD)
     check_passed(folder)
+
+
+def test_watchers_see_what_is_raised(folder: Path) -> None:
+    loop = {"pcap": str(folder / "in.pcap"), "out": "out", "replay": {"loop": True, "speed": 10}}
+    nfs = [{"use": write_nf(folder, "guard", GUARD)}]
+    spec = {"nfs": nfs, "ports": [loop, {"name": "out", "record": "/dev/null"}]}
+    (folder / "mesh.json").write_text(json.dumps(spec))
+    mesh = LiveMesh(None, str(folder / "mesh.json"))
+    try:
+        mesh.wait_running()
+        found = mesh.ask("watch", "guard", "--mesh", "m", "--count", "1")
+        assert found is not None
+        assert (found["nf"], found["event"]) == ("guard", "guard.suspect")
+        assert found["fields"]["word"] == "bad"
+        assert found["fields"]["serial"] in BAD
+        assert found["fields"]["source"] == found["fields"]["src_ip"]
+        assert mesh.stop()["counters"]["inline.raised"] > 0
+    finally:
+        mesh.close()
 
 
 class Early(Bouncer):

@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def capture(tmp_path):
     frames = conversation([("client", b"ping"), ("server", b"pong")])
     write_capture(path, frames + datagrams([("client", b"?")]))
     return path
+
+
+def test_it_says_its_version(nfmesh):
+    result = nfmesh("--version")
+    assert (result.status, result.out) == (0, f"nfmesh {version('nfmesh')}\n")
 
 
 # ---- flows --------------------------------------------------------------------------------------

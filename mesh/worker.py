@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import PortStats, WorkerStats
 from mesh.control.wire import WorkerPart, from_wire
-from mesh.errors import MeshError, ProcessError
+from mesh.errors import MeshError, NativeError, ProcessError
 from mesh.fdpass import SOCKET, DescriptorClient
 from mesh.journal import Journal, Phase
 from mesh.native_worker import impairments_of
@@ -190,6 +191,9 @@ class WorkerHost:
             return
         self.journal.beat(Phase.ENDING)
         native().lib.nfm_worker_end_rings(stack.worker.pointer)
+        for port in stack.ports:
+            with suppress(NativeError):  # its warning is in the report
+                port.flush()
         self._take_snapshot(stack, at_once=True)
         stats = stack.worker.statistics()
         self.control.send(

@@ -49,6 +49,19 @@ def capture(tmp_path):
     return path
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("flows", OFFICE, "--json"), ("events",), ("run", "--pcap", OFFICE, "--nf", "http_log")],
+)
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_standard_stream_may_be_closed(words, stream):
+    command = [sys.executable, "-m", "mesh.cli", *map(str, words)]
+    closed = ["sh", "-c", f'exec "$@" {stream}>&-', "sh", *command]
+    done = subprocess.run(closed, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (stream != 1)
+
+
 def test_it_says_its_version(nfmesh):
     result = nfmesh("--version")
     assert (result.status, result.out) == (0, f"nfmesh {version('nfmesh')}\n")

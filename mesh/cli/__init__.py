@@ -8,6 +8,7 @@ or written, 130 interrupted (the summary is printed all the same).
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
@@ -22,6 +23,7 @@ def main() -> None:
 
     A run in processes needs a fork server: that loads its code while this process loads its own.
     """
+    _open_streams()
     if _is_one_nf(sys.argv[1:]):
         from mesh.cli import alone
 
@@ -31,6 +33,16 @@ def main() -> None:
         from mesh.cli import app
 
         app.run(forks)
+
+
+def _open_streams() -> None:
+    """Leads standard streams that are closed nowhere, so that nothing else takes their numbers."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(fd, mode))
 
 
 def _wants_processes(words: Sequence[str]) -> bool:

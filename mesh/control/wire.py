@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from mesh.control.port_parts import HandoverPart, PortPart, ReplayPart
+from mesh.control.port_parts import CapturePart, HandoverPart, PortPart, ReplayPart
 from mesh.errors import SpecError
 from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mesh.nf import NF
 
 __all__ = [
+    "CapturePart",
     "ChildPart",
     "FieldWire",
     "HandlerPart",

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_rig import datagram, open_folder
+from file_rig import datagram
 from live_mesh import LiveMesh
+from live_rig import public_folder
 
 from mesh import NF, EventBatch, on, replay
 from mesh.errors import SpecError
@@ -24,7 +25,7 @@ BYTES = 1000
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with open_folder() as made:
+    with public_folder() as made:
         frames = [
             datagram(f"10.9.{n % 7}.1", 53 if n % 4 else 54, f"{n:06}".encode() + bytes(BYTES))
             for n in range(N)

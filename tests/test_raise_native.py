@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_rig import by_flow, datagram, open_folder, packets, run, write_nf
+from file_rig import by_flow, datagram, run, write_nf
+from live_rig import public_folder
+from pcap_file import packets
 
 import mesh
 from mesh import sdk
@@ -117,7 +119,7 @@ def folder() -> Iterator[Path]:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
-    with open_folder() as made:
+    with public_folder() as made:
         (made / "guard.c").write_text(NATIVE)
         library = made / "guard_native.so"
         command = [compiler, "-shared", "-fPIC", "-O1", str(made / "guard.c"), *sdk.flags()]

@@ -13,16 +13,26 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 
-from mesh.forks import ForkServer
+__all__ = ["INTERRUPTED", "main"]
 
-__all__ = ["main"]
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs the command line.
+    """Runs the command line; Ctrl-C while it still loads ends it without a word."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
+    """Loads what is needed, and runs it.
 
     A run in processes needs a fork server: that loads its code while this process loads its own.
     """
+    from mesh.forks import ForkServer
+
     _open_streams()
     if _is_one_nf(sys.argv[1:]):
         from mesh.cli import alone

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
-from mesh.cli import processes
+from mesh.cli import INTERRUPTED, processes
 from mesh.cli.output import (
     AsJson,
     cell,
@@ -46,7 +46,6 @@ __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from", "with_own_c
 Checksums = Literal["ignore", "verify"]
 SHOWN = 50
 """Rows of a table of results that are printed; --json has all."""
-INTERRUPTED = 130
 _ANY = [{"use": "any"}]
 """An NF that stands for those of the spec file, where only ports are checked."""
 

@@ -534,17 +534,20 @@ typedef struct nfm_tee_config {
     uint32_t direction;       /* enum nfm_direction; 0: both */
     uint32_t buffer;          /* bytes between port and file, a power of two; 0: 4 MiB */
     uint32_t link_type;       /* LINKTYPE_ of the port's frames; others are not recorded */
+    uint64_t max_file;        /* bytes, about: then another file is begun; 0: one file */
+    uint32_t max_files;       /* that are kept, the one that is written included; with max_file, >= 1 */
+    uint32_t reserved;
 } nfm_tee_config;
 
 typedef struct nfm_tee_stats {
     uint64_t seen, recorded, bytes;
     uint64_t not_matched; /* by the filter, or of another link type */
-    uint64_t lost;    /* the file was slower than the link */
+    uint64_t lost;    /* the file was slower than the link; once it has failed, all */
     uint64_t written; /* in the file, as far as the thread knows */
     uint32_t recording; /* 1: on; 0: not begun, ended, a limit reached, or the file failed */
     uint32_t failed;    /* 1: the file could not be written; nfm_port_tee_stop says why */
     uint32_t ended;     /* 1: the file is closed: nfm_port_tee_stop does not wait */
-    uint32_t reserved;
+    uint32_t files;     /* that were begun */
 } nfm_tee_stats;
 
 nfm_port *nfm_port_tee_new(nfm_port *inner, nfm_error *err); /* records nothing yet */

@@ -248,6 +248,8 @@ class Mesh:
             self.has_begun = self.has_begun or process.role == "worker"
         elif isinstance(body, m.Drained):
             process.drained = True
+            if name in self.joining and not process.draining:  # its container ends
+                self._send(process.identity, name, m.Leave())
         elif isinstance(body, m.Held):
             process.held = body.revision
         elif isinstance(body, m.Published):

@@ -260,9 +260,12 @@ void nfm_ring_wake(nfm_ring *ring) {
     ring->wakeups++;
 }
 
-void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns) {
-    if (ring->spilled == 0 &&
-        now_ns > atomic_load_explicit(&ring->shared->now_ns, memory_order_relaxed))
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns, uint64_t packet) {
+    if (ring->spilled > 0 ||
+        packet <= atomic_load_explicit(&ring->shared->packet, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&ring->shared->packet, packet, memory_order_release);
+    if (now_ns > atomic_load_explicit(&ring->shared->now_ns, memory_order_relaxed))
         atomic_store_explicit(&ring->shared->now_ns, now_ns, memory_order_release);
 }
 
@@ -270,6 +273,10 @@ int64_t nfm_ring_clock(const nfm_ring *ring) {
     if (atomic_load_explicit(&ring->shared->ended, memory_order_acquire) != 0)
         return INT64_MAX;
     return atomic_load_explicit(&ring->shared->now_ns, memory_order_acquire);
+}
+
+uint64_t nfm_ring_clock_packet(const nfm_ring *ring) {
+    return atomic_load_explicit(&ring->shared->packet, memory_order_acquire);
 }
 
 void nfm_ring_end(nfm_ring *ring) {

@@ -24,12 +24,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from mesh.control.port_parts import HandoverPart, PortPart, ReplayPart
+from mesh.control.port_parts import CapturePart, HandoverPart, PortPart, ReplayPart
 from mesh.errors import SpecError
 from mesh.events import Catalogue
 from mesh.words import MAX_WORKERS, OWN_DOMAIN
 
 __all__ = [
+    "CapturePart",
     "ChildPart",
     "FieldWire",
     "HandlerPart",
@@ -319,7 +320,7 @@ class NFPart:
         use: the class, as `Registry.nf` takes it; files are absolute.
         config: its options as in the spec, unchecked (`mesh.options.nf_config` checks them).
         handlers: its subscriptions in the order of the class.
-        publishes: names of the events that it may publish.
+        publishes: names of the events that it may publish; raises: with its verdicts.
         rings: one per worker.
         log: name of its own log, or None when it publishes nothing.
         reads: logs of NFs that it hears, in the order of the plan; readers: of its own log.
@@ -328,7 +329,8 @@ class NFPart:
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
         skew_ns: where workers read captures: event time that entries of one of them may be handed
-            out before those of another, at most; None: they come as they come.
+            out before those of another, at most; 0: they come in the order of packets; None: as
+            they come.
         opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
         is_busy: it never sleeps.
@@ -352,6 +354,7 @@ class NFPart:
     opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
     is_busy: bool = False
+    raises: tuple[Text, ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

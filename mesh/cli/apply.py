@@ -19,7 +19,8 @@ from mesh.control.tool import ask
 from mesh.errors import SpecError
 from mesh.kube.manifests import local_entries, read_manifests
 from mesh.registry import Registry
-from mesh.spec import Spec, load, plan_of
+from mesh.spec import Spec, load
+from mesh.spec_plan import plan_of
 
 __all__ = ["apply"]
 

@@ -32,6 +32,11 @@ FIREWALL = {
     "cores": 0,
     "config": {"lines": ["policy drop", f"ip saddr {BANNED} reject", "tcp dport 8080 accept"]},
 }
+SECOND: dict[str, Any] = {
+    "stack.sharedCpu": "250m",
+    "operator.adoptUnlabelled": False,
+    "nfs.core-log": {"use": "flow_counter", "cores": 0},
+}
 WIRE: dict[str, Any] = {
     "stack.sharedCpu": "900m",
     "stack.hostNetwork": True,
@@ -168,6 +173,19 @@ def test_readme_takes_a_user_to_two_functions_on_default_values(node: Node, rele
     asked = [c["resources"]["limits"] for pod in pods for c in pod["spec"]["containers"]]
     assert {name for each in asked for name in each} == {"cpu", "memory"}
     assert "Succeeded" in node.helm("test", release, "-n", NAMESPACE)  # through Services, too
+    check_second_release(node, first)
+
+
+def check_second_release(node: Node, of_the_first: str) -> None:
+    """Another release in the same namespace, on the same node, comes and goes."""
+    node.install("core", *set_json(SECOND))
+    wait_for(node, "core-log", Ready="Attached")
+    wait_for(node, of_the_first, Ready="Attached")
+    folders = [v["hostPath"]["path"] for pod in node.pods(NAMESPACE).values()
+               for v in pod["spec"]["volumes"] if "hostPath" in v]  # fmt: skip
+    assert set(folders) == {f"/var/run/nfmesh/{NAMESPACE}/{name}" for name in ("edge", "core")}
+    node.helm("uninstall", "core", "-n", NAMESPACE, "--wait", "--timeout=180s")
+    wait_for(node, of_the_first, Ready="Attached")
 
 
 def test_packets_of_two_hosts_pass_whatever_takes_them(

@@ -37,7 +37,7 @@ from mesh.control.stats import HostStats, ObjectStats
 from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest
 from mesh.drainer import Drainer
-from mesh.errors import MeshError, ProcessError, system_text
+from mesh.errors import MeshError, ProcessError, SpecError, system_text
 from mesh.fdpass import SOCKET, DescriptorService, Handle, make_token
 from mesh.forks import ForkServer
 from mesh.guests import Guest, Guests
@@ -361,7 +361,11 @@ class Supervisor:
             self._change(part)
         except (MeshError, OSError) as error:
             text = system_text(error) if isinstance(error, OSError) else str(error)
-            self._control.send(m.Failed(where="host", text=text, fatal=is_first))
+            failed = m.Failed(where="host", text=text, fatal=is_first)
+            if isinstance(error, SpecError) and error.nf:
+                said = {"text": error.text, "path": error.path, "name": error.nf}
+                failed = failed.model_copy(update=said)
+            self._control.send(failed)
             if is_first:
                 self._problem = text
                 self._kill()

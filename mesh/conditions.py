@@ -155,9 +155,9 @@ def news_of(new: Iterable[Condition], old: Iterable[Condition] | None) -> News |
     if wrong["status"] == "True":
         is_new = was_wrong.get("reason") != wrong["reason"]
         return News("Warning", wrong["reason"], wrong["message"]) if is_new else None
+    if was_wrong.get("status") == "True":
+        return News("Normal", "Recovered", ready["message"])
     if ready["status"] == "True":
-        if was_wrong.get("status") == "True":
-            return News("Normal", "Recovered", ready["message"])
         came = before.get("Ready", ready)["status"] != "True"
         return News("Normal", ready["reason"], ready["message"]) if came else None
     leaves = step.get("reason") == "Draining" != before.get("Progressing", {}).get("reason")

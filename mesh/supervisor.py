@@ -360,6 +360,9 @@ class Supervisor:
                 return
             self._change(part)
         except (MeshError, OSError) as error:
+            if isinstance(error, SpecError) and self._frees_cores():
+                self._late = message
+                return
             text = system_text(error) if isinstance(error, OSError) else str(error)
             failed = m.Failed(where="host", text=text, fatal=is_first)
             if isinstance(error, SpecError) and error.nf:
@@ -377,6 +380,11 @@ class Supervisor:
         """True when the last child of this name has still to end: the next waits for it."""
         child = self.children.get(name)
         return child is not None and child.is_unwanted and not self._ending_at
+
+    def _frees_cores(self) -> bool:
+        """True while somebody ends who has cores: there may be enough in a moment."""
+        leaving = (c for c in self.children.values() if c.is_unwanted and c.process is not None)
+        return any(child.cores and not child.shares for child in leaving)
 
     def _change(self, part: HostPart) -> None:
         kept = {c.name: c.part for c in self.children.values() if c.part and not c.is_unwanted}

@@ -30,6 +30,7 @@ FINE, WRONG, COMES, LEAVES = how(), how("CrashLoop"), how(step="Starting"), how(
         (WRONG, WRONG, None),
         (WRONG, how("GraphInvalid"), ("Warning", "GraphInvalid")),
         (WRONG, FINE, ("Normal", "Recovered")),
+        (WRONG, COMES, ("Normal", "Recovered")),
         (FINE, LEAVES, ("Normal", "Draining")),
         (LEAVES, LEAVES, None),
         (FINE, COMES, None),

@@ -88,6 +88,15 @@ class AttachedRing:
         """Passes entries: what they refer to may be reused."""
         native().lib.nfm_ring_advance(self._ring, n)
 
+    @property
+    def head(self) -> int:
+        """Position behind the last entry."""
+        return self.stats().head
+
+    def leave(self) -> None:
+        """Says that nobody receives any more: packets do not wait for verdicts."""
+        native().lib.nfm_ring_leave(self._ring)
+
     def stats(self) -> RingStats:
         """Returns a snapshot."""
         return ring_stats(self.name, self._ring)

@@ -17,7 +17,7 @@ from mesh.memory import Memory
 from mesh.module import ModuleInfo
 from mesh.native_filter import NativeFilter
 from mesh.plan import Part, PlannedModule
-from mesh.port_wrappers import Impaired, Wrapper
+from mesh.port_wrappers import Wrapper
 from mesh.ports import Port
 from mesh.report import Statistics
 
@@ -49,9 +49,6 @@ _PORT_COUNTERS = {
     "tx_errors": "tx_errors",
 }
 """What ports did not do as they should, by name in reports."""
-_IMPAIRMENTS = (
-    *("dropped", "duplicated", "reordered", "delayed", "corrupted", "overflow", "no_slot"),
-)
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
 
@@ -396,19 +393,13 @@ def counters_of(worker: NativeWorker, ports: Sequence[Port]) -> dict[str, int]:
     for port in ports:
         stats = port.statistics()
         found = {f"port.{name}": getattr(stats, of) for name, of in _PORT_COUNTERS.items()}
-        for name, value in (*found.items(), *impairments_of(port).items()):
+        for name, value in (*found.items(), *layers_of(port).items()):
             if value:
                 counters[name] = counters.get(name, 0) + value
     return counters
 
 
-def impairments_of(port: Port) -> dict[str, int]:
-    """Returns what an impaired link did to frames, both directions together."""
+def layers_of(port: Port) -> dict[str, int]:
+    """Returns what is counted by what is around a port."""
     layers = port.layers() if isinstance(port, Wrapper) else []
-    found: dict[str, int] = {}
-    for layer in layers:
-        if isinstance(layer, Impaired):
-            both = layer.impairments("rx"), layer.impairments("tx")
-            for name in _IMPAIRMENTS:
-                found[f"impair.{name}"] = sum(getattr(each, name) for each in both)
-    return found
+    return {name: value for each in layers for name, value in each.own_counters().items()}

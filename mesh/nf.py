@@ -219,6 +219,7 @@ class NF:
     log: logging.Logger
     native_handle: NativeHandle | None
     _published: list[tuple[Event, EventView | Origin | None]]
+    _raised: list[tuple[Event, EventView]] | None
     _flows: FlowControl | None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -232,6 +233,7 @@ class NF:
         self.log = logging.getLogger(f"nfmesh.nf.{cls.name}")
         self.native_handle = None
         self._published = []
+        self._raised = None
         self._flows = None
         return self
 
@@ -318,7 +320,8 @@ class NF:
         """Raises an event with the verdict on the packet that it is about. For inline NFs.
 
         Inline NFs of later stages that subscribe to it decide on it while the packet still waits;
-        all others get it as they get the events of the stack. It does not go into the NF's log.
+        all others get it as they get the events of the stack. It does not go into the NF's log, so
+        when the NF is killed and handles its batch again, it is raised again.
 
         Args:
             event: one of the classes in `raises`.
@@ -333,6 +336,8 @@ class NF:
                 f"{self.name} may not raise {type(event).__name__}: add it to `raises`"
             )
         raise_about(event, about)
+        if self._raised is not None:  # somebody watches
+            self._raised.append((event, about))
 
     @classmethod
     def subscriptions(cls) -> tuple[Subscription, ...]:

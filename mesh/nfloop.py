@@ -104,7 +104,7 @@ class NFLoop:
         sources: rings and logs; may grow.
         journal: where signs of life and checkpoints go.
         log: the NF's own, or None.
-        published: told of what the NF published.
+        published: told of what the NF published, and of what it raised while that is watched.
         caution: from the supervisor.
         spin_ns: how long to wait awake.
         skew_ns: the rings' workers read captures, each at its own speed: an entry waits for those
@@ -199,6 +199,16 @@ class NFLoop:
         self._skew_ns = None
         while self._serve_all():
             self._journal.beat(Phase.RUNNING)
+
+    def leave(self) -> None:
+        """Handles what is there now; from then on packets take the NF's policy at once."""
+        self._skew_ns = None
+        rings = [source.ring for source in self.sources if isinstance(source, RingSource)]
+        ends = [(ring, ring.head) for ring in rings]
+        while any(ring.position < end for ring, end in ends) and self._serve_all():
+            self._journal.beat(Phase.RUNNING)
+        for ring in rings:
+            ring.leave()
 
     def positions(self) -> dict[str, int]:
         """Returns the position of the next entry by source."""
@@ -321,6 +331,9 @@ class NFLoop:
         self._take_published()
 
     def _take_published(self) -> None:
+        raised = self.seat.take_raised()
+        if raised is not None and self._published is not None:
+            self._published(raised)
         block = self.seat.take_published()
         if block is None:
             return

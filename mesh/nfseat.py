@@ -190,6 +190,11 @@ class Station:
                     missed += 1
         return found, missed
 
+    def watch(self, events: Sequence[str]) -> None:
+        """Takes the names of the event types that somebody watches."""
+        self.watched = tuple(events)
+        self.seat.show_raised(any(self._is_watched(name) for name in self.part.raises))
+
     def close(self) -> None:
         """Frees native code and logs."""
         while self._cleanups:

@@ -127,6 +127,7 @@ class Seat:
         self._errors: list[NFError] = []
         self._published: Counter[str] = Counter()
         self._rows: list[Row] = []
+        self._raised_rows: list[Row] = []
         self.started = False
 
     @property
@@ -252,6 +253,18 @@ class Seat:
         """Counts an exception of the NF that was caught outside of its handlers."""
         self._failed(label, error)
 
+    def show_raised(self, on: bool) -> None:
+        """Says whether what its handlers raise is to be kept for `take_raised`."""
+        self.instance._raised = [] if on else None
+
+    def take_raised(self) -> Published | None:
+        """Returns copies of what the NF raised since the last call, while they are kept."""
+        if not self._raised_rows:
+            return None
+        block = Published(self._raised_rows)
+        self._raised_rows = []
+        return block
+
     def take_published(self) -> Published | None:
         """Returns what the NF published since the last call."""
         if not self._rows:
@@ -329,7 +342,7 @@ class Seat:
             call()
         except _RAISED as error:
             self._failed(label, error)
-        if published:
+        if published or self.instance._raised:
             self._take_down(label, now_ns())
         return self._failures == before
 
@@ -339,10 +352,14 @@ class Seat:
             for event, about in self.instance._published:
                 self._rows.append(encode(self._catalogue, event, about, now_ns))
                 self._published[event.event_name] += 1
+            for event, about in self.instance._raised or ():
+                self._raised_rows.append(encode(self._catalogue, event, about, now_ns))
         except Exception as error:
             self._failed(f"{label} (publish)", error)
         finally:
             self.instance._published.clear()
+            if self.instance._raised is not None:
+                self.instance._raised.clear()
 
     def _failed(self, label: str, error: BaseException) -> None:
         self._failures += 1

@@ -57,7 +57,7 @@ class Stack:
     ) -> None:
         self.part, self.revision, self._client = part, 0, client
         self.left = part.max_packets
-        self.ports = open_ports(part.ports, mesh)
+        self.ports = open_ports(part.ports, mesh, is_again=is_again)
         self.worker = NativeWorker(self._config())
         self._filters: list[Filters] = []
         self._rings: dict[str, Any] = {}

@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 CACHE = Path(os.environ.get("NFMESH_KUBE", "/var/cache/nfmesh-kube"))
 ARCHIVE = CACHE / "image" / "nfmesh.oci.tar"
-IMAGE = "localhost/nfmesh:test"
+IMAGE = f"docker.io/library/nfmesh:{version('nfmesh')}"
+"""That of the chart's default values."""
 USER = "64001:64000"
 _LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
 """A root that may not raise limits has no others to give."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -120,10 +121,7 @@ def _checked(file: Path) -> Spec:
     registry = Registry.installed()
     spec = named(with_files(load(file), file.parent), registry)
     plan_of(spec, registry)
-    ports = [
-        port if port.path is None else port.with_path(str(Path(port.path).absolute()))
-        for port in spec.ports
-    ]
+    ports = [port.with_files(os.path.abspath) for port in spec.ports]
     return spec.model_copy(update={"ports": ports}) if ports else spec
 
 

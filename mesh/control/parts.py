@@ -305,6 +305,7 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
         config=dict(place.config),
         handlers=tuple(_handler(sub) for sub in planned.subscriptions),
         publishes=planned.publishes,
+        raises=planned.raises,
         rings=tuple(
             RingPart(_ring(planned.name, n), f"worker-{n}", _objects(n, place.domain))
             for n in range(layout.workers)

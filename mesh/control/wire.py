@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from mesh.control.port_parts import HandoverPart, PortPart, ReplayPart
+from mesh.control.port_parts import CapturePart, HandoverPart, PortPart, ReplayPart
 from mesh.errors import SpecError
 from mesh.event_types import EventType, FieldDef, Kind, Source
 from mesh.events import Catalogue
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mesh.nf import NF
 
 __all__ = [
+    "CapturePart",
     "ChildPart",
     "FieldWire",
     "HandlerPart",
@@ -335,7 +336,7 @@ class NFPart:
         use: the class, as `Registry.nf` takes it; files are absolute.
         config: its options as in the spec, unchecked (`mesh.options.nf_config` checks them).
         handlers: its subscriptions in the order of the class.
-        publishes: names of the events that it may publish.
+        publishes: names of the events that it may publish; raises: with its verdicts.
         rings: one per worker.
         log: name of its own log, or None when it publishes nothing.
         reads: logs of NFs that it hears, in the order of the plan; readers: of its own log.
@@ -368,6 +369,7 @@ class NFPart:
     opens_files: bool = False
     ports: tuple[tuple[Text, ...], ...] = ()
     is_busy: bool = False
+    raises: tuple[Text, ...] = ()
 
 
 @checked(frozen=True, slots=True, config=_STRICT)

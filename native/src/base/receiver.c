@@ -52,12 +52,25 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
         nfm_ring_detach(ring);
         return NULL;
     }
-    atomic_store_explicit(&ring->shared->absent, 0, memory_order_release);
+    nfm_ring_come(ring);
     return ring;
 }
 
+void nfm_ring_come(nfm_ring *ring) {
+    nfm_ring_shared *shared = ring->shared;
+    if (atomic_load_explicit(&shared->came_at, memory_order_relaxed) == NFM_NOBODY)
+        atomic_store_explicit(&shared->came_at, ring->tail, memory_order_release);
+}
+
 void nfm_ring_leave(nfm_ring *ring) {
-    atomic_store_explicit(&ring->shared->absent, 1, memory_order_release);
+    nfm_ring_shared *shared = ring->shared;
+    uint64_t came = atomic_load_explicit(&shared->came_at, memory_order_relaxed);
+    if (came == NFM_NOBODY)
+        return;
+    uint64_t tail = atomic_load_explicit(&shared->tail, memory_order_acquire);
+    if (atomic_load_explicit(&shared->judged, memory_order_acquire) >= came)
+        atomic_store_explicit(&shared->left_at, tail, memory_order_relaxed);
+    atomic_store_explicit(&shared->came_at, NFM_NOBODY, memory_order_release);
 }
 
 void nfm_ring_detach(nfm_ring *ring) {

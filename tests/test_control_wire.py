@@ -12,15 +12,12 @@ from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired
 from mesh.control.parts import Parts
 from mesh.control.seal import pack
+from mesh.control.unpack import catalogue_of, part_of, planned_module, planned_nf
 from mesh.control.wire import (
     HostPart,
     NFPart,
     WorkerPart,
-    catalogue_of,
     from_wire,
-    part_of,
-    planned_module,
-    planned_nf,
     to_wire,
 )
 from mesh.engine import Engine

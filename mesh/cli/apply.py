@@ -22,7 +22,8 @@ from mesh.errors import SpecError
 from mesh.kube.manifests import read_manifests
 from mesh.registry import Registry
 from mesh.runtime.interface import Change
-from mesh.spec import Spec, load, plan_of
+from mesh.spec import Spec, load
+from mesh.spec_plan import plan_of
 
 __all__ = ["apply", "delete"]
 

@@ -10,14 +10,8 @@ from typing import Any
 
 from mesh.capacity import MAX_RINGS, SIZES, check_capacity
 from mesh.control.desired import RESERVED, Desired
-from mesh.control.parts import (
-    RING_ENTRIES,
-    Layout,
-    Leaving,
-    Parts,
-    Placement,
-    make_parts,
-)
+from mesh.control.layout import RING_ENTRIES, Layout, Leaving, Placement
+from mesh.control.parts import Parts, make_parts
 from mesh.control.wire import CapturePart, PortPart, ReplayPart
 from mesh.errors import CapacityError, PlanError, SpecError
 from mesh.module import ModuleInfo, Phase
@@ -26,7 +20,8 @@ from mesh.plan import Plan
 from mesh.port_spec import CaptureSpec, PortSpec, ReplaySpec, check_ports, is_live, outs_of
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.spec import NFSpec, PatienceSpec, Spec, inboxes_of, user_events_of, uses_of
+from mesh.spec import NFSpec, PatienceSpec, Spec
+from mesh.spec_plan import inboxes_of, user_events_of, uses_of
 from mesh.words import OWN_DOMAIN
 
 __all__ = ["FIRST", "Composed", "compose_desired", "name_at", "named", "place_of"]

@@ -16,7 +16,8 @@ from mesh.kube.chains import arrange
 from mesh.kube.manifests import Manifests, as_in_file, entry_of
 from mesh.kube.models import NetworkFunctionSpec, ServiceChainSpec, parse_object
 from mesh.registry import Registry
-from mesh.spec import parse, plan_of
+from mesh.spec import parse
+from mesh.spec_plan import plan_of
 
 __all__ = ["check_graph"]
 

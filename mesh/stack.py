@@ -82,7 +82,7 @@ class Stack:
         self.worker.start()
 
     def _config(self) -> Any:
-        row = worker_config(self.part.config)
+        row = worker_config(self.part.config, is_secret=self.part.mode == "live")
         row.id = self.part.id
         handles = self._client.fetch(self.part.objects)
         for i, name in enumerate(self.part.objects):

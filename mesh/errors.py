@@ -75,11 +75,12 @@ class SpecError(MeshError):
     Attributes:
         path: where, as in `nfs[2].where`; empty for the whole file.
         text: what is wrong and how to mend it.
+        nf: name of the network function that `nfs[2]` is, where that is known.
     """
 
-    def __init__(self, path: str, text: str) -> None:
+    def __init__(self, path: str, text: str, *, nf: str = "") -> None:
         super().__init__(f"{path}: {text}" if path else text)
-        self.path, self.text = path, text
+        self.path, self.text, self.nf = path, text, nf
 
 
 class FilterError(MeshError):

@@ -102,7 +102,7 @@ class _Session(NFHost):
     def end(self) -> None:
         """Makes it hand over what it has, soon: the container ends."""
         self._leave_s = GOODBYE_S
-        self.drain()
+        self.stop()
 
     @property
     def looked_at(self) -> float:

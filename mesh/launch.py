@@ -12,9 +12,10 @@ from mesh.child import Patience
 from mesh.control import messages as m
 from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired, save_desired, with_files
-from mesh.control.wire import to_wire
+from mesh.control.wire import HostPart, to_wire
 from mesh.errors import CapacityError, system_text
-from mesh.port_spec import PortSpec
+from mesh.outputs import PREFIX, check_apart
+from mesh.port_spec import FILES, PortSpec
 from mesh.ports import Port
 from mesh.recordings import join_parts
 from mesh.registry import Registry
@@ -76,6 +77,7 @@ def launch(spec: Spec, how: Launch) -> Outcome:
     spec, links = _speakable(spec, how.folder)
     plain = spec.model_dump(mode="json", exclude_unset=True)
     composed = compose_desired(Desired(1, plain), how.registry)
+    _check_files(spec, composed.parts.host)
     is_kept = how.run_dir is not None
     folder = RunFolder(how.name, how.folder.parent, mesh_gid(), is_kept=is_kept)
     try:
@@ -96,6 +98,12 @@ def launch(spec: Spec, how: Launch) -> Outcome:
         warnings = [*outcome.report["warnings"], *problems]
         return replace(outcome, report={**outcome.report, "warnings": warnings})
     return outcome
+
+
+def _check_files(spec: Spec, part: HostPart) -> None:
+    paths = {kind: [str(p.path) for p in spec.ports if p.kind == kind] for kind in FILES}
+    writes = [name for child in part.children for name in child.writes if name.startswith(PREFIX)]
+    check_apart(paths["pcap"], paths["record"], [name.removeprefix(PREFIX) for name in writes])
 
 
 def _speakable(spec: Spec, folder: Path) -> tuple[Spec, dict[Path, str]]:

@@ -10,11 +10,8 @@ anew, and so is this one when the worker is new.
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -22,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from mesh._ffi import check_pointer, native
-from mesh.confine import become, confine, read_token
+from mesh.child_main import Host, child_parser, run_child
 from mesh.control.wire import ModuleHostPart, from_wire
 from mesh.errors import MeshError
-from mesh.fdpass import SOCKET, DescriptorClient, Handle
-from mesh.journal import AT_LIFE, Journal, Phase
+from mesh.fdpass import Handle
+from mesh.journal import AT_LIFE, Phase
 from mesh.module import ModuleInfo
 from mesh.process import CANNOT_START
-from mesh.reach import keep_reachable
 
 __all__ = ["ModuleHost", "main"]
 
@@ -42,7 +38,7 @@ RETRY_S = 0.002
 """Between two looks whether the worker has laid out its memory."""
 
 
-class ModuleHost:
+class ModuleHost(Host):
     """Serves one module.
 
     Args:
@@ -53,17 +49,9 @@ class ModuleHost:
     """
 
     def __init__(self, name: str, run: Path, token: bytes, part: ModuleHostPart) -> None:
-        self.name, self.part = name, part
-        client = DescriptorClient(run / SOCKET, name, token)
-        try:
-            handles = client.fetch([*part.objects, part.ring, part.answers, f"ckpt/{name}"])
-        finally:
-            client.close()
-        journal = handles.pop(f"ckpt/{name}")
-        self.journal = Journal(journal.fd)
-        os.close(journal.fd)
-        self.journal.begin()
-        self._handles = handles
+        super().__init__(name, run, token)
+        self.part = part
+        self._handles = self._client.fetch([*part.objects, part.ring, part.answers])
         self._is_stopping = False
         self._life = native().ffi.from_buffer(self.journal.memory)
 
@@ -77,7 +65,7 @@ class ModuleHost:
             os.close(handle.fd)
         self._handles = {}
         native().ffi.release(self._life)
-        self.journal.close()
+        super().close()
 
     def run(self) -> int:
         """Runs until the worker says that nothing follows; returns the exit status."""
@@ -134,32 +122,15 @@ class ModuleHost:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the process; the arguments are the supervisor's."""
-    parser = argparse.ArgumentParser(prog="python -m mesh.modulehost")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--token-fd", type=int, required=True)
-    parser.add_argument("--user", metavar="UID:GID", help="become this user")
+    parser = child_parser("mesh.modulehost")
     parser.add_argument("--part", required=True, help="what to run, as JSON")
-    arguments = parser.parse_args(argv)
-    try:
-        part = from_wire(ModuleHostPart, json.loads(arguments.part))
-        if arguments.user:
-            native()
-            keep_reachable()
-            become(*(int(number) for number in arguments.user.split(":")))
-        confine(arguments.parent)
-        token = read_token(arguments.token_fd)
-        logging.basicConfig(level=logging.WARNING, format=f"{arguments.name}: %(message)s")
-        host = ModuleHost(arguments.name, arguments.run, token, part)
-    except MeshError as error:
-        print(f"{arguments.name}: {error}", file=sys.stderr)
-        return CANNOT_START
-    signal.signal(signal.SIGTERM, host.stop)
-    try:
-        return host.run()
-    finally:
-        host.close()
+    given = parser.parse_args(argv)
+
+    def make(token: bytes) -> ModuleHost:
+        part = from_wire(ModuleHostPart, json.loads(given.part))
+        return ModuleHost(given.name, given.run, token, part)
+
+    return run_child(given, make)
 
 
 if __name__ == "__main__":

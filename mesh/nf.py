@@ -2,15 +2,16 @@
 """Network functions: the base class, its subscriptions as class data, and configuration.
 
 class SynScan(NF):
-'''Reports sources that open many connections.'''
-publishes = (PortScan,)
+    '''Reports sources that open many connections.'''
 
-def __init__(self, limit: int = 20) -> None:
-self.limit, self.seen = limit, Counter()
+    publishes = (PortScan,)
 
-@on("tcp.handshake.syn", where="not src net 10.0.0.0/8")
-def opened(self, batch: EventBatch) -> None:
-self.seen.update(batch.src_ip)
+    def __init__(self, limit: int = 20) -> None:
+        self.limit, self.seen = limit, Counter()
+
+    @on("tcp.handshake.syn", where="not src net 10.0.0.0/8")
+    def opened(self, batch: EventBatch) -> None:
+        self.seen.update(batch.src_ip)
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscriptio
 
 Mode = Literal["observe", "inline"]
 _Handler = TypeVar("_Handler", bound=Callable[..., None])
+
+
+_NOT_CALLED = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
+"""Functions of which a call alone does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,8 @@ class Subscription:
 
     def __call__(self, method: _Handler) -> _Handler:
         """Marks `method` as the handler of this subscription."""
+        if any(is_other(method) for is_other in _NOT_CALLED):
+            raise TypeError(f"{method.__name__} is async or a generator: a handler is called")
         marked: tuple[Subscription, ...] = getattr(method, "__nf_on__", ())
         method.__nf_on__ = (self, *marked)  # type: ignore[attr-defined]
         return method

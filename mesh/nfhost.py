@@ -13,9 +13,7 @@ was.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,19 +21,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from mesh._ffi import native
-from mesh.confine import become, confine, read_token
+from mesh.child_main import Host, child_parser, run_child
 from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import NFStats
 from mesh.control.wire import NFPart, from_wire
-from mesh.errors import AttachError, MeshError, NFError, NFMissing, ProcessError
-from mesh.fdpass import SOCKET, DescriptorClient
-from mesh.journal import Journal, Phase, Work
+from mesh.errors import MeshError, NFError, NFMissing
+from mesh.journal import Phase, Work
 from mesh.nfloop import IDLE_NS, Caution, Change, NFLoop
 from mesh.nfseat import Station
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.publish import Block
-from mesh.reach import keep_reachable
 from mesh.recording import NFRecorder, Recordings
 from mesh.report import NFReport
 from mesh.sources import RingSource
@@ -65,7 +61,7 @@ class LeaveNow(Exception):
     """The controller or a signal wants this process to end before it has begun."""
 
 
-class NFHost:
+class NFHost(Host):
     """Runs one NF from its start to its report.
 
     Args:
@@ -76,16 +72,8 @@ class NFHost:
     """
 
     def __init__(self, name: str, run: Path, token: bytes, caution: Caution) -> None:
-        self.name, self._caution = name, caution
-        self._client = DescriptorClient(run / SOCKET, name, token)
-        try:
-            handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
-        except AttachError:
-            self._client.close()
-            raise
-        self.journal = Journal(handle.fd)
-        os.close(handle.fd)
-        self.journal.begin()
+        super().__init__(name, run, token)
+        self._caution = caution
         self._station: Station | None = None
         self._loop: NFLoop | None = None
         self._is_draining = self._has_left = False
@@ -111,10 +99,9 @@ class NFHost:
         if self._station is not None:
             self._station.close()
         self.control.close(self._linger_s)
-        self._client.close()
-        self.journal.close()
+        super().close()
 
-    def drain(self, *_: object) -> None:
+    def stop(self, *_: object) -> None:
         """Makes the loop finish what is there: also a signal handler."""
         self._is_draining = True
 
@@ -333,31 +320,10 @@ def _result(report: NFReport) -> m.Result:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the process; the arguments are the supervisor's."""
-    parser = argparse.ArgumentParser(prog="python -m mesh.nfhost")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--token-fd", type=int, required=True)
-    parser.add_argument("--user", metavar="UID:GID", help="become this user")
+    parser = child_parser("mesh.nfhost")
     _add_caution(parser)
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.user:
-            native()
-            keep_reachable()
-            become(*(int(number) for number in arguments.user.split(":")))
-        confine(arguments.parent)
-        token = read_token(arguments.token_fd)
-        logging.basicConfig(level=logging.WARNING, format=f"{arguments.name}: %(message)s")
-        host = NFHost(arguments.name, arguments.run, token, _caution(arguments))
-    except ProcessError as error:
-        print(f"{arguments.name}: {error}", file=sys.stderr)
-        return CANNOT_START
-    signal.signal(signal.SIGTERM, host.drain)
-    try:
-        return host.run()
-    finally:
-        host.close()
+    given = parser.parse_args(argv)
+    return run_child(given, lambda token: NFHost(given.name, given.run, token, _caution(given)))
 
 
 def caution_of(words: Sequence[str]) -> Caution:

@@ -79,7 +79,14 @@ def load_node(path: Path, environment: Mapping[str, str] | None = None) -> Spec:
         raise SpecError(str(path), f"no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, Mapping):
         raise SpecError(str(path), "a spec is a mapping with the key 'ports'")
-    plain = _filled(dict(data), known, "")
+    try:
+        return _parsed(dict(data), known)
+    except SpecError as error:
+        raise SpecError(str(path), str(error)) from error
+
+
+def _parsed(data: dict[str, Any], known: Mapping[str, str]) -> Spec:
+    plain = _filled(data, known, "")
     if isinstance(plain.get("ports"), list):
         plain["ports"] = _with_devices(plain["ports"], known)
     if plain.get("listen", 0) is None or "listen" not in plain:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mesh.errors import SpecError, system_text
 from mesh.fdpass import Handle
 from mesh.nf import NF
 
-__all__ = ["PREFIX", "Outputs", "open_output", "output_paths"]
+__all__ = ["PREFIX", "Outputs", "check_apart", "open_output", "output_paths"]
 
 PREFIX = "file/"
 NO_FILES = ("", "-")
@@ -34,6 +34,38 @@ def output_paths(cls: type[NF], options: Mapping[str, Any], out: str | Path) -> 
     values = {option.name: option.default for option in cls.options()} | dict(options)
     named = [values.get(name) for name in cls.writes]
     return tuple(str(Path(out, str(value))) for value in named if value not in (None, *NO_FILES))
+
+
+def check_apart(read: Iterable[str], written: Iterable[str], shared: Iterable[str] = ()) -> None:
+    """Checks that nothing is emptied that is read, under whatever names.
+
+    Args:
+        read: captures.
+        written: captures; each has one writer.
+        shared: files that NFs append to.
+
+    Raises:
+        SpecError: names the file.
+    """
+    sources = {_identity(path) for path in read} - {None}
+    taken = set(sources)
+    for path, is_shared in [*((p, False) for p in written), *((p, True) for p in shared)]:
+        found = _identity(path)
+        if found in sources:
+            raise SpecError(path, "is read by this mesh, and would be emptied; name another file")
+        if found in taken and not is_shared:
+            raise SpecError(path, "is written by two ports; name another file for one of them")
+        if found is not None and not is_shared:
+            taken.add(found)
+
+
+def _identity(path: str) -> tuple[int, int] | str | None:
+    """What two names of one file have in common; None for devices and pipes."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def open_output(path: str) -> int:

@@ -300,12 +300,13 @@ class Port:
         check(rc, str(path), error)
 
     def flush(self) -> None:
-        """Writes what a `record` port has buffered.
+        """Writes what is buffered of a `record` port, also of one inside this.
 
         Raises:
-            NativeError: what was sent is not all in the file.
+            NativeError: what was sent is not all in the file; `warning` says why.
         """
-        check(native().lib.nfm_port_record_flush(self.pointer), self.warning or self.source)
+        rc = native().lib.nfm_port_flush(self.pointer)
+        check(rc, self.warning or self.source)
 
     def loop(self, passes: int, span_ns: int) -> None:
         """Serves a memory port's frames several times; each pass is new traffic, later in time."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,7 @@ class RunFolder:
         is_kept: bool = False,
     ) -> None:
         folder = base or base_folder()
+        _check_name(name)
         self._is_kept = is_kept
         self.path = folder / name
         self.notices: list[str] = []
@@ -88,6 +90,7 @@ class RunFolder:
             self._check_owner(folder, gid)
             with _locked(folder):
                 self.path.mkdir(mode=0o700, exist_ok=True)
+                self._check_is_ours()
                 self._lock = self._take_lock(name)
                 self._clear()
                 self._clear_siblings()
@@ -102,6 +105,9 @@ class RunFolder:
             raise ProcessError(text) from error
 
     def _check_owner(self, folder: Path, gid: int | None) -> None:
+        link = folder.lstat()
+        if stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.geteuid()):
+            raise ProcessError(f"{folder} is a link of user {link.st_uid}; remove it")
         status = folder.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             text = f"{folder} is not this user's alone: others could take its sockets"
@@ -109,6 +115,12 @@ class RunFolder:
         if gid is not None and not status.st_mode & 0o001:
             text = f"{folder}: NFs run as users of their own, who cannot enter it"
             raise ProcessError(f"{text}; chmod o+x it, or set {VARIABLE} to another folder")
+
+    def _check_is_ours(self) -> None:
+        """Refuses a folder of something else: it would be emptied."""
+        if any(self.path.iterdir()) and not _is_run_folder(self.path):
+            text = f"{self.path} is no run folder, and is not empty: it would be emptied"
+            raise ProcessError(f"{text}; name a folder that is not there")
 
     def _take_lock(self, name: str) -> int:
         path = self.path / "lock"
@@ -167,14 +179,27 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def _check_name(name: str) -> None:
+    if name in ("", ".", "..") or "/" in name or not name.isprintable():
+        text = f"{name!r} is no name of a mesh: it is that of its run folder, without slashes"
+        raise ProcessError(text)
+
+
+def _is_run_folder(path: Path) -> bool:
+    """True for a folder with the lock of a mesh; an empty one's died in its first moment."""
+    lock = path / "lock"
+    if path.is_symlink() or lock.is_symlink() or not lock.is_file():
+        return False
+    pid = lock.read_bytes()[:32].strip()
+    return pid.isdigit() or not pid
+
+
 def _is_dead(path: Path) -> bool:
     """True for a run folder whose mesh is gone; whatever else lies here is not ours to remove."""
+    if (path / KEPT).exists() or not _is_run_folder(path) or _is_locked(path / "lock"):
+        return False
     lock = path / "lock"
-    if (path / KEPT).exists():
-        return False
-    if path.is_symlink() or lock.is_symlink() or not lock.is_file() or _is_locked(lock):
-        return False
-    return lock.stat().st_uid == os.geteuid() and lock.read_bytes()[:32].strip().isdigit()
+    return lock.stat().st_uid == os.geteuid() and bool(lock.read_bytes().strip())
 
 
 def _is_locked(path: Path) -> bool:

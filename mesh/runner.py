@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -14,6 +16,7 @@ from mesh.events import Catalogue
 from mesh.native_events import core_events
 from mesh.native_filter import NativeFilter
 from mesh.nf import NF
+from mesh.outputs import check_apart, output_paths
 from mesh.plan import Plan
 from mesh.ports import Port
 from mesh.registry import Registry
@@ -115,6 +118,9 @@ def replay(
 
     found = registry or Registry.installed()
     plan = make_plan(nfs, events=events, limits=limits, registry=found)
+    if not isinstance(source, Port):
+        files = [output_paths(nf.cls, nf.options, out) for nf in plan.nfs]
+        check_apart([os.fspath(source)], (), chain.from_iterable(files))
     config = {**(worker or {}), "verify_checksums": int(checksums == "verify")}
     modules = {module.name: found.module(module.name) for module in plan.modules}
     if isinstance(source, Port) and workers > 1:

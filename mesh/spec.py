@@ -317,7 +317,10 @@ def load(path: Path) -> Spec:
         data = yaml.safe_load(raw)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError(str(path), f"no YAML: {' '.join(str(error).split())}") from error
-    return parse(data)
+    try:
+        return parse(data)
+    except SpecError as error:
+        raise SpecError(str(path), str(error)) from error
 
 
 def parse(data: object) -> Spec:

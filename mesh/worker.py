@@ -12,25 +12,22 @@ predecessor pushed.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mesh._ffi import native
-from mesh.confine import confine, read_token
+from mesh.child_main import Host, child_parser, run_child
 from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import PortStats, WorkerStats
 from mesh.control.wire import WorkerPart, from_wire
-from mesh.errors import MeshError, ProcessError
-from mesh.fdpass import SOCKET, DescriptorClient
-from mesh.journal import Journal, Phase
+from mesh.errors import MeshError, NativeError
+from mesh.journal import Phase
 from mesh.native_worker import impairments_of
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.recording import PortRecorder, Recordings
@@ -47,7 +44,7 @@ SNAPSHOT_S = 0.1
 LEAVE_S = 30.0
 
 
-class WorkerHost:
+class WorkerHost(Host):
     """Runs one worker from its start to its report.
 
     Args:
@@ -58,12 +55,8 @@ class WorkerHost:
     """
 
     def __init__(self, name: str, run: Path, token: bytes, *, is_again: bool) -> None:
-        self.name, self._is_again, self._mesh = name, is_again, str(run)
-        self._client = DescriptorClient(run / SOCKET, name, token)
-        handle = self._client.fetch([f"ckpt/{name}"])[f"ckpt/{name}"]
-        self.journal = Journal(handle.fd)
-        os.close(handle.fd)
-        self.journal.begin()
+        super().__init__(name, run, token)
+        self._is_again, self._mesh = is_again, str(run)
         self._stack: Stack | None = None
         self._snapshot: WorkerStats | None = None
         self._snapshot_at = 0.0
@@ -79,10 +72,9 @@ class WorkerHost:
         """Frees the stack and says goodbye to the controller."""
         self._recordings.close()
         self.control.close()
-        self._client.close()
         if self._stack is not None:
             self._stack.close()
-        self.journal.close()
+        super().close()
 
     def stop(self, *_: object) -> None:
         """Ends the flows as at the end of a capture: also a signal handler."""
@@ -190,6 +182,9 @@ class WorkerHost:
             return
         self.journal.beat(Phase.ENDING)
         native().lib.nfm_worker_end_rings(stack.worker.pointer)
+        for port in stack.ports:
+            with suppress(NativeError):  # its warning is in the report
+                port.flush()
         self._take_snapshot(stack, at_once=True)
         stats = stack.worker.statistics()
         self.control.send(
@@ -218,26 +213,14 @@ def _port_stats(port: Any) -> PortStats:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the process; the arguments are the supervisor's."""
-    parser = argparse.ArgumentParser(prog="python -m mesh.worker")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--token-fd", type=int, required=True)
+    parser = child_parser("mesh.worker")
     parser.add_argument("--again", action="store_true", help="one of this name ran before")
-    arguments = parser.parse_args(argv)
-    try:
-        confine(arguments.parent, keep_capabilities=True, is_private=True)
-        token = read_token(arguments.token_fd)
-        logging.basicConfig(level=logging.WARNING, format=f"{arguments.name}: %(message)s")
-        host = WorkerHost(arguments.name, arguments.run, token, is_again=arguments.again)
-    except ProcessError as error:
-        print(f"{arguments.name}: {error}", file=sys.stderr)
-        return CANNOT_START
-    signal.signal(signal.SIGTERM, host.stop)
-    try:
-        return host.run()
-    finally:
-        host.close()
+    given = parser.parse_args(argv)
+
+    def make(token: bytes) -> WorkerHost:
+        return WorkerHost(given.name, given.run, token, is_again=given.again)
+
+    return run_child(given, make, is_worker=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from live_rig import build_bridge, make_page
 
 from mesh.rundir import VARIABLE
 
@@ -34,3 +35,15 @@ def run_folders():
     else:
         os.environ[VARIABLE] = before
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to fetch."""
+    return make_page(tmp_path_factory.mktemp("www"))
+
+
+@pytest.fixture(scope="session")
+def bridge_tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """live_bridge: the ports without the rest."""
+    return build_bridge(tmp_path_factory.mktemp("bridge"))

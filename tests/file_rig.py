@@ -4,11 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import struct
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -34,15 +29,6 @@ class Pass{n}(NF):
     def results(self):
         return {{"seen": self.seen}}
 """
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A folder that NFs, which run as other users, can read."""
-    made = Path(tempfile.mkdtemp(prefix="nfmesh-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
 
 
 def write_nf(folder: Path, name: str, text: str) -> str:
@@ -110,17 +96,6 @@ def run(*arguments: str) -> dict[str, Any]:
         return mesh.wait()
     finally:
         mesh.close()
-
-
-def packets(path: Path) -> list[tuple[int, bytes]]:
-    """Returns times and frames of a pcap file."""
-    data, at, found = path.read_bytes(), 24, []
-    assert struct.unpack_from("<I", data)[0] == 0xA1B23C4D, "nanoseconds"
-    while at < len(data):
-        seconds, ns, size, _ = struct.unpack_from("<4I", data, at)
-        found.append((seconds * 1_000_000_000 + ns, data[at + 16 : at + 16 + size]))
-        at += 16 + size
-    return found
 
 
 def flow_of(frame: bytes) -> tuple[Any, ...]:

@@ -103,3 +103,8 @@ class LiveMesh:
         self._out.close()
         self._err.close()
         shutil.rmtree(self._folder)
+
+
+def results(report: dict[str, Any], nf: str) -> dict[str, Any]:
+    """Returns what an NF found."""
+    return next(dict(each["results"]) for each in report["nfs"] if each["name"] == nf)

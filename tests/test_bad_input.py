@@ -129,9 +129,11 @@ def test_a_process_that_stands_still_and_comes_back_is_not_held_against_anybody(
 # ---- hosts that have too little ------------------------------------------------------------------
 
 
-def nfmesh(folder: Path, *before: str, within: tuple[str, ...] = ()) -> tuple[int, list[str]]:
+def nfmesh(
+    folder: Path, *before: str, within: tuple[str, ...] = (), also: tuple[str, ...] = ()
+) -> tuple[int, list[str]]:
     """Runs a mesh in a shell that `before` prepares; returns its status and its complaints."""
-    words = ["run", "--pcap", str(OFFICE), "--nf", "flow_counter", "--nf", "http_log"]
+    words = ["run", "--in", str(OFFICE), "--nf", "flow_counter", "--nf", "http_log", *also]
     script = " && ".join([*before, 'exec "$@"'])
     command = [*within, "sh", "-c", script, "sh", sys.executable, "-m", "mesh.cli", *words]
     env = {**os.environ, "NFMESH_RUN": str(folder)}
@@ -178,3 +180,16 @@ def test_no_space_for_the_run_folder_is_said_with_the_remedy(folder):
     assert status == 2
     assert "No space left on device" in line
     assert "make room" in line or "NFMESH_RUN" in line
+
+
+@needs_mounts
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_capture_that_is_not_whole_is_an_error(folder, workers):
+    disk = f"mkdir {folder}/disk && mount -t tmpfs -o size=64k none {folder}/disk"
+    also = ("--out", f"{folder}/disk/x.pcapng", "--workers", workers)
+    status, lines = nfmesh(folder, disk, within=("unshare", "-m"), also=also)
+    assert status == 2
+    assert any(
+        line.startswith(f"nfmesh: {folder}/disk/x.pcapng") and "No space left" in line
+        for line in lines
+    )

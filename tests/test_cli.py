@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,24 @@ def capture(tmp_path):
     frames = conversation([("client", b"ping"), ("server", b"pong")])
     write_capture(path, frames + datagrams([("client", b"?")]))
     return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("flows", OFFICE, "--json"), ("events",), ("run", "--pcap", OFFICE, "--nf", "http_log")],
+)
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_standard_stream_may_be_closed(words, stream):
+    command = [sys.executable, "-m", "mesh.cli", *map(str, words)]
+    closed = ["sh", "-c", f'exec "$@" {stream}>&-', "sh", *command]
+    done = subprocess.run(closed, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (stream != 1)
+
+
+def test_it_says_its_version(nfmesh):
+    result = nfmesh("--version")
+    assert (result.status, result.out) == (0, f"nfmesh {version('nfmesh')}\n")
 
 
 # ---- flows --------------------------------------------------------------------------------------
@@ -360,3 +379,50 @@ def test_progress_is_shown_on_a_terminal(tmp_path):
     os.close(ours)
     assert run.wait(timeout=60) == 0
     assert b"3,000 packets" in shown
+
+
+def test_results_that_contain_themselves_are_printed(nfmesh, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from mesh import NF, on\n"
+        "class Mine(NF):\n"
+        "    @on('packet')\n"
+        "    def see(self, batch): ...\n"
+        "    def results(self):\n"
+        "        found = {}\n"
+        "        found['it'] = found\n"
+        "        return found\n"
+    )
+    words = ("run", "--pcap", OFFICE, "--nf", tmp_path / "mine.py:Mine", "--in-process")
+    assert "it it it" in nfmesh(*words).out
+    [found] = nfmesh(*words, "--json").objects
+    assert list(found["nfs"][0]["results"]) == ["it"]
+
+
+@pytest.mark.parametrize("head", ["async def see", "def see"])
+def test_a_handler_of_which_a_call_does_nothing_is_refused(nfmesh, tmp_path, head):
+    (tmp_path / "mine.py").write_text(
+        "from mesh import NF, on\n"
+        "class Mine(NF):\n"
+        "    @on('packet')\n"
+        f"    {head}(self, batch): yield\n"
+    )
+    result = nfmesh("run", "--pcap", OFFICE, "--nf", tmp_path / "mine.py:Mine")
+    assert result.status == 2
+    assert "see is async or a generator" in result.err
+
+
+def test_an_interruption_while_it_loads_ends_it_without_a_word():
+    code = (
+        "import builtins, os, signal, sys\n"
+        "from mesh.cli import main\n"
+        "sys.argv = ['nfmesh', 'events']\n"
+        "load = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    if name == 'mesh.cli':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return load(name, *rest)\n"
+        "builtins.__import__ = interrupted\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -74,6 +74,36 @@ def test_a_spec_runs_with_files_beside_it(tmp_path):
     assert apart["nfs"][0]["results"]["packets"] == apart["packets"] == len(conversation())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--in", "day.pcap", "--out", "./day.pcap"),
+        ("--in", "day.pcap", "--out", "link.pcap", "--workers", "2"),
+        ("--pcap", "day.pcap", "--set", "flow_log.path=day.pcap"),
+        ("--pcap", "day.pcap", "--set", "flow_log.path=link.pcap", "--in-process"),
+    ],
+)
+def test_the_capture_that_is_read_is_never_written(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    write_capture(tmp_path / "day.pcap", conversation())
+    (tmp_path / "link.pcap").symlink_to("day.pcap")
+    before = (tmp_path / "day.pcap").read_bytes()
+    done = nfmesh("run", *words, "--nf", "flow_log", status=2)
+    assert "is read by this mesh" in done.stderr
+    assert (tmp_path / "day.pcap").read_bytes() == before
+
+
+def test_a_mesh_empties_no_folder_but_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("NFMESH_RUN", str(tmp_path))
+    tmp_path.chmod(0o755)
+    (tmp_path / "office").mkdir()
+    (tmp_path / "office" / "thesis.txt").write_text("years of work")
+    for name, words in {"office": "no run folder", "../office": "no name of a mesh"}.items():
+        done = nfmesh("run", "--pcap", OFFICE, "--nf", "http_log", "--name", name, status=2)
+        assert words in done.stderr
+    assert (tmp_path / "office" / "thesis.txt").read_text() == "years of work"
+
+
 def test_a_spec_says_how_long_a_process_may_be_silent(tmp_path):
     nfs = [{"use": "./mine.py:Hangs", "restart": "never"}, {"use": "./mine.py:Counts"}]
     write_spec(tmp_path, nfs=nfs, ports=[{"pcap": str(OFFICE)}], patience={"run": 0.5})

@@ -76,6 +76,36 @@ def test_what_an_nf_hears_changes_in_place():
     assert len(play.heard("double", m.PlanPart)) == 1
 
 
+def test_a_dry_run_says_what_would_change_and_changes_nothing():
+    play = Play("counter", "double")
+    play.bring_up()
+    request = m.Apply(spec={"nfs": [entry("counter"), entry("finder")]}, dry_run=True)
+    [found] = play.tell("tool", request)
+    assert (found.result["added"], found.result["removed"]) == (("finder",), ("double",))
+    assert found.result["revision"] == 0
+    assert (play.mesh.desired.revision, play.mesh.pending, len(play.saved)) == (1, None, 1)
+    request = m.Apply(spec={"nfs": [entry("counter", where="tcp prt 80")]}, dry_run=True)
+    [refused] = play.tell("tool", request)
+    assert (refused.path, play.mesh.pending) == ("nfs[0].where", None)
+
+
+def test_several_nfs_are_put_in_at_once_or_none_is():
+    play = Play("counter")
+    play.bring_up()
+    hearer = entry("hearer")  # hears what the one behind it publishes
+    [refused] = play.tell("tool", m.NfPut(entries=[hearer, entry("finder", where="tcp prt 80")]))
+    assert refused.path == "nfs.finder.where"
+    assert play.mesh.desired.revision == 1
+    assert play.tell("tool", m.NfPut(entries=[hearer, entry("finder")])) == []
+    play.settle()
+    for name in ("finder", "hearer"):
+        come_up(play, name)
+    play.settle()
+    for name in ("finder", "hearer"):
+        play.attached(name)
+    assert answer(play)["added"] == ("hearer", "finder")
+
+
 def replacing() -> Play:
     """A mesh whose NF `double` is about to be replaced, and has left."""
     play = Play("counter", "double")

@@ -38,7 +38,7 @@ EXAMPLES = [
     m.Watch(events=["a.b"]),
     m.Finished(report={}, start_failed=["a"]),
     *(m.Status(), m.Stop(now=True), m.Apply(spec={"nfs": []}), m.NfRemove(nf="a")),
-    *(m.NfPut(entry={"use": "http_log"}), m.Away(name="a")),
+    *(m.NfPut(entries=[{"use": "http_log"}], dry_run=True), m.Away(name="a")),
     m.NfAdd(entry={"use": "http_log"}),
     *(m.Record(process="worker-0", path="/p", port=1), m.RecordEnd(process="a", path="/p")),
     m.Subscribe(nf="a", events=["tcp.syn"], where="port 80"),

@@ -89,7 +89,7 @@ def test_a_known_key_asks_for_the_status(host, stack):
 def test_an_nf_is_put_in_changed_and_removed_while_packets_flow(host, stack):
     entry = {"name": "scan", "use": "syn_scan"}
     found = asked(host, lambda: stack.put_nf(entry, TOKEN))
-    assert (found["added"], found["nf"], found["revision"]) == (["scan"], "scan", 2)
+    assert (found["added"], found["revision"]) == (["scan"], 2)
     known = stack.status()["attachments"]["scan"]
     assert (known["place"], known["phase"]) == ("pod", "away")
     assert asked(host, lambda: stack.put_nf(entry, TOKEN))["revision"] == 0
@@ -108,19 +108,32 @@ def test_an_nf_is_put_in_changed_and_removed_while_packets_flow(host, stack):
 @pytest.mark.parametrize(
     ("entry", "place"),
     [
-        ({"name": "scan", "use": "syn_scan", "where": "no filter ("}, "nfs[0].where"),
-        ({"name": "scan", "use": "syn_scan", "events": ["nonsense"]}, "nfs[0]"),
-        ({"name": "scan", "use": "no_such_nf"}, "nfs[0].use"),
-        ({"name": "scan", "use": "syn_scan", "config": {"limits": 3}}, "nfs[0].config.limits"),
-        ({"name": "scan", "use": "syn_scan", "stage": 999}, "nfs[0].stage"),
+        ({"name": "scan", "use": "syn_scan", "where": "no filter ("}, "nfs.scan.where"),
+        ({"name": "scan", "use": "syn_scan", "events": ["nonsense"]}, "nfs.scan"),
+        ({"name": "scan", "use": "no_such_nf"}, "nfs.scan.use"),
+        ({"name": "scan", "use": "syn_scan", "config": {"limits": 3}}, "nfs.scan.config.limits"),
+        ({"name": "scan", "use": "syn_scan", "stage": 999}, "nfs.scan.stage"),
         ({"use": "syn_scan"}, "nfs[0]"),
     ],
 )
 def test_what_does_not_compose_is_refused_with_its_place(host, stack, entry, place):
-    with pytest.raises(SpecError) as error:
-        asked(host, lambda: stack.put_nf(entry, TOKEN))
-    assert error.value.path.startswith(place)
-    assert stack.status()["revision"] == 1 or stack.status()["attachments"] == {}
+    for order in (stack.check_nf, lambda entry: stack.put_nf(entry, TOKEN)):
+        with pytest.raises(SpecError) as error:
+            asked(host, lambda order=order: order(entry))
+        assert error.value.path.startswith(place)
+        assert stack.status()["revision"] == 1 or stack.status()["attachments"] == {}
+
+
+def test_a_check_says_what_would_change_and_changes_nothing(host, stack):
+    entry = {"name": "scan", "use": "syn_scan"}
+    found = asked(host, lambda: stack.check_nf(entry))
+    assert (found["added"], found["revision"]) == (["scan"], 0)
+    assert stack.status()["attachments"] == {}
+    asked(host, lambda: stack.put_nf(entry, TOKEN))
+    assert asked(host, lambda: stack.check_nf(entry, TOKEN))["changed"] == []
+    before = stack.status()["subscriptions"]
+    assert asked(host, lambda: stack.check_nf({**entry, "where": "tcp"}, TOKEN))["changed"]
+    assert stack.status()["subscriptions"] == before
 
 
 def test_an_nf_of_another_image_waits_until_it_declares_itself(host, stack):

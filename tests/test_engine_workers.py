@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_rig import by_flow, packets, traffic, with_fragments
+from file_rig import by_flow, traffic, with_fragments
+from pcap_file import packets
 
 from mesh import NF, Context, EventBatch, on, replay
 from mesh.errors import SpecError

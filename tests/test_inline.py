@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pcap_file import frames_of
 
 import mesh
 from mesh import NF, EventBatch, on
@@ -40,18 +41,6 @@ def through(path: Path, tmp_path: Path, *nfs: object) -> tuple[mesh.Report, list
     out = tmp_path / "out.pcap"
     report = mesh.replay(path, nfs=list(nfs), sink=Port.record(out, "pcap"))  # type: ignore[arg-type]
     return report, frames_of(out)
-
-
-def frames_of(path: Path) -> list[bytes]:
-    """Reads the frames of a capture by a program that is not ours."""
-    raw = path.read_bytes()
-    order = "little" if raw[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else "big"
-    found, at = [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], order)
-        found.append(raw[at + 16 : at + 16 + size])
-        at += 16 + size
-    return found
 
 
 FRAMES: dict[Path, list[bytes]] = {}

@@ -12,13 +12,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from live_mesh import LiveMesh
+from live_mesh import LiveMesh, results
 from live_rig import (
     ROOT,
     Namespace,
@@ -27,18 +28,20 @@ from live_rig import (
     digest,
     fetch,
     find_plugin,
-    make_page,
     needs_namespaces,
     public_folder,
     star,
     wait_until,
 )
+from pcap_file import frames_of
 
 from mesh.testing import Frame, conversation, write_capture
 
 CLIENT, SERVER, EXTERNAL = "10.77.0.2", "198.51.100.80", "198.51.100.1"
-STEP_NS = 50_000_000
+STEP_NS = 150_000_000
 """Between frames of a capture: an answer comes when what it answers has passed."""
+FIRST_NS = 2_000_000_000
+"""The same for the first frame, whose NFs have just begun."""
 EXAMPLE = ROOT / "examples/live"
 EAL = "--no-huge -m 256 --no-pci --no-shconf --no-telemetry --log-level=error"
 PORTS: dict[str, list[dict[str, Any]]] = {
@@ -80,11 +83,6 @@ def chain(folder: Path, ports: list[dict[str, Any]]) -> Path:
     return path
 
 
-def results(report: dict[str, Any], nf: str) -> dict[str, Any]:
-    """Returns what an NF found."""
-    return next(dict(each["results"]) for each in report["nfs"] if each["name"] == nf)
-
-
 class Net:
     """A client and a server with the mesh between them."""
 
@@ -122,12 +120,6 @@ def net() -> Iterator[Net]:
     """Two hosts around the mesh."""
     with star() as hosts:
         yield Net(hosts)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to fetch."""
-    return make_page(tmp_path_factory.mktemp("www"))
 
 
 def curl(host: Namespace, what: str) -> bool:
@@ -179,7 +171,7 @@ def through_nat(request: bytes, port: int, number: int) -> list[Frame]:
     """A conversation as it is on either side of the translator: its client, and who it seems."""
     said = [("client", request), ("server", b"HTTP/1.0 200 OK\r\n\r\nhello")]
     start = {
-        "start_ns": 1_700_000_000_000_000_000 + number * 20 * STEP_NS,
+        "start_ns": 1_700_000_000_000_000_000 + number * 12 * STEP_NS,
         "step_ns": STEP_NS,
     }
     inside, outside = (
@@ -191,7 +183,8 @@ def through_nat(request: bytes, port: int, number: int) -> list[Frame]:
 
 
 def test_the_chain_over_captures(tmp_path: Path) -> None:
-    frames = through_nat(b"GET /page HTTP/1.0\r\n\r\n", 8080, 0)
+    first, *frames = through_nat(b"GET /page HTTP/1.0\r\n\r\n", 8080, 0)
+    frames.insert(0, replace(first, ts_ns=first.ts_ns - FIRST_NS))
     frames += through_nat(b"GET /../../etc/passwd HTTP/1.0\r\n\r\n", 8080, 1)
     frames += through_nat(b"GET /page HTTP/1.0\r\n\r\n", 9, 2)
     with public_folder() as folder:
@@ -217,13 +210,3 @@ def test_the_chain_over_captures(tmp_path: Path) -> None:
 def port_of(packet: bytes) -> int:
     """The client's port of a packet, from its addresses on."""
     return max(int.from_bytes(packet[8:10], "big"), int.from_bytes(packet[10:12], "big"))
-
-
-def frames_of(path: Path) -> list[bytes]:
-    """Reads a capture by a program that is not ours."""
-    raw, found, at = path.read_bytes(), [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        found.append(raw[at + 16 : at + 16 + size])
-        at += 16 + size
-    return found

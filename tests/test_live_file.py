@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from file_rig import PASS, by_flow, open_folder, packets, run, traffic, write_nf
+from file_rig import PASS, by_flow, run, traffic, write_nf
+from live_rig import public_folder
+from pcap_file import packets
 
 from mesh.testing import write_capture
 
@@ -41,7 +43,7 @@ class Dies(NF):
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with open_folder() as made:
+    with public_folder() as made:
         yield made
 
 

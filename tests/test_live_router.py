@@ -19,7 +19,6 @@ from live_rig import (
     Star,
     digest,
     fetch,
-    make_page,
     needs_namespaces,
     public_folder,
     star,
@@ -79,12 +78,6 @@ def mesh(net: Net) -> Iterator[LiveMesh]:
         stack.callback(made.close)
         made.wait_running()
         yield made
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to fetch."""
-    return make_page(tmp_path_factory.mktemp("www"))
 
 
 def ping(host: Namespace, address: str, *options: str) -> bool:

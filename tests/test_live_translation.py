@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_mesh import LiveMesh
+from live_mesh import LiveMesh, results
 from live_rig import (
     PAGE_BYTES,
     PYTHON,
@@ -157,11 +157,6 @@ def start(net: Net) -> Iterator[Start]:
             return mesh
 
         yield begin
-
-
-def results(report: dict[str, Any], nf: str) -> dict[str, Any]:
-    """Returns what an NF found."""
-    return next(dict(each["results"]) for each in report["nfs"] if each["name"] == nf)
 
 
 def python(where: Namespace, code: str) -> str:

@@ -12,17 +12,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from live_mesh import LiveMesh
+from live_mesh import LiveMesh, results
 from live_rig import (
     PAGE_BYTES,
     Server,
     Wire,
     digest,
     fetch,
-    make_page,
     needs_namespaces,
     wait_until,
     wire,
@@ -41,12 +39,6 @@ def net() -> Iterator[Wire]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to fetch."""
-    return make_page(tmp_path_factory.mktemp("www"))
-
-
 @pytest.fixture
 def start(net: Wire) -> Iterator[Start]:
     """Starts the mesh in the middle, and waits until packets pass."""
@@ -59,11 +51,6 @@ def start(net: Wire) -> Iterator[Start]:
             return mesh
 
         yield begin
-
-
-def results(report: dict[str, Any], nf: str) -> dict[str, Any]:
-    """Returns what an NF found."""
-    return next(dict(each["results"]) for each in report["nfs"] if each["name"] == nf)
 
 
 @pytest.mark.parametrize("offload", ["on", "off"])

@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from pcap_file import frames_of
 
 from mesh import NF, on, replay
 from mesh.errors import NFError, SpecError
@@ -37,12 +38,7 @@ def through(tmp_path, frames, *nfs):
     report = replay(source, list(nfs), sink=Port.record(out, "pcap"))
     for nf in report.nfs:
         assert not nf.errors
-    raw, found, at = out.read_bytes(), [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        found.append(raw[at + 16 : at + 16 + size])
-        at += 16 + size
-    return report, found
+    return report, frames_of(out)
 
 
 def turns(*talks):

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 
 import pytest
 from live_rig import Namespace, why_not
+from pcap_file import frames_of
 
 from mesh import replay
 from mesh.ports import Port
@@ -296,11 +297,7 @@ def through_firewall(tmp_path, frames, rules, policy):
     write_capture(source, timed(frame for _, frame in frames), form="pcap")
     nf = Firewall(lines=tuple(rules), default=policy)
     report = replay(source, [nf], sink=Port.record(out, "pcap"))
-    raw, found, at = out.read_bytes(), set(), 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        found.add(serial_of(raw[at + 16 : at + 16 + size]))
-        at += 16 + size
+    found = {serial_of(frame) for frame in frames_of(out)}
     return found, report["firewall"].results
 
 

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
+from pcap_file import frames_of
 
 import mesh
 from mesh import NF, Event, EventBatch, Report, on
@@ -44,12 +45,7 @@ def through(tmp_path: Path, frames: list[Frame], *nfs: NF) -> tuple[Report, list
     write_capture(source, frames)
     report = mesh.replay(source, nfs=list(nfs), sink=Port.record(out, "pcap"))
     assert not any(nf.errors for nf in report.nfs)
-    raw, found, at = out.read_bytes(), [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        found.append(str(ip_address(raw[at + 16 + 30 : at + 16 + 34])))
-        at += 16 + size
-    return report, found
+    return report, [str(ip_address(frame[30:34])) for frame in frames_of(out)]
 
 
 def test_flows_are_spread_and_counted(tmp_path: Path) -> None:

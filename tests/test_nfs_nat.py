@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pcap_file import frames_of
 
 import mesh
 from mesh import Report
@@ -32,12 +33,7 @@ def through(tmp_path: Path, frames: list[Frame], **options: object) -> tuple[Rep
     source, out = tmp_path / "in.pcap", tmp_path / "out.pcap"
     write_capture(source, frames)
     report = mesh.replay(source, nfs=[NFUse(Nat, options=options)], sink=Port.record(out, "pcap"))
-    raw, found, at = out.read_bytes(), [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        found.append(raw[at + 16 : at + 16 + size])
-        at += 16 + size
-    return report, found
+    return report, frames_of(out)
 
 
 ELSEWHERE = ("203.0.113.70", 1, "203.0.113.71", 2)

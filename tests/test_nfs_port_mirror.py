@@ -2,6 +2,7 @@
 from collections import Counter
 
 import pytest
+from pcap_file import frames_of
 
 import mesh
 from mesh.compose import NFUse
@@ -24,16 +25,6 @@ def through(tmp_path, frames, where=None, **options):
     copies = Counter(frames_of(out))
     copies.subtract(frame.data for frame in frames)
     return results, copies
-
-
-def frames_of(path):
-    raw = path.read_bytes()
-    found, at = [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        found.append(raw[at + 16 : at + 16 + size])
-        at += 16 + size
-    return found
 
 
 def numbered(count, port=53):

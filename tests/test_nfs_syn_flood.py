@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pcap_file import frames_of
 
 import mesh
 from mesh import NF, on
@@ -55,16 +56,6 @@ def through(tmp_path, frames, **options):
     report = mesh.replay(source, [SynFlood(**options), hears], sink=Port.record(out, "pcap"))
     assert not report.errors
     return report["syn_flood"].results, frames_of(out), hears.found
-
-
-def frames_of(path):
-    raw = path.read_bytes()
-    found, at = [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        found.append(raw[at + 16 : at + 16 + size])
-        at += 16 + size
-    return found
 
 
 def of(frames, prefix):

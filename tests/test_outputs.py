@@ -13,7 +13,7 @@ from mesh_rig import Rig, rig, wait_for
 
 from mesh.errors import SpecError
 from mesh.nf import NF
-from mesh.outputs import Outputs, open_output, output_paths
+from mesh.outputs import Outputs, check_apart, open_output, output_paths
 
 OTHER = 64999
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of other users")
@@ -47,6 +47,20 @@ def test_a_new_file_is_made_and_an_own_one_emptied(tmp_path):
 def umask() -> int:
     os.umask(found := os.umask(0))
     return found
+
+
+def test_what_is_read_is_not_written_under_any_name(tmp_path):
+    (tmp_path / "day.pcap").touch()
+    (tmp_path / "other").symlink_to("day.pcap")
+    os.link(tmp_path / "day.pcap", tmp_path / "third")
+    day = str(tmp_path / "day.pcap")
+    for name in ("day.pcap", "other", "third", "../" + tmp_path.name + "/day.pcap"):
+        for words in (([str(tmp_path / name)], ()), ((), [str(tmp_path / name)])):
+            with pytest.raises(SpecError, match="read by this mesh"):
+                check_apart([day], *words)
+    with pytest.raises(SpecError, match="written by two ports"):
+        check_apart([day], [str(tmp_path / "x"), str(tmp_path / "." / "x")])
+    check_apart([day], [str(tmp_path / "x"), "/dev/null", "/dev/null"], [str(tmp_path / "y")] * 2)
 
 
 def test_a_link_is_not_followed(tmp_path):

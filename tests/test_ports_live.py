@@ -16,10 +16,8 @@ from live_rig import (
     Namespace,
     Server,
     Wire,
-    build_bridge,
     digest,
     fetch,
-    make_page,
     needs_namespaces,
     wait_until,
     wire,
@@ -28,23 +26,11 @@ from live_rig import (
 pytestmark = needs_namespaces
 
 
-@pytest.fixture(scope="module")
-def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bridge."""
-    return build_bridge(tmp_path_factory.mktemp("bridge"))
-
-
 @pytest.fixture
-def net(tool: Path) -> Iterator[Wire]:
+def net(bridge_tool: Path) -> Iterator[Wire]:
     """Three namespaces in a row."""
-    with wire(tool) as made:
+    with wire(bridge_tool) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to fetch."""
-    return make_page(tmp_path_factory.mktemp("www"))
 
 
 @pytest.mark.parametrize("block_ms", ["0", "1"])

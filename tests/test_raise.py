@@ -8,7 +8,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from file_rig import by_flow, datagram, open_folder, packets, run, write_nf
+from file_rig import by_flow, datagram, run, write_nf
+from live_rig import public_folder
+from pcap_file import packets
 
 import mesh
 from mesh import NF, Event, EventBatch, on
@@ -95,7 +97,7 @@ BAD = [(EACH - 1) * FLOWS + flow for flow in range(1, FLOWS, 2)]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with open_folder() as made:
+    with public_folder() as made:
         write_capture(made / "in.pcap", timed(traffic()), form="pcap-ns")
         yield made
 

@@ -28,6 +28,7 @@ def test_one_instance_per_name(tmp_path):
 def test_leftovers_are_removed_and_said(tmp_path):
     left = tmp_path / "run" / "a"
     left.mkdir(parents=True, mode=0o700)
+    (left / "lock").write_text("7\n")
     (left / "fd.sock").touch()
     (left / "old").mkdir()
     folder = RunFolder("a", tmp_path / "run")
@@ -35,6 +36,34 @@ def test_leftovers_are_removed_and_said(tmp_path):
     assert [path.name for path in folder.path.iterdir()] == ["lock"]
     folder.close()
     assert not left.exists()
+
+
+@pytest.mark.parametrize("lock", [None, "of something else\n"])
+def test_a_folder_of_something_else_is_not_emptied(tmp_path, lock):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text").write_text("years of work")
+    if lock is not None:
+        (tmp_path / "thesis" / "lock").write_text(lock)
+    with pytest.raises(ProcessError, match="no run folder"):
+        RunFolder("thesis", tmp_path, is_kept=True)
+    assert (tmp_path / "thesis" / "text").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../x", "a/b", "/etc", "a\nb"])
+def test_a_name_is_that_of_a_folder_below_the_folder_of_all(tmp_path, name):
+    with pytest.raises(ProcessError, match="no name of a mesh"):
+        RunFolder(name, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a link of another user")
+def test_links_of_others_are_not_followed(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "run").symlink_to("home")
+    RunFolder("a", tmp_path / "run").close()
+    os.chown(tmp_path / "run", 64999, 64999, follow_symlinks=False)
+    with pytest.raises(ProcessError, match="a link of user 64999"):
+        RunFolder("a", tmp_path / "run")
 
 
 def test_a_folder_that_others_may_write_is_refused(tmp_path):

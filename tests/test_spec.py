@@ -83,6 +83,16 @@ def test_events_of_an_nf_with_one_subscription():
     assert use.overrides["ended"].events == ("flow.start",)
 
 
+def test_an_error_names_file_and_place(tmp_path):
+    path = tmp_path / "mesh.yaml"
+    path.write_text("nfs: [{use: http_log, were: x}]")
+    with pytest.raises(SpecError, match=r"mesh\.yaml: nfs\[0\]: unknown key 'were'"):
+        load(path)
+    path.write_text("")
+    with pytest.raises(SpecError, match=r"mesh\.yaml: a spec is a mapping"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [

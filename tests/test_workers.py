@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_rig import open_folder, run, traffic, with_fragments
+from file_rig import run, traffic, with_fragments
+from live_rig import public_folder
 from mesh_rig import Rig, rig, wait_for
 
 from mesh.errors import SpecError
@@ -28,7 +29,7 @@ OF_WORKERS = {"subscription.sets"}
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with open_folder() as made:
+    with public_folder() as made:
         yield made
 
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from file_rig import PASS, by_flow, open_folder, packets, run, traffic, with_fragments, write_nf
+from file_rig import PASS, by_flow, run, traffic, with_fragments, write_nf
+from live_rig import public_folder
+from pcap_file import packets
 
 from mesh.testing import write_capture
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with open_folder() as made:
+    with public_folder() as made:
         yield made
 
 

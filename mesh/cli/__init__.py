@@ -8,20 +8,32 @@ or written, 130 interrupted (the summary is printed all the same).
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 
-from mesh.forks import ForkServer
+__all__ = ["INTERRUPTED", "main"]
 
-__all__ = ["main"]
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs the command line.
+    """Runs the command line; Ctrl-C while it still loads ends it without a word."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
+    """Loads what is needed, and runs it.
 
     A run in processes needs a fork server: that loads its code while this process loads its own.
     """
+    from mesh.forks import ForkServer
+
+    _open_streams()
     if _is_one_nf(sys.argv[1:]):
         from mesh.cli import alone
 
@@ -31,6 +43,16 @@ def main() -> None:
         from mesh.cli import app
 
         app.run(forks)
+
+
+def _open_streams() -> None:
+    """Leads standard streams that are closed nowhere, so that nothing else takes their numbers."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(fd, mode))
 
 
 def _wants_processes(words: Sequence[str]) -> bool:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -57,6 +59,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"nfmesh {version('nfmesh')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None: ...
+
+
 app.command("run")(capture.run)
 app.command("flows")(flows.flows)
 app.command("events")(show.events)

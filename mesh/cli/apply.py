@@ -72,7 +72,7 @@ def apply(
 def _put(folder: Path, entries: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Puts NFs in, one after the other, and says of each what became of it."""
     for entry in entries:
-        found = ask(folder, m.NfPut(entry=dict(entry)), STEPS * CHANGE_S)
+        found = ask(folder, m.NfPut(entries=[dict(entry)]), STEPS * CHANGE_S)
         if as_json:
             dump(found)
         else:

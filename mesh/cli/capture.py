@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
-from mesh.cli import processes
+from mesh.cli import INTERRUPTED, processes
 from mesh.cli.output import (
     AsJson,
     cell,
@@ -46,7 +46,6 @@ __all__ = ["Checksums", "finish", "limits_from", "run", "uses_from", "with_own_c
 Checksums = Literal["ignore", "verify"]
 SHOWN = 50
 """Rows of a table of results that are printed; --json has all."""
-INTERRUPTED = 130
 _ANY = [{"use": "any"}]
 """An NF that stands for those of the spec file, where only ports are checked."""
 
@@ -162,11 +161,17 @@ def run(
                 registry=registry,
             )
             report = processes.run_in_processes(made, how, source=source, progress=progress)
-    show(report, as_json)
+    show(report, as_json, [str(port.path) for port in made.ports if port.record is not None])
 
 
-def show(report: Report, as_json: bool) -> None:
-    """Prints a report, and ends with the status that tells how the run was."""
+def show(report: Report, as_json: bool, written: Sequence[str] = ()) -> None:
+    """Prints a report, and ends with the status that tells how the run was.
+
+    Args:
+        report: of the run.
+        as_json: as an object.
+        written: captures that must be whole: a warning about one is an error.
+    """
     if as_json:
         dump(report.to_json())
     else:
@@ -174,7 +179,7 @@ def show(report: Report, as_json: bool) -> None:
         for found in report.nfs:
             print_results(console, found)
         print_summary(console, report)
-    finish(report)
+    finish(report, written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,10 +398,11 @@ def print_summary(console: Console, report: Report) -> None:
         console.print(f"{name:<{width}}  {value}", markup=False)
 
 
-def finish(report: Report) -> None:
+def finish(report: Report, written: Sequence[str] = ()) -> None:
     """Says what went wrong and ends with the exit status that tells it."""
+    broken = [text for text in report.warnings if text.startswith(tuple(written))]
     for text in report.warnings:
-        warn(text)
+        (complain if text in broken else warn)(text)
     for error in report.errors:
         complain(str(error))
     for found in report.nfs:
@@ -405,5 +411,7 @@ def finish(report: Report) -> None:
             complain(f"NF {found.name!r} failed {more} times more")
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if broken:
+        raise typer.Exit(2)
     if report.errors:
         raise typer.Exit(1)

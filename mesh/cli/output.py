@@ -37,6 +37,8 @@ __all__ = [
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 WIDEST = 60
 """Characters of a cell; --json has the whole text."""
+DEEPEST = 32
+"""Containers within each other that are written."""
 NARROW = 14
 """Characters to which texts are cut, when a table would be wider than the terminal."""
 GAP = 2
@@ -76,7 +78,7 @@ def dump(value: Any) -> None:
     """Writes one line of JSON, also for what JSON has no word for."""
     try:
         text = _json(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         text = _json(plain(value))
     sys.stdout.write(text + "\n")
 
@@ -103,16 +105,20 @@ def accept_all_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = DEEPEST) -> Any:
     """Turns any value into one that JSON has: keys and strangers become text, NaN null.
+
+    What lies deeper than DEEPEST, perhaps in itself, becomes "...".
 
     >>> plain({(1, 2): float("inf"), "tags": ("a", b"b")})
     {'(1, 2)': None, 'tags': ['a', "b'b'"]}
     """
+    if depth < 0:
+        return "..."
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner, depth - 1) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(inner) for inner in value]
+        return [plain(inner, depth - 1) for inner in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, str | int | None) else str(value)
@@ -183,7 +189,7 @@ def _written(name: str, value: Any) -> str:
     return text if name in PROSE or len(text) <= WIDEST else text[: WIDEST - 3] + "..."
 
 
-def cell(value: Any) -> str:
+def cell(value: Any, depth: int = DEEPEST) -> str:
     """Writes one value for people.
 
     >>> cell(1234567), cell(0.25), cell(None), cell(True), cell(["A 192.0.2.1", "A 192.0.2.2"])
@@ -191,6 +197,8 @@ def cell(value: Any) -> str:
     """
     if value in EMPTY:
         return "-"
+    if depth < 0:
+        return "..."
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -198,8 +206,10 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {cell(inner)}" for key, inner in value.items())
-    return ", ".join(map(cell, value)) if isinstance(value, list) else escape(str(value))
+        return ", ".join(f"{key} {cell(inner, depth - 1)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(cell(inner, depth - 1) for inner in value)
+    return escape(str(value))
 
 
 def clock(seconds: float) -> str:

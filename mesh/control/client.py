@@ -245,7 +245,8 @@ class Control:
 
 def _without_results(message: m.Result, why: str) -> m.Result:
     """A report whose results cannot be sent says so; the rest of it counts."""
-    errors = [*message.report.get("errors", ()), f"the results cannot be sent: {why}"]
+    text = f"NF {message.report.get('name', '')!r}: its results cannot be sent: {why}"
+    errors = [*message.report.get("errors", ()), text]
     changes = {"results": None, "errors": errors, "failures": len(errors)}
     return message.model_copy(update={"report": {**message.report, **changes}})
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,6 +57,23 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     Raises:
         MeshError: of the kinds that make_plan and check_capacity raise; the text names the place.
     """
+    try:
+        return _compose(desired, registry)
+    except (SpecError, PlanError) as error:
+        error.nf = error.nf or _nf_at(error.path, desired)
+        raise
+
+
+def _nf_at(path: str, desired: Desired) -> str:
+    """Returns the name of the NF that a place of the spec is in, "" of none."""
+    found = re.match(r"nfs\[(\d+)\]", path)
+    nfs = desired.spec.get("nfs", ())
+    if found is None or int(found[1]) >= len(nfs):
+        return ""
+    return str(nfs[int(found[1])].get("name") or "")
+
+
+def _compose(desired: Desired, registry: Registry) -> Composed:
     spec = named(desired.parsed, registry)
     if not spec.ports:
         text = "name a capture or an interface: ports: [{pcap: FILE}] or [{afpacket: eth0}]"

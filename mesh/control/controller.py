@@ -36,7 +36,7 @@ from mesh.control.keys import REMOTE
 from mesh.control.messages import Piece
 from mesh.control.network import Network
 from mesh.control.requests import finished
-from mesh.control.seal import MAX_BYTES, Opener, Refused, Sealer
+from mesh.control.seal import MAX_BYTES, Opener, Reason, Refused, Sealer
 from mesh.control.state import Action, Compose, Mesh, Publish, Save, Send
 from mesh.control.status import status
 from mesh.errors import MeshError, SpecError
@@ -158,7 +158,7 @@ class Controller:
         try:
             message = self._opener.open(frames)
         except Refused as error:
-            log.warning("%s", error)
+            self._note(error)
             return
         if (message.name == REMOTE) == is_near:
             self.mesh.refused["role"] += 1
@@ -168,6 +168,16 @@ class Controller:
         with self._lock:
             actions = self.mesh.receive(identity, message, self.options.clock())
         await self._do(actions)
+
+    def _note(self, error: Refused) -> None:
+        """Says the first refusal of its kind, the second, the fourth, ...: anybody may knock.
+
+        A process that makes a new connection may overtake what it said on the old one, so what
+        seems to come again is counted only.
+        """
+        n = self.mesh.refused[error.reason]
+        if error.reason is not Reason.REPLAY and n & (n - 1) == 0:
+            log.warning("%s (%d times)", error, n)
 
     async def _watch(self) -> None:
         """Follows who subscribes to what: XPUB says the first and the last of each topic."""

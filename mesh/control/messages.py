@@ -397,10 +397,11 @@ class RecordEnd(Body):
 
 
 class Apply(Body):
-    """Replaces the whole spec."""
+    """Replaces the whole spec; a dry run says what would change, and changes nothing."""
 
     TYPE = "apply"
     spec: Data
+    dry_run: bool = False
 
 
 class NfAdd(Body):
@@ -411,10 +412,14 @@ class NfAdd(Body):
 
 
 class NfPut(Body):
-    """Adds an NF, or changes the one of its name: an entry as in a spec's `nfs`."""
+    """Adds NFs, or changes those of their names, all or none: entries as in a spec's `nfs`.
+
+    A dry run says what would change, and changes nothing.
+    """
 
     TYPE = "nf_put"
-    entry: Data
+    entries: Annotated[list[Data], Field(min_length=1, max_length=1024)]
+    dry_run: bool = False
 
 
 class NfRemove(Body):

@@ -30,6 +30,7 @@ __all__ = ["Remote"]
 DESCRIPTORS = 12
 HANDSHAKE_MS = 5000
 HEARTBEAT_MS = 10_000
+NO_TOKEN = "0" * 64
 
 
 class Remote:
@@ -110,8 +111,22 @@ class Remote:
             SpecError: refused; nothing has changed. The path names the place.
             ProcessError: no answer.
         """
-        body = m.NfPut(entry={**entry, "place": "pod", "token": token_sha256})
-        return self.ask(body, timeout)
+        return self.ask(_put(entry, token_sha256), timeout)
+
+    def check_nf(
+        self, entry: Mapping[str, Any], token_sha256: str = "", timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Says what `put_nf` would change, and changes nothing.
+
+        The subscriptions of an NF whose class is of another image are looked at once it has been
+        here.
+
+        Raises:
+            SpecError: it would be refused. The path names the place.
+            ProcessError: no answer.
+        """
+        body = _put(entry, token_sha256 or NO_TOKEN)
+        return self.ask(body.model_copy(update={"dry_run": True}), timeout)
 
     def remove_nf(self, name: str, timeout: float | None = None) -> dict[str, Any]:
         """Removes an NF, once it has handled what it was sent; one that is not there is removed.
@@ -173,3 +188,7 @@ class Remote:
     def _silence(self) -> ProcessError:
         text = f"no answer from {self.address}: nobody is there, or this key is not let in"
         return ProcessError(text)
+
+
+def _put(entry: Mapping[str, Any], token_sha256: str) -> m.NfPut:
+    return m.NfPut(entries=[{**entry, "place": "pod", "token": token_sha256}])

@@ -22,7 +22,7 @@ from mesh.control.desired import (
 from mesh.declared import Declaration, declaration_of
 from mesh.errors import SpecError, did_you_mean
 from mesh.plan import Plan, PlannedNF
-from mesh.spec import SubscriptionSpec, parse
+from mesh.spec import Spec, SubscriptionSpec, parse
 
 __all__ = ["CHANGES", "Change", "Declared", "changed", "finished", "is_news", "without_leaving"]
 
@@ -59,7 +59,9 @@ def changed(request: Change, desired: Desired, plan: Plan) -> Desired:
             raise SpecError("nfs", f"the last {name!r} is still leaving; try again")
         return desired.with_spec(add_nf(spec, request.entry))
     if isinstance(request, m.NfPut):
-        return applied(put_nf(spec, request.entry), desired, plan)
+        for said in request.entries:
+            spec = _with_entry(spec, said)
+        return applied(spec, desired, plan)
     if isinstance(request, Declared):
         return applied(declare_nf(spec, request.nf, request.declares), desired, plan)
     if isinstance(request, m.NfRemove):
@@ -73,6 +75,14 @@ def changed(request: Change, desired: Desired, plan: Plan) -> Desired:
     if isinstance(request, m.Apply):
         return applied(parse(request.spec), desired, plan)
     return _resubscribed(request, desired, plan)
+
+
+def _with_entry(spec: Spec, entry: m.Data) -> Spec:
+    try:
+        return put_nf(spec, entry)
+    except SpecError as error:
+        error.nf = str(entry.get("name") or "")
+        raise
 
 
 def is_news(request: Declared, desired: Desired, plan: Plan) -> bool:

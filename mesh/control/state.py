@@ -165,6 +165,10 @@ class Mesh:
 
     def composed(self, made: Composed, now: float) -> list[Action]:
         """Takes a composition that was asked for."""
+        if self.pending is not None and _is_dry(self.pending.request):
+            self._answer_dry(self.pending)
+            self.pending = None
+            return self._advance(now)
         self.now, self.desired = made, made.desired
         for known in (self.gone, self.comings):
             for name in known.keys() - self.joining:
@@ -425,10 +429,9 @@ class Mesh:
             wanted = parse(dict(desired.then or desired.spec))
             asked.found = asdict(difference(self.desired.parsed, wanted))
         if desired is self.desired:
-            found = {"nf": asked.nf, "report": None} if isinstance(request, m.NfRemove) else {}
-            self._answer(
-                identity, message.name, message.seq, {"revision": 0, **found, **asked.found}
-            )
+            if isinstance(request, m.NfRemove):
+                asked.found = {"nf": asked.nf, "report": None}
+            self._answer_dry(asked)
             return
         self.pending = asked
         self._out.append(Compose(desired))
@@ -445,10 +448,17 @@ class Mesh:
         text, path = str(error), ""
         if isinstance(error, SpecError | PlanError):
             text, path = error.text, error.path
-            if isinstance(error, PlanError) and error.nf:
+            if isinstance(pending.request, m.NfPut) and error.nf:
+                path = _place_of(error)
+            elif isinstance(error, PlanError) and error.nf:
                 text = f"NF {error.nf!r}: {text}"
         error_body = m.Error(request=pending.seq, text=text, path=path)
         self._send(pending.identity, pending.name, error_body)
+
+    def _answer_dry(self, pending: Pending) -> None:
+        """Answers a request after which all is as before."""
+        found = {"revision": 0, **pending.found}
+        self._answer(pending.identity, pending.name, pending.seq, found)
 
     def _answer(self, identity: bytes, name: str, seq: int, result: m.Data) -> None:
         if not seq:
@@ -521,6 +531,16 @@ class Mesh:
 
     def _note(self, text: str) -> None:
         self.notices = [*self.notices, text][-KEPT_NOTICES:]
+
+
+def _is_dry(request: Change | None) -> bool:
+    return isinstance(request, m.Apply | m.NfPut) and request.dry_run
+
+
+def _place_of(error: SpecError | PlanError) -> str:
+    """Names the place by the NF: who puts one in knows nothing of the others' numbers."""
+    inside = error.path.partition("].")[2] if error.path.startswith("nfs[") else error.path
+    return ".".join(part for part in ("nfs", error.nf, inside) if part)
 
 
 def _own(process: Process) -> Envelope:

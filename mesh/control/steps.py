@@ -383,8 +383,6 @@ def outcome(
     named = [name for name in _nf_names(mesh) if name not in mesh.joining]
     if any(p.role == "nf" and p.name in named for p in waiting):
         return None
-    if isinstance(request, m.NfPut):
-        found["nf"] = nf
     if not all(_is_attached(mesh, name) for name in _joining(mesh)):
         return None
     return found

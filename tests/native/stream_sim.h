@@ -18,9 +18,8 @@
 #define STREAM_SIM_H
 
 #include "engine/strand.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
 #include "wire/layers.h"
+#include "worker_rig.h"
 
 enum { SIM_BYTES = 1500, SIM_OUT = 16 * SIM_BYTES, SIM_QUEUE = 64, SIM_FRAME = 2048 };
 
@@ -346,13 +345,8 @@ static inline void sim_begin_end(stream_sim *s, unsigned number) {
 
 static inline void sim_begin_worker(stream_sim *s) {
     nfm_error err = {0};
-    nfm_worker_config config;
-    nfm_worker_config_init(&config);
-    config.max_flows = 1024;
-    config.n_small = 1024;
-    config.n_large = 64;
+    nfm_worker_config config = small_config();
     config.n_records = 4096;
-    config.fields_size = 1 << 20;
     s->worker = nfm_worker_new(&config, &err);
     for (int i = 0; i < 2; i++) {
         CHECK_EQ(nfm_worker_add_port(s->worker, &s->end[i].port), NFM_OK);

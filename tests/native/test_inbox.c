@@ -345,6 +345,38 @@ static void test_a_held_record_stays_with_its_bytes(void) {
     end_rig(&r);
 }
 
+/* Records of inbox and worker have the same numbers: who says something of his must not reach the
+ * others'. */
+static void test_a_judgement_ends_a_hold_of_the_domain_and_no_other(void) {
+    rig r = make_rig(256, 4);
+    const nfm_desc *desc;
+    nfm_error err = {0};
+    nfm_delivery *home = &r.worker->delivery;
+    CHECK_EQ(nfm_worker_allow_holds(r.worker, r.ring[1], 2, &err), NFM_OK);
+    hear(&r, 0, BYTES);
+    hear(&r, 1, BYTES);
+    nfm_record rec = make_packet(&r, FRAME);
+    deliver(&r, &rec);
+    settle(&r);
+    CHECK_EQ(nfm_ring_peek(r.ring[1], &desc, 1), 1);
+    uint32_t record = desc->record, life = home->life[record];
+    CHECK(life != 0);
+    int hold = nfm_ring_hold(r.ring[1], record);
+    CHECK(hold >= 0);
+    nfm_ring_advance(r.ring[1], 1);
+    settle(&r);
+    CHECK_EQ(nfm_ring_judge(r.ring[1], (uint32_t)hold, NFM_PASS), NFM_OK);
+    settle(&r);
+    CHECK_EQ(home->life[record], life);
+    CHECK_EQ(home->n_free, home->n_records - 1);
+    CHECK_EQ(r.box->delivery.n_free, 1024);
+    CHECK_EQ(r.worker->core_counters[NFM_CC_COMMAND_BAD], 1);
+    CHECK(next(&r, 0, &desc) != NULL);
+    settle(&r);
+    CHECK_EQ(home->n_free, home->n_records);
+    end_rig(&r);
+}
+
 static void test_rings_and_domains_are_given_in_order(void) {
     rig r = make_rig(256, 4);
     nfm_error err = {0};
@@ -380,6 +412,7 @@ int main(int argc, char **argv) {
         T(test_a_full_inbox_costs_its_own_domain_only),
         T(test_records_run_out_and_come_back),
         T(test_a_held_record_stays_with_its_bytes),
+        T(test_a_judgement_ends_a_hold_of_the_domain_and_no_other),
         T(test_rings_and_domains_are_given_in_order),
     };
     return nfm_run_tests(tests, sizeof(tests) / sizeof(tests[0]), argc, argv);

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames that pass a worker: forwarded, judged, edited, answered; late and lying judges. */
-#include <netinet/in.h>
-
-#include "engine/transit.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
 enum { FLOWS = 20, PER_FLOW = 50, FRAMES = FLOWS * PER_FLOW };
 
@@ -15,86 +11,34 @@ typedef struct rig {
     uint32_t n_rings;
 } rig;
 
-static uint32_t make_frame(uint8_t *frame, uint32_t flow, uint32_t serial) {
-    nfm_emit_buf buf = {frame, 256, 0};
-    nfm_ip_fields ip = {.ttl = 64};
-    static const uint8_t src[6] = {2, 0, 0, 0, 0, 1}, dst[6] = {2, 0, 0, 0, 0, 2};
-    nfm_key key;
-    memset(&key, 0, sizeof(key));
-    key.ip_version = 4;
-    key.proto = IPPROTO_UDP;
-    nfm_write32(key.addr[0], 0x0a000001 + flow);
-    nfm_write32(key.addr[1], 0x0a800001);
-    key.port[0] = (uint16_t)(1000 + flow);
-    key.port[1] = 53;
-    nfm_emit_eth(&buf, dst, src, 0x0800);
-    nfm_emit_ipv4(&buf, &key, &ip, 8 + 8);
-    uint32_t words[2] = {flow, serial};
-    nfm_emit_udp(&buf, &key, (nfm_view){(const uint8_t *)words, 8});
-    return buf.len;
-}
-
 static rig make_rig(void) {
-    rig r = {0};
     nfm_error err = {0};
-    nfm_worker_config config;
-    nfm_worker_config_init(&config);
-    config.max_flows = 1024;
-    config.n_small = 1024;
-    config.n_large = 64;
-    config.n_records = 2048;
-    config.fields_size = 1 << 20;
-    r.in = nfm_port_mem_new(1, &err);
-    r.out = nfm_port_mem_new(1, &err);
-    CHECK_EQ(nfm_port_mem_keep(r.out, 1 << 20), NFM_OK);
-    r.w = nfm_worker_new(&config, &err);
-    CHECK(r.w != NULL);
-    CHECK_EQ(nfm_worker_add_port(r.w, r.in), NFM_OK);
-    CHECK_EQ(nfm_worker_add_port(r.w, r.out), NFM_OK);
-    CHECK_EQ(nfm_worker_forward(r.w, 0, 1), NFM_OK);
-    for (uint32_t serial = 0; serial < PER_FLOW; serial++) {
-        for (uint32_t flow = 0; flow < FLOWS; flow++) {
-            uint8_t frame[256];
-            uint32_t len = make_frame(frame, flow, serial);
-            nfm_port_mem_push(r.in, frame, len, len, (int64_t)serial * 1000);
-        }
-    }
+    rig r = {.in = nfm_port_mem_new(1, &err), .out = keeping_port()};
+    const nfm_worker_config config = small_config();
+    r.w = worker_between(&config, r.in, r.out);
+    push_numbered(r.in, FLOWS, PER_FLOW);
     return r;
 }
 
 /* An inline receiver of every UDP packet. */
 static void add_judge(rig *r, uint8_t stage, bool open) {
     nfm_error err = {0};
-    nfm_inline_config config = {.fail_open = open};
-    nfm_ring *ring = nfm_worker_add_ring(r->w, 256, &err);
-    CHECK_EQ(nfm_worker_make_inline(r->w, ring, &config), NFM_OK);
+    const nfm_inline_config config = {.fail_open = open};
+    nfm_ring *ring = add_inline(
+        r->w, config,
+        (nfm_subscription){.events = NFM_BIT(NFM_EV_PACKET_UDP), .type_first = 1, .stage = stage});
     CHECK_EQ(nfm_worker_allow_holds(r->w, ring, 8, &err), NFM_OK);
-    nfm_subscription sub = {.ring = ring,
-                            .events = NFM_BIT(NFM_EV_PACKET_UDP),
-                            .type_first = 1,
-                            .in_line = 1,
-                            .stage = stage};
-    CHECK(nfm_worker_subscribe(r->w, &sub) >= 0);
     r->ring[r->n_rings++] = ring;
 }
 
 static void end_rig(rig *r) {
-    nfm_worker_stats stats;
-    nfm_worker_stats_get(r->w, &stats);
-    CHECK_EQ(stats.slots_used, 0);
-    CHECK_EQ(stats.records_used, 0);
-    CHECK_EQ(r->w->way->n_transits, 0);
+    check_idle(r->w);
     nfm_worker_free(r->w);
     nfm_port_free(r->in);
     nfm_port_free(r->out);
 }
 
 typedef uint32_t (*judge_fn)(const nfm_mem *mem, const nfm_desc *desc, nfm_edit *edit);
-
-static void words_of(const nfm_mem *mem, uint32_t record, uint32_t *words) {
-    const nfm_record *r = &mem->records[record];
-    memcpy(words, nfm_slot_ptr(mem, r->slot) + r->payload_off, 8);
-}
 
 /* Judges what is there; returns how much that was. */
 static uint32_t serve(rig *r, uint32_t which, judge_fn judge) {
@@ -152,7 +96,7 @@ static void test_frames_pass_byte_for_byte_when_nobody_decides(void) {
     for (uint32_t serial = 0; serial < PER_FLOW; serial++) {
         for (uint32_t flow = 0; flow < FLOWS; flow++) {
             uint8_t want[256];
-            uint32_t len = make_frame(want, flow, serial);
+            uint32_t len = numbered_frame(want, flow, serial);
             nfm_view frame = nfm_port_mem_sent(r.out, &at);
             CHECK_EQ(frame.len, len);
             CHECK(memcmp(frame.data, want, len) == 0);

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stack modules that come while packets flow: what they need, what flows under way then say. */
-#include <netinet/in.h>
-
-#include "engine/worker.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
 extern const nfm_module nfm_module_tcp_track, nfm_module_tcp_stream, nfm_module_udp,
     nfm_module_ip_defrag;
@@ -29,13 +25,7 @@ typedef struct rig {
 static rig *make(const nfm_module *const *reserved) {
     rig *r = calloc(1, sizeof(*r));
     nfm_error err = {0};
-    nfm_worker_config config;
-    nfm_worker_config_init(&config);
-    config.max_flows = 1024;
-    config.n_small = 512;
-    config.n_large = 4;
-    config.n_records = 1024;
-    config.fields_size = 1 << 20;
+    const nfm_worker_config config = small_config();
     r->port = nfm_port_mem_new(1, &err);
     r->worker = nfm_worker_new(&config, &err);
     CHECK(r->worker != NULL);
@@ -68,8 +58,8 @@ static nfm_key key_of(uint32_t connection, uint32_t side, uint8_t proto) {
     return key;
 }
 
-static void push(rig *r, nfm_emit_buf *buf) {
-    CHECK_EQ(nfm_port_mem_push(r->port, buf->data, buf->len, buf->len, 1), NFM_OK);
+static void push(rig *r, const uint8_t *frame, uint32_t len) {
+    CHECK_EQ(nfm_port_mem_push(r->port, frame, len, len, 1), NFM_OK);
 }
 
 static void tcp(rig *r, uint32_t connection, uint32_t side, uint8_t flags, const char *text) {
@@ -86,18 +76,13 @@ static void tcp(rig *r, uint32_t connection, uint32_t side, uint8_t flags, const
     nfm_emit_ipv4(&buf, &key, &ip, nfm_emit_tcp_len(&fields.opts) + len);
     nfm_emit_tcp(&buf, &key, &fields, (nfm_view){(const uint8_t *)text, len});
     sent[side] += len + ((flags & (SYN | FIN)) != 0);
-    push(r, &buf);
+    push(r, frame, buf.len);
 }
 
 static void udp(rig *r, uint32_t side) {
-    uint8_t frame[256];
-    nfm_emit_buf buf = {frame, sizeof(frame), 0};
-    nfm_ip_fields ip = {.ttl = 64};
-    nfm_key key = key_of(0, side, IPPROTO_UDP);
-    nfm_emit_eth(&buf, (const uint8_t *)"\2\0\0\0\0\1", (const uint8_t *)"\2\0\0\0\0\2", 0x0800);
-    nfm_emit_ipv4(&buf, &key, &ip, 8 + 2);
-    nfm_emit_udp(&buf, &key, (nfm_view){(const uint8_t *)"hi", 2});
-    push(r, &buf);
+    uint8_t frame[FRAME_ROOM];
+    const nfm_key key = key_of(0, side, IPPROTO_UDP);
+    push(r, frame, udp_frame(frame, &key, "hi", 2));
 }
 
 static void handshake(rig *r, uint32_t connection) {

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker whose port does not end: it stays for its turn, sleeps, keeps time, and waits for nobody
  * who does not answer. */
-#include <netinet/in.h>
 #include <time.h>
 
-#include "engine/transit.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
 enum { TURN_NS = 10000000, SECOND_NS = 1000000000, LATE_NS = 20000000 };
 
@@ -22,62 +19,30 @@ static int64_t clock_of(clockid_t clock) {
     return (int64_t)t.tv_sec * SECOND_NS + t.tv_nsec;
 }
 
-static void push_frame(nfm_port *port, uint32_t number, int64_t ts_ns) {
-    uint8_t frame[256];
-    nfm_emit_buf buf = {frame, sizeof(frame), 0};
-    nfm_ip_fields ip = {.ttl = 64};
-    static const uint8_t src[6] = {2, 0, 0, 0, 0, 1}, dst[6] = {2, 0, 0, 0, 0, 2};
-    nfm_key key;
-    memset(&key, 0, sizeof(key));
-    key.ip_version = 4;
-    key.proto = IPPROTO_UDP;
-    nfm_write32(key.addr[0], 0x0a000001);
-    nfm_write32(key.addr[1], 0x0a800001);
-    key.port[0] = 1000;
-    key.port[1] = 53;
-    nfm_emit_eth(&buf, dst, src, 0x0800);
-    nfm_emit_ipv4(&buf, &key, &ip, 8 + sizeof(number));
-    nfm_emit_udp(&buf, &key, (nfm_view){(const uint8_t *)&number, sizeof(number)});
-    CHECK_EQ(nfm_port_mem_push(port, frame, buf.len, buf.len, ts_ns), NFM_OK);
-}
-
 /* A worker between a port that replays |n| frames, |gap_ns| apart, and one that counts. */
 static rig make_rig(uint32_t n, int64_t gap_ns, double speed) {
-    rig r = {0};
     nfm_error err = {0};
-    nfm_worker_config config;
-    nfm_worker_config_init(&config);
-    config.max_flows = 1024;
-    config.n_small = 1024;
-    config.n_large = 64;
-    config.n_records = 2048;
-    config.fields_size = 1 << 20;
+    nfm_port *frames = nfm_port_mem_new(1, &err);
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t frame[FRAME_ROOM];
+        uint32_t len = numbered_frame(frame, 0, i);
+        CHECK_EQ(nfm_port_mem_push(frames, frame, len, len, (int64_t)i * gap_ns), NFM_OK);
+    }
+    const nfm_replay_config pace = {.speed = speed, .live = 1};
+    rig r = {.in = nfm_port_replay_new(frames, &pace, &err), .out = nfm_port_mem_new(1, &err)};
+    nfm_worker_config config = small_config();
     for (int i = 0; i < 8; i++)
         config.idle_s[i] = 1;
-    nfm_port *frames = nfm_port_mem_new(1, &err);
-    for (uint32_t i = 0; i < n; i++)
-        push_frame(frames, i, (int64_t)i * gap_ns);
-    const nfm_replay_config pace = {.speed = speed, .live = 1};
-    r.in = nfm_port_replay_new(frames, &pace, &err);
-    r.out = nfm_port_mem_new(1, &err);
-    r.w = nfm_worker_new(&config, &err);
-    CHECK(r.w != NULL && r.in != NULL);
-    CHECK_EQ(nfm_worker_add_port(r.w, r.in), NFM_OK);
-    CHECK_EQ(nfm_worker_add_port(r.w, r.out), NFM_OK);
-    CHECK_EQ(nfm_worker_forward(r.w, 0, 1), NFM_OK);
+    r.w = worker_between(&config, r.in, r.out);
     const nfm_live_config live = {.turn_ns = TURN_NS, .spin_ns = 100000, .is_realtime = 1};
     CHECK_EQ(nfm_worker_live(r.w, &live), NFM_OK);
     return r;
 }
 
 static void add_judge(rig *r, bool open) {
-    nfm_error err = {0};
     const nfm_inline_config config = {.deadline_ns = LATE_NS, .fail_open = open};
-    r->ring = nfm_worker_add_ring(r->w, 256, &err);
-    CHECK_EQ(nfm_worker_make_inline(r->w, r->ring, &config), NFM_OK);
-    const nfm_subscription sub = {
-        .ring = r->ring, .events = NFM_BIT(NFM_EV_PACKET_UDP), .type_first = 1, .in_line = 1};
-    CHECK(nfm_worker_subscribe(r->w, &sub) >= 0);
+    r->ring = add_inline(r->w, config,
+                         (nfm_subscription){.events = NFM_BIT(NFM_EV_PACKET_UDP), .type_first = 1});
 }
 
 static void begin(rig *r) {

@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Events that inline receivers raise with their verdicts: who gets them, who waits, what is
  * refused. */
-#include <netinet/in.h>
-
-#include "engine/transit.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
 enum { FLOWS = 4, PER_FLOW = 25, FRAMES = FLOWS * PER_FLOW, TYPE = 7, OTHER = 9, CELLS = 2 };
 
@@ -26,71 +22,29 @@ static fields record_of(uint64_t number) {
     return (fields){.number = number, .off = 16, .len = 5, .text = "found"};
 }
 
-static nfm_ring *add(rig *r, uint8_t stage, uint64_t events, uint32_t type) {
-    nfm_error err = {0};
-    nfm_inline_config config = {0};
-    nfm_ring *ring = nfm_worker_add_ring(r->w, 256, &err);
-    CHECK_EQ(nfm_worker_make_inline(r->w, ring, &config), NFM_OK);
-    nfm_subscription sub = {.ring = ring,
-                            .events = events,
-                            .type_first = type == 0 ? 1 : type,
-                            .type_last = type,
-                            .in_line = 1,
-                            .stage = stage};
-    CHECK(nfm_worker_subscribe(r->w, &sub) >= 0);
-    return ring;
-}
-
-static void push_frames(rig *r) {
-    static const uint8_t src[6] = {2, 0, 0, 0, 0, 1}, dst[6] = {2, 0, 0, 0, 0, 2};
-    for (uint32_t i = 0; i < FRAMES; i++) {
-        uint8_t frame[256];
-        uint32_t words[2] = {i % FLOWS, i / FLOWS};
-        nfm_emit_buf buf = {frame, sizeof(frame), 0};
-        nfm_ip_fields ip = {.ttl = 64};
-        nfm_key key;
-        memset(&key, 0, sizeof(key));
-        key.ip_version = 4;
-        key.proto = IPPROTO_UDP;
-        nfm_write32(key.addr[0], 0x0a000001 + words[0]);
-        nfm_write32(key.addr[1], 0x0a800001);
-        key.port[0] = (uint16_t)(1000 + words[0]);
-        key.port[1] = 53;
-        nfm_emit_eth(&buf, dst, src, 0x0800);
-        nfm_emit_ipv4(&buf, &key, &ip, 8 + 8);
-        nfm_emit_udp(&buf, &key, (nfm_view){(const uint8_t *)words, 8});
-        nfm_port_mem_push(r->in, frame, buf.len, buf.len, (int64_t)words[1] * 1000);
-    }
+static nfm_ring *add_judge(rig *r, uint8_t stage, uint64_t events, uint32_t type) {
+    return add_inline(r->w, (nfm_inline_config){0},
+                      (nfm_subscription){.events = events,
+                                         .type_first = type == 0 ? 1 : type,
+                                         .type_last = type,
+                                         .stage = stage});
 }
 
 /* One receiver of all packets, which may raise; one of what it raises, a stage later; one beside.
  */
 static rig make_rig(void) {
-    rig r = {0};
     nfm_error err = {0};
-    nfm_worker_config config;
-    nfm_worker_config_init(&config);
-    config.max_flows = 1024;
-    config.n_small = 1024;
-    config.n_large = 64;
-    config.n_records = 2048;
-    config.fields_size = 1 << 20;
-    r.in = nfm_port_mem_new(1, &err);
-    r.out = nfm_port_mem_new(1, &err);
-    CHECK_EQ(nfm_port_mem_keep(r.out, 1 << 20), NFM_OK);
-    r.w = nfm_worker_new(&config, &err);
-    CHECK(r.w != NULL);
-    CHECK_EQ(nfm_worker_add_port(r.w, r.in), NFM_OK);
-    CHECK_EQ(nfm_worker_add_port(r.w, r.out), NFM_OK);
-    CHECK_EQ(nfm_worker_forward(r.w, 0, 1), NFM_OK);
-    r.first = add(&r, 3, NFM_BIT(NFM_EV_PACKET_UDP), 0);
-    r.later = add(&r, 4, 0, TYPE);
+    rig r = {.in = nfm_port_mem_new(1, &err), .out = keeping_port()};
+    const nfm_worker_config config = small_config();
+    r.w = worker_between(&config, r.in, r.out);
+    r.first = add_judge(&r, 3, NFM_BIT(NFM_EV_PACKET_UDP), 0);
+    r.later = add_judge(&r, 4, 0, TYPE);
     const nfm_raisable what = {.type = TYPE, .n_cells = CELLS, .bytes_cells = 2};
     CHECK_EQ(nfm_worker_allow_raise(r.w, r.first, &what), NFM_OK);
     r.observer = nfm_worker_add_ring(r.w, 256, &err);
     nfm_subscription beside = {.ring = r.observer, .type_first = TYPE, .type_last = TYPE};
     CHECK(nfm_worker_subscribe(r.w, &beside) >= 0);
-    push_frames(&r);
+    push_numbered(r.in, FLOWS, PER_FLOW);
     CHECK_EQ(nfm_worker_start(r.w, &err), NFM_OK);
     return r;
 }
@@ -108,22 +62,16 @@ static uint32_t sent(const rig *r) {
 }
 
 static void end_rig(rig *r) {
-    nfm_worker_stats stats;
-    nfm_worker_stats_get(r->w, &stats);
-    CHECK_EQ(stats.slots_used, 0);
-    CHECK_EQ(stats.records_used, 0);
+    check_idle(r->w);
     CHECK_EQ(r->w->delivery.fields_used, 0);
-    CHECK_EQ(r->w->way->n_transits, 0);
     nfm_worker_free(r->w);
     nfm_port_free(r->in);
     nfm_port_free(r->out);
 }
 
 static uint32_t serial_of(const rig *r, uint32_t record) {
-    const nfm_mem *mem = nfm_worker_mem(r->w);
     uint32_t words[2];
-    memcpy(words, nfm_slot_ptr(mem, mem->records[record].slot) + mem->records[record].payload_off,
-           8);
+    words_of(nfm_worker_mem(r->w), record, words);
     return words[1] * FLOWS + words[0];
 }
 
@@ -209,7 +157,7 @@ static void test_a_drop_of_the_event_drops_its_packet(void) {
 
 static void test_the_own_stage_is_not_asked(void) {
     rig r = make_rig();
-    nfm_ring *same = add(&r, 3, 0, TYPE);
+    nfm_ring *same = add_judge(&r, 3, 0, TYPE);
     const nfm_desc *desc;
     uint32_t decided = 0, raised = 0;
     while (nfm_worker_run(r.w, 64) != NFM_RUN_EOF) {

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Several workers behind one port: frames go to their owners and come out once, in order. */
-#include <netinet/in.h>
 #include <sys/eventfd.h>
 
 #include "engine/share.h"
-#include "engine/transit.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
-enum { WORKERS = 3, FLOWS = 30, PER_FLOW = 20, QUEUE = 1024, FRAME_ROOM = 256, IN = 0, OUT = 1 };
+enum { WORKERS = 3, FLOWS = 30, PER_FLOW = 20, QUEUE = 1024, IN = 0, OUT = 1 };
 
 typedef struct line_port { /* an interface that gives what was put into it */
     nfm_port port;
@@ -57,18 +54,6 @@ static void put(rig *r, const uint8_t *frame, uint32_t len) {
     r->in->len[r->in->n++] = len;
 }
 
-static nfm_key key_of(uint32_t flow) {
-    nfm_key key;
-    memset(&key, 0, sizeof(key));
-    key.ip_version = 4;
-    key.proto = IPPROTO_UDP;
-    nfm_write32(key.addr[0], 0x0a000001 + flow);
-    nfm_write32(key.addr[1], 0x0a800001);
-    key.port[0] = (uint16_t)(1000 + flow);
-    key.port[1] = 53;
-    return key;
-}
-
 static uint32_t owner_of(const nfm_key *key) {
     nfm_flow_info info = {.proto = key->proto, .ip_version = key->ip_version};
     memcpy(info.addr, key->addr, sizeof(info.addr));
@@ -77,27 +62,15 @@ static uint32_t owner_of(const nfm_key *key) {
 }
 
 static void put_datagram(rig *r, const nfm_key *key, uint32_t flow, uint32_t serial) {
-    static const uint8_t src[6] = {2, 0, 0, 0, 0, 1}, dst[6] = {2, 0, 0, 0, 0, 2};
     uint8_t frame[FRAME_ROOM];
-    nfm_emit_buf buf = {frame, sizeof(frame), 0};
-    nfm_ip_fields ip = {.ttl = 64};
-    uint32_t words[2] = {flow, serial};
-    nfm_emit_eth(&buf, dst, src, 0x0800);
-    nfm_emit_ipv4(&buf, key, &ip, 8 + 8);
-    nfm_emit_udp(&buf, key, (nfm_view){(const uint8_t *)words, 8});
-    put(r, frame, buf.len);
+    const uint32_t words[2] = {flow, serial};
+    put(r, frame, udp_frame(frame, key, words, sizeof(words)));
 }
 
 static nfm_worker *make_worker(uint32_t id) {
     nfm_error err = {0};
-    nfm_worker_config config;
-    nfm_worker_config_init(&config);
+    nfm_worker_config config = small_config();
     config.id = id;
-    config.max_flows = 1024;
-    config.n_small = 1024;
-    config.n_large = 64;
-    config.n_records = 2048;
-    config.fields_size = 1 << 20;
     return nfm_worker_new(&config, &err);
 }
 
@@ -231,7 +204,7 @@ static void check_order(const rig *r, uint32_t per_flow) {
 static void put_all(rig *r) {
     for (uint32_t serial = 0; serial < PER_FLOW; serial++) {
         for (uint32_t flow = 0; flow < FLOWS; flow++) {
-            nfm_key key = key_of(flow);
+            nfm_key key = udp_key(flow);
             put_datagram(r, &key, flow, serial);
         }
     }
@@ -240,7 +213,7 @@ static void put_all(rig *r) {
 static void check_flows(const rig *r) {
     uint32_t want[WORKERS] = {0};
     for (uint32_t flow = 0; flow < FLOWS; flow++) {
-        nfm_key key = key_of(flow);
+        nfm_key key = udp_key(flow);
         want[owner_of(&key)]++;
     }
     for (uint32_t i = 0; i < WORKERS; i++) {
@@ -309,7 +282,7 @@ static uint32_t hide(const nfm_mem *mem, const nfm_desc *desc, nfm_edit *edit) {
 }
 
 static nfm_key hidden_of(uint32_t flow) {
-    nfm_key key = key_of(flow);
+    nfm_key key = udp_key(flow);
     nfm_write32(key.addr[0], 0xc6336401);
     key.port[0] = (uint16_t)(key.port[0] + 30000);
     return key;
@@ -322,7 +295,7 @@ static void answers_to_rewritten_flows_find_their_worker(void) {
     add_judges(&r);
     start(&r);
     for (uint32_t flow = 0; flow < FLOWS; flow++) {
-        nfm_key key = key_of(flow), hidden = hidden_of(flow);
+        nfm_key key = udp_key(flow), hidden = hidden_of(flow);
         elsewhere += owner_of(&key) != owner_of(&hidden);
         put_datagram(&r, &key, flow, 0);
     }
@@ -381,7 +354,7 @@ static void errors_about_rewritten_flows_find_their_worker(void) {
     add_judges(&r);
     start(&r);
     for (uint32_t flow = 0; flow < FLOWS; flow++) {
-        nfm_key key = key_of(flow);
+        nfm_key key = udp_key(flow);
         put_datagram(&r, &key, flow, 0);
     }
     run(&r, hide);
@@ -407,25 +380,25 @@ static void keys_are_found_and_forgotten(void) {
     nfm_worker *w = r.w[0];
     enum { N = 700 };
     for (uint32_t i = 0; i < N; i++) {
-        nfm_key key = key_of(i);
+        nfm_key key = udp_key(i);
         CHECK(nfm__elsewhere_add(w, &key, 1 + i % 2));
     }
     uint32_t full = N;
-    for (nfm_key key = key_of(full); nfm__elsewhere_add(w, &key, 2); key = key_of(full))
+    for (nfm_key key = udp_key(full); nfm__elsewhere_add(w, &key, 2); key = udp_key(full))
         full++;
     CHECK(full < 1024 && w->share->elsewhere.n == full); /* bounded by the flows there can be */
     for (uint32_t i = 0; i < N; i += 3) {
-        nfm_key key = key_of(i);
+        nfm_key key = udp_key(i);
         nfm_key_turn(&key); /* either direction names the flow */
         nfm__elsewhere_remove(w, &key, 1 + i % 2);
     }
     for (uint32_t i = 0; i < N; i++) {
-        nfm_key key = key_of(i);
+        nfm_key key = udp_key(i);
         CHECK_EQ(nfm__elsewhere_find(w, &key), i % 3 == 0 ? NFM_MAX_WORKERS : 1 + i % 2);
     }
     nfm__elsewhere_forget(w, 2);
     for (uint32_t i = 0; i < N; i++) {
-        nfm_key key = key_of(i);
+        nfm_key key = udp_key(i);
         bool left = i % 3 != 0 && i % 2 == 0;
         CHECK_EQ(nfm__elsewhere_find(w, &key), left ? 1 : NFM_MAX_WORKERS);
     }
@@ -447,7 +420,7 @@ static void add_defrag(rig *r) {
 
 static void put_fragments(rig *r, uint32_t flow) {
     static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
-    nfm_key key = key_of(flow);
+    nfm_key key = udp_key(flow);
     uint8_t datagram[40] = {0};
     nfm_write16(datagram, key.port[0]);
     nfm_write16(datagram + 2, key.port[1]);
@@ -523,10 +496,10 @@ static void what_is_judged_passes_whole(void) {
 
 static void a_full_ring_loses_and_counts(void) {
     rig r = make_rig();
-    nfm_key key = key_of(0);
+    nfm_key key = udp_key(0);
     uint32_t flow = 0;
     while (owner_of(&key) != 1)
-        key = key_of(++flow);
+        key = udp_key(++flow);
     start(&r);
     enum { MANY = 40000 };
     for (uint32_t i = 0; i < MANY; i++) {
@@ -552,10 +525,10 @@ static void sleepers_hear_their_bell_and_new_lives(void) {
     rig r = make_rig();
     uint64_t rings = 0;
     nfm_error err = {0};
-    nfm_key key = key_of(0), other = key_of(1);
+    nfm_key key = udp_key(0), other = udp_key(1);
     uint32_t flow = 0;
     while (owner_of(&key) != 1)
-        key = key_of(++flow);
+        key = udp_key(++flow);
     start(&r);
     CHECK(nfm__share_sleep(r.w[1]));
     put_datagram(&r, &key, 0, 0);

@@ -2,13 +2,10 @@
 /* Shared objects and receivers in other processes; subscriptions that change on the way. */
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "engine/worker.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
 enum { PACKETS = 20000, RING = 256 };
 
@@ -28,12 +25,7 @@ static mesh make_mesh(void) {
     mesh m;
     nfm_error err = {0};
     uint64_t sizes[NFM_OBJ_COUNT];
-    nfm_worker_config_init(&m.config);
-    m.config.max_flows = 1024;
-    m.config.n_small = 1024;
-    m.config.n_large = 4;
-    m.config.n_records = 2048;
-    m.config.fields_size = 1 << 20;
+    m.config = small_config();
     CHECK_EQ(nfm_worker_object_sizes(&m.config, sizes, &err), NFM_OK);
     for (int i = 0; i < NFM_OBJ_COUNT; i++) {
         nfm_object_info info;
@@ -60,21 +52,11 @@ static nfm_port *make_port(void) {
     nfm_error err = {0};
     nfm_port *port = nfm_port_mem_new(1, &err);
     for (uint32_t i = 0; i < PACKETS; i++) {
-        uint8_t frame[128];
-        nfm_emit_buf buf = {frame, sizeof(frame), 0};
-        nfm_ip_fields ip = {.ttl = 64};
-        nfm_key key;
-        memset(&key, 0, sizeof(key));
-        key.ip_version = 4;
-        key.proto = IPPROTO_UDP;
-        nfm_write32(key.addr[0], 0x0a000000 + i / 7);
-        nfm_write32(key.addr[1], 0x0a800001);
+        uint8_t frame[FRAME_ROOM];
+        nfm_key key = udp_key(i / 7);
         key.port[0] = (uint16_t)(i / 3);
-        key.port[1] = 53;
-        nfm_emit_eth(&buf, frame, frame, 0x0800);
-        nfm_emit_ipv4(&buf, &key, &ip, 12);
-        nfm_emit_udp(&buf, &key, (nfm_view){(const uint8_t *)&i, 4});
-        nfm_port_mem_push(port, frame, buf.len, buf.len, (int64_t)i * 50000000);
+        uint32_t len = udp_frame(frame, &key, &i, sizeof(i));
+        nfm_port_mem_push(port, frame, len, len, (int64_t)i * 50000000);
     }
     return port;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* udp through a worker: one event per datagram, with its bytes. */
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
 extern const nfm_module nfm_module_udp;
 
@@ -27,22 +26,11 @@ static int take(void *state, const nfm_batch *batch) {
 }
 
 static void push(nfm_port *port, uint8_t proto, const char *text, uint32_t cut) {
-    uint8_t frame[256];
-    nfm_emit_buf buf = {frame, sizeof(frame), 0};
-    nfm_ip_fields ip = {.ttl = 64};
-    uint32_t len = (uint32_t)strlen(text);
-    nfm_key key;
-    memset(&key, 0, sizeof(key));
-    key.ip_version = 4;
+    uint8_t frame[FRAME_ROOM];
+    nfm_key key = udp_key(0);
     key.proto = proto;
-    memcpy(key.addr, "\x0a\x00\x00\x01", 4);
-    memcpy(key.addr[1], "\x0a\x00\x00\x02", 4);
-    key.port[0] = 1000;
-    key.port[1] = 53;
-    nfm_emit_eth(&buf, (const uint8_t *)"\2\0\0\0\0\1", (const uint8_t *)"\2\0\0\0\0\2", 0x0800);
-    nfm_emit_ipv4(&buf, &key, &ip, 8 + len);
-    nfm_emit_udp(&buf, &key, (nfm_view){(const uint8_t *)text, len});
-    CHECK_EQ(nfm_port_mem_push(port, frame, buf.len - cut, buf.len, 1000000000), NFM_OK);
+    uint32_t len = udp_frame(frame, &key, text, (uint32_t)strlen(text));
+    CHECK_EQ(nfm_port_mem_push(port, frame, len - cut, len, 1000000000), NFM_OK);
 }
 
 static uint64_t counter(const nfm_worker *worker, const char *name) {

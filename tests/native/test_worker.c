@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worker with modules made for the test: a UDP tracker, and an application module that raises
  * one typed event per datagram. */
-#include <netinet/in.h>
-
-#include "engine/worker.h"
-#include "nfm_test.h"
-#include "wire/emit.h"
+#include "worker_rig.h"
 
 #define SECOND INT64_C(1000000000)
 enum { TYPE_WORD = 100, SEEN_MAX = 4096 };
@@ -102,13 +98,8 @@ typedef struct rig {
 static rig make(uint32_t max_flows) {
     rig r = {.all = calloc(SEEN_MAX, sizeof(seen))};
     nfm_error err = {0};
-    nfm_worker_config config;
-    nfm_worker_config_init(&config);
+    nfm_worker_config config = small_config();
     config.max_flows = max_flows;
-    config.n_small = 512;
-    config.n_large = 4;
-    config.n_records = 1024;
-    config.fields_size = 1 << 20;
     r.port = nfm_port_mem_new(1, &err);
     r.worker = nfm_worker_new(&config, &err);
     CHECK(r.worker != NULL);
@@ -138,22 +129,14 @@ static void subscribe(rig *r, uint64_t events, bool words) {
 }
 
 static void push_udp(rig *r, uint16_t port, bool reply, const char *text, int64_t ts_ns) {
-    uint8_t frame[256];
-    nfm_emit_buf buf = {frame, sizeof(frame), 0};
-    nfm_ip_fields ip = {.ttl = 64};
-    nfm_key key;
-    memset(&key, 0, sizeof(key));
-    key.ip_version = 4;
-    key.proto = IPPROTO_UDP;
+    uint8_t frame[FRAME_ROOM];
+    nfm_key key = {.ip_version = 4, .proto = IPPROTO_UDP};
     memcpy(key.addr[reply], "\x0a\x00\x00\x01", 4);
     memcpy(key.addr[!reply], "\x0a\x00\x00\x02", 4);
     key.port[reply] = port;
     key.port[!reply] = 9;
-    uint32_t len = (uint32_t)strlen(text);
-    nfm_emit_eth(&buf, (const uint8_t *)"\2\0\0\0\0\1", (const uint8_t *)"\2\0\0\0\0\2", 0x0800);
-    nfm_emit_ipv4(&buf, &key, &ip, 8 + len);
-    nfm_emit_udp(&buf, &key, (nfm_view){(const uint8_t *)text, len});
-    CHECK_EQ(nfm_port_mem_push(r->port, frame, buf.len, buf.len, ts_ns), NFM_OK);
+    uint32_t len = udp_frame(frame, &key, text, (uint32_t)strlen(text));
+    CHECK_EQ(nfm_port_mem_push(r->port, frame, len, len, ts_ns), NFM_OK);
 }
 
 static void drain(rig *r) {

@@ -478,8 +478,9 @@ nfm_port *nfm_port_afxdp_open(const nfm_afxdp_config *config, nfm_error *err);
 /* A sink: what is sent is written to a capture of the given format (see the writer), with its event
  * time. Once a write fails the link is down and stays it; nfm_port_warning says why. */
 nfm_port *nfm_port_record_open(const char *path, int format, uint32_t link_type, nfm_error *err);
-/* Writes what is buffered. NFM_E_IO: a frame that was sent may not be in the file. */
-int nfm_port_record_flush(nfm_port *port);
+/* Writes what is buffered; most ports buffer nothing. NFM_E_IO: a frame that was sent may not be in
+ * the file. */
+int nfm_port_flush(nfm_port *port);
 
 /* Ports around a port. Each owns |inner| from the moment that it was made (not when NULL comes
  * back), frees it with itself, and has its link and counters; what it does itself is counted apart. */

@@ -71,7 +71,7 @@ static void end_holds(nfm_worker *w, nfm_ring *ring) {
 /* A kept packet is judged, and held no longer. */
 static bool judge(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {
     bool kept = nfm__transit_judge_kept(w, ring, command);
-    return nfm_delivery_unhold(&w->delivery, ring, command->number) && kept;
+    return nfm_delivery_unhold(nfm__delivery_of(w, ring), ring, command->number) && kept;
 }
 
 static void take(nfm_worker *w, nfm_ring *ring, const nfm_command *command) {

@@ -63,26 +63,25 @@ void nfm__remake(uint8_t *base, const nfm_transit *t, uint32_t len, uint32_t n) 
 
 bool nfm__datagram_replace(nfm_worker *w, nfm_ring *ring, uint32_t slot, const nfm_edit *how) {
     nfm_transit *t = &w->way->transits[slot];
-    nfm_edit edit = *how; /* copied: its writer may change it any time */
     uint8_t *old = nfm_pool_addr(&w->pool, slot);
-    const uint8_t *bytes = nfm__payload_of(ring, &edit);
+    const uint8_t *bytes = nfm__payload_of(ring, how);
     if (bytes == NULL || t->proto != IPPROTO_UDP || t->payload_off == 0 ||
         t->flags & NFM_F_TUNNEL || meta_of(old)->gso_type != 0 ||
-        t->payload_off - t->l3_off + edit.bytes_len > UINT16_MAX)
+        t->payload_off - t->l3_off + how->bytes_len > UINT16_MAX)
         return false;
-    uint32_t made = nfm_pool_get(&w->pool, t->payload_off - NFM_HEADROOM + edit.bytes_len);
+    uint32_t made = nfm_pool_get(&w->pool, t->payload_off - NFM_HEADROOM + how->bytes_len);
     if (made == NFM_NO_SLOT) {
         w->core_counters[NFM_CC_INLINE_NO_ROOM]++;
         return false;
     }
     uint8_t *base = nfm_pool_addr(&w->pool, made);
     memcpy(base, old, t->payload_off);
-    memcpy(base + t->payload_off, bytes, edit.bytes_len);
-    nfm__remake(base, t, edit.bytes_len, 0);
+    memcpy(base + t->payload_off, bytes, how->bytes_len);
+    nfm__remake(base, t, how->bytes_len, 0);
     if (t->made != 0)
         nfm_pool_put(&w->pool, t->made - 1);
     t->made = made + 1;
-    t->made_len = t->payload_off - NFM_HEADROOM + edit.bytes_len;
+    t->made_len = t->payload_off - NFM_HEADROOM + how->bytes_len;
     w->core_counters[NFM_CC_INLINE_REPLACED]++;
     return true;
 }

@@ -128,12 +128,11 @@ static bool take_bytes(nfm_worker *w, nfm_run *run, const uint8_t *bytes, uint32
 
 bool nfm__run_replace(nfm_worker *w, nfm_ring *ring, uint32_t link, const nfm_edit *how) {
     nfm_run *run = nfm__run_at(w, link);
-    nfm_edit edit = *how; /* copied: its writer may change it any time */
-    const uint8_t *bytes = nfm__payload_of(ring, &edit);
+    const uint8_t *bytes = nfm__payload_of(ring, how);
     if (bytes == NULL || run->left)
         return false;
     nfm__run_restore(w, run);
-    if (!take_bytes(w, run, bytes, edit.bytes_len)) {
+    if (!take_bytes(w, run, bytes, how->bytes_len)) {
         nfm__run_restore(w, run);
         w->core_counters[NFM_CC_INLINE_NO_ROOM]++;
         return false;

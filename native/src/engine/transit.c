@@ -404,7 +404,7 @@ bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t v
     if (action == NFM_REWRITE) {
         if (!t->has_edit)
             w->way->edits[slot] = (nfm_edit){0};
-        nfm__edit_merge(&w->way->edits[slot], how); /* copied: its writer may change it any time */
+        nfm__edit_merge(&w->way->edits[slot], how);
         t->has_edit = 1;
     }
     return true;
@@ -424,6 +424,11 @@ static void take_verdict(nfm_worker *w, nfm_ring *ring, uint32_t who, uint32_t v
                          const nfm_edit *how) {
     struct nfm_inline *in = ring->in_line;
     uint32_t hold = verdict >> NFM_ARG_SHIFT & NFM_ARG_MASK;
+    nfm_edit edit;
+    if ((verdict & 0xff) == NFM_REWRITE && how != NULL) {
+        memcpy(&edit, how, sizeof(edit)); /* once: its writer may change it any time */
+        how = &edit;
+    }
     if ((verdict & 0xff) == NFM_KEEP && hold < ring->max_holds && in->who_of_hold[hold] == 0)
         in->who_of_hold[hold] = who;
     else if (who & NFM_WHO_INQUIRY)

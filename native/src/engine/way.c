@@ -189,7 +189,7 @@ static bool take_alias(nfm_worker *w, const nfm_transit *t, const nfm_key *key) 
 
 bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const nfm_edit *how) {
     nfm_flow *flow = nfm_table_flow(&w->table, t->line);
-    nfm_edit edit = *how; /* copied: its writer may change it any time */
+    nfm_edit edit = *how; /* whole, as it is kept and compared */
     nfm_key key = flow->key;
     if (t->side == 1)
         nfm_key_turn(&key);

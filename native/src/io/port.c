@@ -17,6 +17,14 @@ const char *nfm_port_warning(const nfm_port *port) {
 }
 
 /*
+ * nfm_port_flush writes what the port has buffered; most buffer nothing.
+ * Returns NFM_OK; NFM_E_IO when not all that was sent is there (nfm_port_warning says why).
+ */
+int nfm_port_flush(nfm_port *port) {
+    return port->ops->flush != NULL ? port->ops->flush(port) : NFM_OK;
+}
+
+/*
  * nfm_port_free closes |port| and frees it; NULL is fine. Slots that it filled belong to the
  * worker and are not touched.
  */

@@ -46,6 +46,9 @@ typedef struct nfm_port_ops {
     /* Stops and gives back every slot that the port still holds: the worker calls it last, when it
      * is freed; |pool| is gone afterwards. NULL: the port holds none between two calls. */
     void (*detach)(nfm_port *port, nfm_pool *pool);
+    /* Writes what is buffered to where it is to stay. Returns NFM_OK, or NFM_E_IO: not all is
+     * there, and the warning says why. NULL: nothing is buffered. */
+    int (*flush)(nfm_port *port);
     void (*free)(nfm_port *port);
 } nfm_port_ops;
 

@@ -154,6 +154,7 @@ static const nfm_port_ops impair_ops = {.name = "impair",
                                         .poll = impair_poll,
                                         .wait_fd = impair_wait_fd,
                                         .detach = impair_detach,
+                                        .flush = nfm_wrap_flush,
                                         .free = impair_free};
 
 static bool is_share(double share) {

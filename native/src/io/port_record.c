@@ -61,12 +61,19 @@ static void record_free(nfm_port *port) {
     free(self);
 }
 
+static int record_flush(nfm_port *port) {
+    record_port *self = (record_port *)port;
+    if (self->writer != NULL && nfm_pcap_writer_flush(self->writer) != NFM_OK)
+        give_up(self);
+    return self->writer != NULL ? NFM_OK : NFM_E_IO;
+}
+
 static const nfm_port_ops record_ops = {
-    .name = "record", .rx = record_rx, .tx = record_tx, .free = record_free};
+    .name = "record", .rx = record_rx, .tx = record_tx, .flush = record_flush, .free = record_free};
 
 /*
  * nfm_port_record_open creates or empties |path| as nfm_pcap_writer_open does. The caller frees the
- * port with nfm_port_free, which ends the file; nfm_port_record_flush before says whether it is
+ * port with nfm_port_free, which ends the file; nfm_port_flush before says whether it is
  * whole.
  * Returns NULL with the reason in |err|.
  */
@@ -84,18 +91,4 @@ nfm_port *nfm_port_record_open(const char *path, int format, uint32_t link_type,
     self->port.ops = &record_ops;
     self->port.stats.link_up = 1;
     return &self->port;
-}
-
-/*
- * nfm_port_record_flush writes what is buffered.
- * Returns NFM_OK; NFM_E_IO when the file is not whole (nfm_port_warning says why); NFM_E_INVAL for
- * another kind of port.
- */
-int nfm_port_record_flush(nfm_port *port) {
-    record_port *self = (record_port *)port;
-    if (port == NULL || port->ops != &record_ops)
-        return NFM_E_INVAL;
-    if (self->writer != NULL && nfm_pcap_writer_flush(self->writer) != NFM_OK)
-        give_up(self);
-    return self->writer != NULL ? NFM_OK : NFM_E_IO;
 }

@@ -134,6 +134,7 @@ static const nfm_port_ops replay_ops = {.name = "replay",
                                         .tx = nfm_wrap_tx,
                                         .poll = nfm_wrap_poll,
                                         .detach = replay_detach,
+                                        .flush = nfm_wrap_flush,
                                         .free = replay_free};
 
 static int check(const nfm_port *inner, const nfm_replay_config *config, nfm_error *err) {

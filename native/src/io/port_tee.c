@@ -78,6 +78,7 @@ static const nfm_port_ops tee_ops = {.name = "tee",
                                      .poll = nfm_wrap_poll,
                                      .wait_fd = nfm_wrap_wait_fd,
                                      .detach = nfm_wrap_detach,
+                                     .flush = nfm_wrap_flush,
                                      .free = tee_free};
 
 /*

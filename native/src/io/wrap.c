@@ -62,6 +62,17 @@ void nfm_wrap_detach(nfm_port *port, nfm_pool *pool) {
 }
 
 /*
+ * nfm_wrap_flush is flush of the inner port when it has one.
+ */
+int nfm_wrap_flush(nfm_port *port) {
+    nfm_wrap *self = (nfm_wrap *)port;
+    int rc = nfm_port_flush(self->inner);
+    nfm_wrap_sync(self);
+    sync_warning(self);
+    return rc;
+}
+
+/*
  * nfm_wrap_free frees the inner port and |port| itself, which was malloc'd.
  */
 void nfm_wrap_free(nfm_port *port) {

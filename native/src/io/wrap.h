@@ -18,6 +18,7 @@ int nfm_wrap_tx(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n
 void nfm_wrap_poll(nfm_port *port, nfm_pool *pool);
 int nfm_wrap_wait_fd(nfm_port *port);
 void nfm_wrap_detach(nfm_port *port, nfm_pool *pool);
+int nfm_wrap_flush(nfm_port *port);
 void nfm_wrap_free(nfm_port *port); /* |inner| too */
 
 /* Makes |self| a port around |inner| with |ops|, less tx and wait_fd where |inner| has none. */

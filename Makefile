@@ -88,7 +88,7 @@ instructions: setup ## instructions per packet against bench/instructions.json
 	$(PY) -m bench.instructions
 
 kube: ## Helm, kubectl and a Kubernetes of Debian's source for tests, into /var/cache/nfmesh-kube
-	@if [ -x tools/kube/helm.sh ]; then tools/kube/helm.sh; fi
+	tools/kube/helm.sh
 	tools/kube/build.sh
 
 live-demo: setup ## as root: two hosts, firewall, ids and nat between them, a page, an attack

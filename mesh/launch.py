@@ -103,7 +103,9 @@ def launch(spec: Spec, how: Launch) -> Outcome:
 def _check_files(spec: Spec, part: HostPart) -> None:
     paths = {kind: [str(p.path) for p in spec.ports if p.kind == kind] for kind in FILES}
     writes = [name for child in part.children for name in child.writes if name.startswith(PREFIX)]
-    check_apart(paths["pcap"], paths["record"], [name.removeprefix(PREFIX) for name in writes])
+    captures = [port.capture.path for port in spec.ports if port.capture is not None]
+    files = [name.removeprefix(PREFIX) for name in writes]
+    check_apart(paths["pcap"], [*paths["record"], *captures], files)
 
 
 def _speakable(spec: Spec, folder: Path) -> tuple[Spec, dict[Path, str]]:

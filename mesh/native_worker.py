@@ -6,6 +6,8 @@ The engine runs one in its own memory; a worker process runs one in shared objec
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from mesh.memory import Memory
 from mesh.module import ModuleInfo
 from mesh.native_filter import NativeFilter
 from mesh.plan import Part, PlannedModule
-from mesh.port_wrappers import Impaired, Wrapper
+from mesh.port_wrappers import Wrapper
 from mesh.ports import Port
 from mesh.report import Statistics
 
@@ -49,14 +51,16 @@ _PORT_COUNTERS = {
     "tx_errors": "tx_errors",
 }
 """What ports did not do as they should, by name in reports."""
-_IMPAIRMENTS = (
-    *("dropped", "duplicated", "reordered", "delayed", "corrupted", "overflow", "no_slot"),
-)
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
 
-def worker_config(config: Mapping[str, int]) -> Any:
+def worker_config(config: Mapping[str, int], *, is_secret: bool = False) -> Any:
     """Makes a `nfm_worker_config *`: the defaults, and what `config` changes.
+
+    Args:
+        config: sizes and switches by name.
+        is_secret: hashes get a key that senders of packets do not know. Without, the same packets
+            end in the same places in every run.
 
     Raises:
         SpecError: `config` names what a worker does not have, or a number is too large.
@@ -72,6 +76,8 @@ def worker_config(config: Mapping[str, int]) -> Any:
             setattr(row, name, value)
         except OverflowError as cause:
             raise SpecError(f"worker.{name}", f"{value} is too large") from cause
+    if is_secret:
+        row.hash_key = struct.unpack("2Q", os.urandom(16))
     return row
 
 
@@ -396,19 +402,13 @@ def counters_of(worker: NativeWorker, ports: Sequence[Port]) -> dict[str, int]:
     for port in ports:
         stats = port.statistics()
         found = {f"port.{name}": getattr(stats, of) for name, of in _PORT_COUNTERS.items()}
-        for name, value in (*found.items(), *impairments_of(port).items()):
+        for name, value in (*found.items(), *layers_of(port).items()):
             if value:
                 counters[name] = counters.get(name, 0) + value
     return counters
 
 
-def impairments_of(port: Port) -> dict[str, int]:
-    """Returns what an impaired link did to frames, both directions together."""
+def layers_of(port: Port) -> dict[str, int]:
+    """Returns what is counted by what is around a port."""
     layers = port.layers() if isinstance(port, Wrapper) else []
-    found: dict[str, int] = {}
-    for layer in layers:
-        if isinstance(layer, Impaired):
-            both = layer.impairments("rx"), layer.impairments("tx")
-            for name in _IMPAIRMENTS:
-                found[f"impair.{name}"] = sum(getattr(each, name) for each in both)
-    return found
+    return {name: value for each in layers for name, value in each.own_counters().items()}

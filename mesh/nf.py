@@ -204,8 +204,10 @@ class NF:
         raises: event classes that `raise_event` may be given; others than those in `publishes`.
         subscribes: subscriptions of `handle`, or of the native function when `native` is set.
         native: C code that handles `subscribes`.
-    holds: ClassVar[int] = 0
-    writes: ClassVar[tuple[str, ...]] = ()
+        holds: entries that it may keep past a batch at once.
+        writes: options that are files to be written.
+        needs_order: several workers' entries of a capture come in the order of packets, in short
+            batches; otherwise they may be 10 ms of event time apart from it. Inline NFs have it.
     """
 
     name: ClassVar[str] = "nf"
@@ -215,10 +217,12 @@ class NF:
     native: ClassVar[NativeCode | None] = None
     holds: ClassVar[int] = 0
     writes: ClassVar[tuple[str, ...]] = ()
+    needs_order: ClassVar[bool] = False
 
     log: logging.Logger
     native_handle: NativeHandle | None
     _published: list[tuple[Event, EventView | Origin | None]]
+    _raised: list[tuple[Event, EventView]] | None
     _flows: FlowControl | None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -232,6 +236,7 @@ class NF:
         self.log = logging.getLogger(f"nfmesh.nf.{cls.name}")
         self.native_handle = None
         self._published = []
+        self._raised = None
         self._flows = None
         return self
 
@@ -318,7 +323,8 @@ class NF:
         """Raises an event with the verdict on the packet that it is about. For inline NFs.
 
         Inline NFs of later stages that subscribe to it decide on it while the packet still waits;
-        all others get it as they get the events of the stack. It does not go into the NF's log.
+        all others get it as they get the events of the stack. It does not go into the NF's log, so
+        when the NF is killed and handles its batch again, it is raised again.
 
         Args:
             event: one of the classes in `raises`.
@@ -333,6 +339,8 @@ class NF:
                 f"{self.name} may not raise {type(event).__name__}: add it to `raises`"
             )
         raise_about(event, about)
+        if self._raised is not None:  # somebody watches
+            self._raised.append((event, about))
 
     @classmethod
     def subscriptions(cls) -> tuple[Subscription, ...]:

@@ -178,8 +178,11 @@ class NFHost(Host):
         while loop.round():
             self._look()
             if self._is_draining:
-                loop.finish()
+                self._finish(loop)
                 return
+
+    def _finish(self, loop: NFLoop) -> None:
+        loop.finish()
 
     def _look(self) -> None:
         """Sees what the controller has said, now and then."""
@@ -204,7 +207,7 @@ class NFHost(Host):
             elif isinstance(message, m.RecordEnd):
                 self._recordings.finish(message)
             elif isinstance(message, m.Watch) and self._station is not None:
-                self._station.watched = tuple(message.events)
+                self._station.watch(message.events)
 
     def _leave(self, message: m.Drain | m.Leave) -> None:
         self._is_draining = True
@@ -226,7 +229,7 @@ class NFHost(Host):
             elif isinstance(found, m.Hold):
                 self.control.send(m.Held(revision=found.revision))
             elif isinstance(found, m.Watch) and self._station is not None:
-                self._station.watched = tuple(found.events)
+                self._station.watch(found.events)
 
     def _replan(self, message: m.PlanPart) -> None:
         station, loop = self._station, self._loop
@@ -243,7 +246,7 @@ class NFHost(Host):
         self.control.send(m.Ready(revision=message.revision))
 
     def _tell(self, block: Block) -> None:
-        """Sends published events to who watches them."""
+        """Sends published and raised events to who watches them."""
         station = self._station
         if station is None or not station.watched:
             return

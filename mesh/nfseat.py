@@ -13,7 +13,8 @@ from mesh.attached import attach_rings
 from mesh.columns import Schema
 from mesh.commands import Commands
 from mesh.control import messages as m
-from mesh.control.wire import LogPart, NFPart, catalogue_of, planned_nf
+from mesh.control.unpack import catalogue_of, planned_nf
+from mesh.control.wire import LogPart, NFPart
 from mesh.errors import NFError
 from mesh.eventlog import LogReader, LogWriter
 from mesh.events import Catalogue
@@ -189,6 +190,11 @@ class Station:
                 else:
                     missed += 1
         return found, missed
+
+    def watch(self, events: Sequence[str]) -> None:
+        """Takes the names of the event types that somebody watches."""
+        self.watched = tuple(events)
+        self.seat.show_raised(any(self._is_watched(name) for name in self.part.raises))
 
     def close(self) -> None:
         """Frees native code and logs."""

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from mesh.control.wire import PortPart
+from mesh.port_capture import Captured
 from mesh.port_spec import record_format
 from mesh.port_wrappers import Impaired, Impairment, Replay, Tee
 from mesh.ports import Port
@@ -35,12 +36,13 @@ _OPEN: Mapping[str, Callable[..., Port]] = {
 }
 
 
-def open_ports(parts: Sequence[PortPart], mesh: str) -> list[Port]:
+def open_ports(parts: Sequence[PortPart], mesh: str, *, is_again: bool = False) -> list[Port]:
     """Opens all ports, or none.
 
     Args:
         parts: of the worker.
         mesh: names it on this host: packets are spread over the ports of one mesh.
+        is_again: a worker that had them is gone.
 
     Raises:
         NativeError: says what is missing, and how to get it.
@@ -48,13 +50,13 @@ def open_ports(parts: Sequence[PortPart], mesh: str) -> list[Port]:
     with ExitStack() as made:
         ports = []
         for part in parts:
-            ports.append(open_port(part, mesh))
+            ports.append(open_port(part, mesh, is_again=is_again))
             made.callback(ports[-1].close)
         made.pop_all()
     return ports
 
 
-def open_port(part: PortPart, mesh: str) -> Port:
+def open_port(part: PortPart, mesh: str, *, is_again: bool = False) -> Port:
     """Opens one port; arguments as for `open_ports`.
 
     Raises:
@@ -78,6 +80,8 @@ def open_port(part: PortPart, mesh: str) -> Port:
     try:
         if part.replay is not None:
             port = Replay(port, part.replay.speed, is_live=part.replay.live)
+        if part.capture is not None:
+            port = Captured(port, part.capture, is_again=is_again)
         port = Tee(port)
         if part.impair is not None:
             impairment: dict[str, Any] = dict(part.impair)

@@ -11,7 +11,7 @@ A kind's options are a mapping; a text alone is the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
@@ -24,6 +24,7 @@ from mesh.words import MAX_WORKERS
 __all__ = [
     "FILES",
     "KINDS",
+    "CaptureSpec",
     "ImpairSpec",
     "PcapSpec",
     "PortSpec",
@@ -183,6 +184,29 @@ class ImpairSpec(_Model):
     ] = "both"
 
 
+class CaptureSpec(_Kind):
+    """Files into which go the frames that pass a port, from the start of the mesh."""
+
+    path: Annotated[
+        str, Field(min_length=1, max_length=1024, description="pcapng; older ones get numbers")
+    ]
+    filter: Annotated[
+        str, Field(max_length=4096, description="which packets: as in nfmesh capture --filter")
+    ] = ""
+    max_mb: Annotated[int, Field(ge=1, le=1 << 20, description="of a file, about")] = 100
+    files: Annotated[int, Field(ge=1, le=1000, description="that are kept")] = 10
+    snaplen: Annotated[int, Field(ge=0, le=1 << 18, description="bytes of a packet; 0: all")] = 0
+    direction: Annotated[
+        Literal["rx", "tx", "both"], Field(description="frames that enter, leave, or either")
+    ] = "both"
+
+    @model_validator(mode="after")
+    def _check_path(self) -> CaptureSpec:
+        if not self.path.isprintable():
+            raise ValueError("a name of printable letters, please")
+        return self
+
+
 class PortSpec(_Model):
     """One port: exactly one of the kinds, and what holds for each."""
 
@@ -203,6 +227,9 @@ class PortSpec(_Model):
     ] = None
     replay: Annotated[ReplaySpec | None, Field(description="pace of a capture")] = None
     impair: Annotated[ImpairSpec | None, Field(description="what is wrong with its link")] = None
+    capture: Annotated[
+        CaptureSpec | None, Field(description="files into which go the frames that pass it")
+    ] = None
     send_only: Annotated[
         bool, Field(description="nothing enters by it: a run ends with the captures that it reads")
     ] = False
@@ -217,6 +244,8 @@ class PortSpec(_Model):
             raise ValueError(f"only captures (pcap) have a replay; {kinds[0]} comes as it comes")
         if self.out is not None and self.record is not None:
             raise ValueError("nothing enters by a record port: give `out` to the other port")
+        if self.capture is not None and self.record is not None:
+            raise ValueError("a record port is a capture: give `capture` to another port")
         if self.send_only and (self.pcap is not None or self.out is not None):
             raise ValueError("send_only is for ports by which frames leave, and none enter")
         return self
@@ -265,6 +294,14 @@ class PortSpec(_Model):
     def path(self) -> str | None:
         """The file of a capture; None for an interface."""
         return str(self.options["path"]) if self.kind in FILES else None
+
+    def with_files(self, change: Callable[[str], str]) -> PortSpec:
+        """Returns the same port with other names of all its files."""
+        port = self if self.path is None else self.with_path(change(self.path))
+        if port.capture is None:
+            return port
+        capture = port.capture.model_copy(update={"path": change(port.capture.path)})
+        return port.model_copy(update={"capture": capture})
 
     def with_path(self, path: str) -> PortSpec:
         """Returns the same port over another file."""

@@ -33,6 +33,9 @@ Direction = Literal["rx", "tx", "both"]
 
 DIRECTIONS: dict[str, int] = {"rx": 1, "tx": 2, "both": 3}
 """enum nfm_direction."""
+_IMPAIRED = (
+    *("dropped", "duplicated", "reordered", "delayed", "corrupted", "overflow", "no_slot"),
+)
 _NS_PER_S = 1_000_000_000
 
 
@@ -67,6 +70,19 @@ class Wrapper(Port):
         if self._own is None:
             raise StateError(f"port {self.source} is closed")
         return self._own
+
+    trouble: str = ""
+    """What went wrong beside the port itself: part of its warning."""
+
+    @property
+    def warning(self) -> str | None:
+        """One line about the port, or about what is around it; or None."""
+        said = [super().warning, *(layer.trouble for layer in self.layers())]
+        return "; ".join(filter(None, said)) or None
+
+    def own_counters(self) -> dict[str, int]:
+        """Returns what this layer counts itself, by name."""
+        return {}
 
     def layers(self) -> list[Wrapper]:
         """Returns this port and those that it is around."""
@@ -170,6 +186,11 @@ class Impaired(Wrapper):
         row.direction = DIRECTIONS[impairment.direction]
         super().__init__(inner, lambda port, error: lib.nfm_port_impair_new(port, row, error))
 
+    def own_counters(self) -> dict[str, int]:
+        """Returns what became of the frames of both directions together."""
+        both = self.impairments("rx"), self.impairments("tx")
+        return {f"impair.{name}": sum(getattr(each, name) for each in both) for name in _IMPAIRED}
+
     def impairments(self, direction: Literal["rx", "tx"]) -> ImpairmentStatistics:
         """Returns what became of the frames of one direction."""
         ffi, lib = native()
@@ -192,6 +213,7 @@ class TeeStatistics:
     recording: int
     failed: int
     ended: int
+    files: int
 
 
 class Tee(Wrapper):
@@ -212,6 +234,8 @@ class Tee(Wrapper):
         *,
         max_frames: int = 0,
         max_bytes: int = 0,
+        max_file: int = 0,
+        max_files: int = 1,
         snaplen: int = 0,
         direction: Direction = "both",
         link_type: int = LINKTYPE_ETHERNET,
@@ -223,6 +247,8 @@ class Tee(Wrapper):
             where: a `NativeFilter` over packets; None: all.
             max_frames: ends the recording; 0: no limit.
             max_bytes: of frames; ends the recording; 0: no limit.
+            max_file: bytes of a file, about: then another one is begun; 0: no limit.
+            max_files: that are kept: x.pcapng is written, x.1.pcapng was before it.
             snaplen: bytes of a frame that are kept; 0: all.
             direction: which frames.
             link_type: of the port's frames.
@@ -237,6 +263,7 @@ class Tee(Wrapper):
         row.path, row.filter = text, ffi.NULL if where is None else where.pointer
         row.max_frames, row.max_bytes, row.snaplen = max_frames, max_bytes, snaplen
         row.direction, row.link_type = DIRECTIONS[direction], link_type
+        row.max_file, row.max_files = max_file, max_files
         check(lib.nfm_port_tee_start(self.own, row, error), str(path), error)
         self._filter = where
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -16,7 +17,7 @@ class Records:
     """Takes records one by one.
 
     Args:
-        path: file, relative to the folder for output; "" writes none.
+        path: file, relative to the folder for output; "" writes none, "-" standard output.
         keep: how many are kept.
 
     Attributes:
@@ -34,7 +35,9 @@ class Records:
         Raises:
             OSError: it cannot be written.
         """
-        if self.path:
+        if self.path == "-":
+            self._file = sys.stdout
+        elif self.path:
             self._file = ctx.open(self.path)  # type: ignore[assignment]
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -46,6 +49,8 @@ class Records:
 
     def close(self) -> None:
         """Closes the file: in `NF.stop`. A second time does nothing."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is sys.stdout:
+            file.flush()
+        elif file is not None:
+            file.close()

@@ -26,6 +26,7 @@ from mesh.errors import NFError
 from mesh.events import Catalogue
 from mesh.memory import Memory
 from mesh.nf import NF, Context
+from mesh.placing import Place, count_until, place_of
 from mesh.plan import PlannedNF
 from mesh.publish import Block, Published, Row, encode
 from mesh.report import NFReport
@@ -127,6 +128,7 @@ class Seat:
         self._errors: list[NFError] = []
         self._published: Counter[str] = Counter()
         self._rows: list[Row] = []
+        self._raised_rows: list[Row] = []
         self.started = False
 
     @property
@@ -184,19 +186,43 @@ class Seat:
         if not self.is_disabled:
             self._guarded(lambda: self.instance.lost(entries), "lost", now_ns)
 
-    def drain(self, memory: Memory, now_ns: Callable[[], int], worker: int = 0) -> None:
-        """Hands out what a worker's ring holds, and passes it."""
-        if not self.rings:
-            return
+    def drain(
+        self,
+        memory: Memory,
+        now_ns: Callable[[], int],
+        worker: int = 0,
+        until: Place | None = None,
+    ) -> int:
+        """Hands out what a worker's ring holds, and passes it; returns how many entries.
+
+        Args:
+            memory: the worker's.
+            now_ns: event time.
+            worker: its number.
+            until: entries that are later stay there; None: all are handed out.
+        """
         ffi, lib = native()
-        place, ring = ffi.new("nfm_desc **"), self.rings[worker]
-        while n := int(lib.nfm_ring_peek(ring, place, 0xFFFFFFFF)):
-            if self.planned.edits and not (n := fitting(ring, memory, place[0], n)):
-                return  # the worker takes first what was said before
+        desc, ring, total = ffi.new("nfm_desc **"), self.rings[worker], 0
+        while n := int(lib.nfm_ring_peek(ring, desc, 0xFFFFFFFF)):
+            if until is not None:
+                n = count_until(memory, desc[0], n, until)
+            if n and self.planned.edits:
+                n = fitting(ring, memory, desc[0], n)  # the worker takes first what was said before
+            if n == 0:
+                break
             try:
-                self.deliver(memory, place[0], n, now_ns, worker)
+                self.deliver(memory, desc[0], n, now_ns, worker)
             finally:
                 lib.nfm_ring_advance(ring, n)
+            total += n
+        return total
+
+    def first(self, memory: Memory, worker: int) -> Place | None:
+        """Returns the place of the next entry of a worker's ring; None: it is empty."""
+        ffi, lib = native()
+        desc = ffi.new("nfm_desc **")
+        n = lib.nfm_ring_peek(self.rings[worker], desc, 1)
+        return place_of(memory, desc[0][0]) if n else None
 
     def deliver(
         self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int], worker: int = 0
@@ -251,6 +277,18 @@ class Seat:
     def fail(self, label: str, error: BaseException) -> None:
         """Counts an exception of the NF that was caught outside of its handlers."""
         self._failed(label, error)
+
+    def show_raised(self, on: bool) -> None:
+        """Says whether what its handlers raise is to be kept for `take_raised`."""
+        self.instance._raised = [] if on else None
+
+    def take_raised(self) -> Published | None:
+        """Returns copies of what the NF raised since the last call, while they are kept."""
+        if not self._raised_rows:
+            return None
+        block = Published(self._raised_rows)
+        self._raised_rows = []
+        return block
 
     def take_published(self) -> Published | None:
         """Returns what the NF published since the last call."""
@@ -329,7 +367,7 @@ class Seat:
             call()
         except _RAISED as error:
             self._failed(label, error)
-        if published:
+        if published or self.instance._raised:
             self._take_down(label, now_ns())
         return self._failures == before
 
@@ -339,10 +377,14 @@ class Seat:
             for event, about in self.instance._published:
                 self._rows.append(encode(self._catalogue, event, about, now_ns))
                 self._published[event.event_name] += 1
+            for event, about in self.instance._raised or ():
+                self._raised_rows.append(encode(self._catalogue, event, about, now_ns))
         except Exception as error:
             self._failed(f"{label} (publish)", error)
         finally:
             self.instance._published.clear()
+            if self.instance._raised is not None:
+                self.instance._raised.clear()
 
     def _failed(self, label: str, error: BaseException) -> None:
         self._failures += 1

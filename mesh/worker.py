@@ -18,7 +18,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from mesh._ffi import native
 from mesh.child_main import Host, child_parser, run_child
@@ -28,7 +27,9 @@ from mesh.control.stats import PortStats, WorkerStats
 from mesh.control.wire import WorkerPart, from_wire
 from mesh.errors import MeshError, NativeError
 from mesh.journal import Phase
-from mesh.native_worker import impairments_of
+from mesh.native_worker import layers_of
+from mesh.port_capture import finish_captures, look_at_captures
+from mesh.ports import Port
 from mesh.process import CANNOT_START, resident_bytes
 from mesh.recording import PortRecorder, Recordings
 from mesh.stack import Stack
@@ -167,11 +168,17 @@ class WorkerHost(Host):
             return
         self._snapshot_at = now
         self._recordings.look()
+        for port in stack.ports:
+            if text := look_at_captures(port):
+                self.control.send(m.Failed(where=port.source, text=text))
         stats = stack.worker.statistics()
         self._snapshot = WorkerStats(
             statistics={name: getattr(stats, name) for name in type(stats).__slots__},
             counters=stack.counters(),
-            ports=[_port_stats(port) for port in stack.ports],
+            ports=[
+                _port_stats(port, part.names)
+                for port, part in zip(stack.ports, stack.part.ports, strict=True)
+            ],
             rings=stack.ring_stats(),
             memory_bytes=resident_bytes(os.getpid()),
         )
@@ -185,6 +192,7 @@ class WorkerHost(Host):
         for port in stack.ports:
             with suppress(NativeError):  # its warning is in the report
                 port.flush()
+            finish_captures(port)
         self._take_snapshot(stack, at_once=True)
         stats = stack.worker.statistics()
         self.control.send(
@@ -204,11 +212,12 @@ class WorkerHost(Host):
             self._look(wait=True)
 
 
-def _port_stats(port: Any) -> PortStats:
+def _port_stats(port: Port, names: tuple[str, ...]) -> PortStats:
     stats = port.statistics()
     counters = {name: getattr(stats, name) for name in type(stats).__slots__}
-    counters |= impairments_of(port)
-    return PortStats(source=port.source, counters=counters, warning=port.warning or "")
+    counters |= layers_of(port)
+    warning = port.warning or ""
+    return PortStats(source=port.source, counters=counters, warning=warning, names=list(names))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from mesh.kube.models import NetworkFunctionSpec
+from mesh.kube.render import deployment
+from mesh.kube.settings import read_settings
+
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy" / "helm" / "nfmesh"
 CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
@@ -98,3 +102,12 @@ def of_kind(documents: list[Document], kind: str, name: str = "") -> Document:
     ]
     assert len(found) == 1, [each["metadata"]["name"] for each in found]
     return found[0]
+
+
+def function_of(documents: list[Document], folder: Path) -> Document:
+    """Returns the Deployment that the operator makes of a NetworkFunction."""
+    path = folder / "operator.yaml"
+    path.write_text(of_kind(documents, "ConfigMap", "-operator")["data"]["operator.yaml"])
+    spec = NetworkFunctionSpec(use="http_log")
+    function = {"metadata": {"name": "log", "uid": "1"}}
+    return deployment(function, spec, read_settings(path), 1)

@@ -135,6 +135,20 @@ class Namespace:
         self._holder.wait()
 
 
+class Here(Namespace):
+    """The namespace that this process is in."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+    def command(self, *command: str) -> list[str]:
+        """Returns the command line as it is."""
+        return list(command)
+
+    def close(self) -> None:
+        """Leaves it as it is."""
+
+
 class Bridge:
     """A running `live_bridge`."""
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node of a real cluster on this machine: containerd and a kubelet with the static CPU manager.
+"""A node of a real cluster on this machine: containerd and a kubelet.
 
 One node, no registry, no proxy: images come from archives, pods talk through veth pairs (CNI ptp),
 and the API server has the address of its Service, so that pods find it where they look for it.
-What it takes from the machine (an address on lo, a CNI network, control groups) it gives back.
+Names of Services are those of their pods (node_names.py). What it takes from the machine (addresses
+on lo, a CNI network, control groups) it gives back.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from typing import Any
 
 import pytest
 from chart_rig import CHART
+from node_names import NameServer
 from pod_rig import ARCHIVE
 from real_kube import CONTROLLERS, FOLDER, RealKube, missing
 
 PROGRAMS = (*CONTROLLERS, "kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "ptp")
-SERVICE_ADDRESS = "10.96.0.1"
+SERVICE_ADDRESS, NAMES_ADDRESS = "10.96.0.1", "10.96.0.10"
 POD_NETWORK = "10.199.77.0/24"
 PAUSE = "localhost/pause:test"
 PATIENCE_S = 120.0
@@ -74,14 +76,15 @@ class Node:
 
     Args:
         pages: huge pages of 2 MiB that it shall have; fewer when the machine has not so many.
+        policy: of the kubelet's CPU manager, `static` or `none`.
 
     Attributes:
         folder: everything that it writes.
         pages: those that it has.
     """
 
-    def __init__(self, pages: int = 0) -> None:
-        self.pages = pages
+    def __init__(self, pages: int = 0, policy: str = "static") -> None:
+        self.pages, self.policy = pages, policy
 
     def __enter__(self) -> Node:
         if reason := why_not():
@@ -91,7 +94,9 @@ class Node:
             self.folder = Path(tempfile.mkdtemp(prefix="nfmesh-node-"))
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             stack.enter_context(_forwarding())
-            stack.enter_context(_address())
+            for address in (SERVICE_ADDRESS, NAMES_ADDRESS):
+                stack.enter_context(_address(address))
+            stack.enter_context(NameServer(NAMES_ADDRESS, self._addresses))
             stack.callback(_remove_networks, set(NETWORKS.glob("cni-*")))
             self.kube = stack.enter_context(
                 RealKube(controllers=True, address=SERVICE_ADDRESS, port=443, service_accounts=True)
@@ -116,7 +121,7 @@ class Node:
         pause.write_bytes(_pause_archive(self.folder))
         for archive in (ARCHIVE, pause):
             self._ctr("images", "import", str(archive))
-        self._run(stack, "kubelet", *self._kubelet_arguments())
+        self._kubelet = self._run(stack, "kubelet", *self._kubelet_arguments())
         until(self._is_ready, "a ready node")
         # What keeps pods away from a node that starts is taken off by a controller not run here.
         self.kubectl("taint", "nodes", "node-1", "node.kubernetes.io/not-ready-")
@@ -149,14 +154,16 @@ class Node:
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"},
             "cgroupDriver": "cgroupfs",
-            "cpuManagerPolicy": "static",
-            # Whole cores are set apart for it, but the scheduler counts this much only.
+            "cpuManagerPolicy": self.policy,
+            "clusterDNS": [NAMES_ADDRESS],
+            "clusterDomain": "cluster.local",
+            # With `static` whole cores are set apart for it, but the scheduler counts this much.
             "kubeReserved": {"cpu": "100m"},
             "evictionHard": {"memory.available": "1Mi"},
             "failSwapOn": False,
             "makeIPTablesUtilChains": False,
             "featureGates": {"LocalStorageCapacityIsolation": False},
-            "address": "127.0.0.1",
+            "address": SERVICE_ADDRESS,
             "port": 10250,
             "healthzPort": 0,
             "imageGCHighThresholdPercent": 100,
@@ -175,17 +182,30 @@ class Node:
             "--container-runtime=remote",
             f"--container-runtime-endpoint=unix://{self.folder}/run/containerd.sock",
             "--hostname-override=node-1",
+            f"--node-ip={SERVICE_ADDRESS}",  # where the API server asks for logs
             f"--pod-infra-container-image={PAUSE}",
             "--v=1",
         ]
 
-    def _run(self, stack: ExitStack, program: str, *arguments: str) -> None:
-        log = stack.enter_context((self.folder / f"{program}.log").open("wb"))
+    def take_pages(self, pages: int) -> None:
+        """Lets the node have more huge pages; a kubelet sees what there is when it starts."""
+        self.pages = self._stack.enter_context(_huge_pages(pages))
+        _end(self._kubelet)
+        self._kubelet = self._run(self._stack, "kubelet", *self._kubelet_arguments())
+        until(lambda: self._allocatable("hugepages-2Mi") == f"{2 * self.pages}Mi", "huge pages")
+
+    def _allocatable(self, what: str) -> str:
+        found = json.loads(self.kubectl("get", "node", "node-1", "-o", "json").stdout)
+        return str(found["status"]["allocatable"].get(what))
+
+    def _run(self, stack: ExitStack, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        log = stack.enter_context((self.folder / f"{program}.log").open("ab"))
         environment = {**os.environ, "PATH": f"{FOLDER}:{os.environ['PATH']}"}
         process = subprocess.Popen(
             [FOLDER / program, *arguments], stdout=log, stderr=log, env=environment
         )
         stack.callback(_end, process)  # at once: a kubelet takes its time
+        return process
 
     def log(self, program: str) -> str:
         """Returns the end of what a program has said."""
@@ -227,26 +247,42 @@ class Node:
 
     def helm(self, *line: str) -> str:
         """Runs Helm; returns what it prints."""
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        environment |= {f"HELM_{k}_HOME": str(self.folder) for k in ("CACHE", "CONFIG", "DATA")}
+        return self._said_by([str(FOLDER / "helm4"), *line], env=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        homes = {f"HELM_{k}_HOME": str(self.folder) for k in ("CACHE", "CONFIG", "DATA")}
+        return {**os.environ, "KUBECONFIG": str(self.kubeconfig), **homes}
+
+    def _said_by(self, line: list[str], **more: Any) -> str:
         done = subprocess.run(
-            [FOLDER / "helm4", *line],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=400,
-            env=environment,
+            line, capture_output=True, text=True, check=False, timeout=400, **more
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{self.state()}"
         return done.stdout
 
+    def _addresses(self, namespace: str, service: str) -> list[str]:
+        """Returns the addresses of a Service's pods that are ready."""
+        line = ("get", "endpoints", service, "-n", namespace, "-o", "json")
+        found = self.kubectl(*line, check=False).stdout
+        subsets = json.loads(found).get("subsets", ()) if found else ()
+        return [each["ip"] for subset in subsets for each in subset.get("addresses", ())]
+
     def install(self, release: str, *more: str) -> str:
         """Installs the chart with the image of the archive, and waits until it is ready."""
-        image = ["--set=image.repository=localhost/nfmesh", "--set=image.tag=test"]
         return self.helm(
             "install", release, str(CHART), f"--namespace={NAMESPACE}", "--create-namespace",
-            "--wait", "--timeout=180s", *image, "--set=image.pullPolicy=Never", *more,
+            "--wait", "--timeout=180s", *more,
         )  # fmt: skip
+
+    def shell(self, line: str, folder: Path) -> str:
+        """Runs a line as users type it, with helm and kubectl on their PATH; returns its output."""
+        programs = self.folder / "path"
+        programs.mkdir(exist_ok=True)
+        for name, program in (("helm", "helm4"), ("kubectl", "kubectl")):
+            if not (programs / name).exists():
+                (programs / name).symlink_to(FOLDER / program)
+        environment = self._environment() | {"PATH": f"{programs}:{os.environ['PATH']}"}
+        return self._said_by(["sh", "-ec", line], env=environment, cwd=folder)
 
     def state(self) -> str:
         """Returns what there is, for messages."""
@@ -297,9 +333,9 @@ class Node:
 
 
 @contextmanager
-def _address() -> Iterator[None]:
-    """Gives this machine the address of the API server's Service."""
-    line = ["ip", "address", "add", f"{SERVICE_ADDRESS}/32", "dev", "lo"]
+def _address(address: str) -> Iterator[None]:
+    """Gives this machine the address of a Service that it has itself."""
+    line = ["ip", "address", "add", f"{address}/32", "dev", "lo"]
     subprocess.run(line, check=True)
     try:
         yield

@@ -113,6 +113,7 @@ class RealKube:
             "--service-account-key-file", self.folder / "sa.pub",
             "--authorization-mode=RBAC", "--allow-privileged=true",
             *self.off, "--service-cluster-ip-range=10.96.0.0/16",
+            "--kubelet-preferred-address-types=InternalIP",
             "--endpoint-reconciler-type=none", "--max-requests-inflight=2000",
         )  # fmt: skip
         until = time.monotonic() + START_S

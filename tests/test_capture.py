@@ -140,6 +140,18 @@ def test_an_nf_shows_what_it_got_and_what_it_let_pass(mesh: LiveMesh, tmp_path: 
     assert len(both) == 60
 
 
+def test_it_ends_after_a_while_that_was_said(mesh: LiveMesh, tmp_path: Path) -> None:
+    path = tmp_path / "while.pcapng"
+    done = capture(mesh, "--at", "left", "--duration", "1", "-w", str(path))
+    assert done.returncode == 0, done.stderr
+    captured = int(done.stderr.split()[0])
+    assert captured > 0
+    assert len(frames_of(path)) == captured
+    at_once = capture(mesh, "--at", "left", "--duration", "0", "-w", str(path))
+    assert at_once.returncode == 0
+    assert b" packets captured, " in at_once.stderr
+
+
 def test_ctrl_c_ends_it_and_the_file_is_whole(mesh: LiveMesh, tmp_path: Path) -> None:
     file = tmp_path / "all.pcapng"
     line = [*NFMESH, "capture", "-w", str(file)]

@@ -19,6 +19,8 @@ from mesh.control.metrics import families
 from mesh.errors import SpecError
 from mesh.kube.models import parse_object
 from mesh.node import load_node
+from mesh.options import nf_config
+from mesh.registry import Registry
 
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -130,6 +132,15 @@ def test_every_value_is_described() -> None:
     assert leaves(yaml.safe_load((CHART / "values.yaml").read_text()), "") == []
 
 
+def test_every_reason_of_a_condition_is_explained() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "mesh/kube").glob("*.py"))
+    reasons = set(re.findall(r'(?:Trouble|Problem)\(\s*"([A-Za-z]+)"', sources))
+    reasons |= set(re.findall(r'\("Insufficient [^"]*", "([A-Za-z]+)"\)', sources))
+    readme = (CHART / "README.md").read_text()
+    assert len(reasons) > 25
+    assert {each for each in reasons if f"`{each}`" not in readme} == set()
+
+
 @pytest.mark.parametrize("values", value_files())
 def test_network_functions_are_as_the_operator_reads_them(values: Path | None) -> None:
     said = {} if values is None else yaml.safe_load(values.read_text())
@@ -138,6 +149,16 @@ def test_network_functions_are_as_the_operator_reads_them(values: Path | None) -
             parse_object(document)
     names = {each["metadata"]["name"] for each in docs if each["kind"] == "NetworkFunction"}
     assert names == set(said.get("nfs", {}))
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda p: p.stem)
+def test_network_functions_of_examples_take_their_configuration(values: Path) -> None:
+    registry = Registry.installed()
+    for document in render(values):
+        spec = document.get("spec", {})
+        if document["kind"] == "NetworkFunction" and not spec["use"].startswith("/"):
+            cls = registry.nf(spec["use"])
+            cls(**nf_config(cls, spec.get("config", {}), document["metadata"]["name"]))
 
 
 def test_default_values_need_nothing_special() -> None:
@@ -160,7 +181,7 @@ def test_devices_huge_pages_and_networks_are_asked_for() -> None:
     assert container["resources"]["limits"] == {
         "cpu": "4", "memory": "2Gi", "hugepages-1Gi": "4Gi", "intel.com/sriov_dpdk": "2",
     }  # fmt: skip
-    assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK", "SYS_NICE"]
     networks = json.loads(template["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"])
     definition = of_kind(documents, "NetworkAttachmentDefinition")
     assert networks[0] == {"name": definition["metadata"]["name"], "namespace": "ns"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_rig import CHART, CI_VALUES, Document, of_kind, render
-from kube_policy import findings
+from chart_rig import CHART, CI_VALUES, Document, function_of, of_kind, render
+from kube_policy import against_restricted, findings, pods_of
 
 jsonschema = pytest.importorskip("jsonschema")
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -89,6 +89,36 @@ def test_definitions_fit_the_api() -> None:
 def test_pods_keep_to_the_policy(values: Path | None) -> None:
     documents = render(values)
     assert [text for each in documents for text in findings(each)] == []
+
+
+def test_values_reach_the_pods_of_functions(tmp_path: Path) -> None:
+    labels = {"level": "s0"}
+    said = {"seLinuxOptions": labels, "nf.terminationGracePeriodSeconds": 7, "stack.env.A": "b"}
+    documents = render(said=said)
+    made = function_of(documents, tmp_path)
+    assert findings(made) == []
+    pod = made["spec"]["template"]["spec"]
+    stack = of_kind(documents, "DaemonSet")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 7
+    assert pod["securityContext"]["seLinuxOptions"] == labels
+    assert stack["securityContext"]["seLinuxOptions"] == labels
+    assert {"name": "A", "value": "b"} in stack["containers"][0]["env"]
+
+
+def test_the_folder_is_all_that_the_level_restricted_has_against_functions(tmp_path: Path) -> None:
+    documents = render()
+    found = {
+        metadata["labels"]["app.kubernetes.io/component"]: against_restricted(pod)
+        for each in [*documents, function_of(documents, tmp_path)]
+        for metadata, pod in pods_of(each)
+    }
+    assert found == {
+        "controller": [],
+        "uninstall": [],
+        "nf": ["hostPath"],
+        "test": ["hostPath"],
+        "stack": ["hostPath", "runAsNonRoot"],
+    }
 
 
 def change(path: str, value: Any) -> Callable[[Document], None]:

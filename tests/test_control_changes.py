@@ -261,3 +261,16 @@ def test_a_change_that_the_worker_cannot_make_is_taken_back():
     play.hold("counter")
     play.settle()
     assert len(play.heard("counter", m.PlanPart)) == 2, "what holds is told to go on"
+
+
+def test_an_nf_that_a_change_leaves_alone_does_not_end_it():
+    play = Play("counter")
+    play.bring_up()
+    play.tell("tool", m.NfAdd(entry={"use": "double"}))
+    play.tell("counter", m.Failed(where="plan", text="I do not like it"))
+    assert play.heard("tool", m.Error) == []
+    play.register("double")
+    play.ready("double")
+    play.settle()
+    play.attached("double")
+    assert kinds(play.heard("tool", m.Ok)) == ["ok"]

@@ -5,6 +5,7 @@ import pytest
 from control_play import Play, kinds
 
 from mesh.control import messages as m
+from mesh.control.stats import HostStats, WorkerStats
 from mesh.control.status import status
 
 
@@ -157,6 +158,25 @@ def test_nobody_says_what_is_not_its_to_say(name, body):
     assert play.mesh.refused == {"role": 1}
     assert play.mesh.processes == {}
     assert not play.mesh.stopping
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("counter", m.Eof(source="", seconds=0, statistics={}, counters={})),
+        ("counter", m.Heartbeat(stats=HostStats())),
+        ("counter", m.Heartbeat(stats=WorkerStats(statistics={}, counters={}))),
+        ("worker-0", m.Result(report={"name": "counter"})),
+        ("worker-0", m.Published(events=[], missed=1)),
+    ],
+)
+def test_a_process_of_the_mesh_says_what_its_role_says(name, body):
+    play = Play("counter")
+    play.bring_up()
+    before = status(play.mesh, play.now)
+    play.tell(name, body)
+    assert play.mesh.refused == {"role": 1}
+    assert status(play.mesh, play.now) == {**before, "refused": {"role": 1}}
 
 
 def test_a_stranger_to_the_controller_is_asked_who_it_is():

@@ -69,12 +69,17 @@ def names_in_archive() -> set[str]:
     return found
 
 
+def programs_of(names: set[str]) -> set[str]:
+    """Returns what lies where programs lie."""
+    return {name for name in names if re.fullmatch(r"(usr/)?(local/)?s?bin/[^/]+", name)}
+
+
 def test_nothing_is_in_it_that_runs_anything_else() -> None:
     names = names_in_archive()
-    programs = {n for n in names if re.fullmatch(r"(usr/)?(local/)?s?bin/[^/]+", n)}
-    assert programs == {"usr/bin/python3", "usr/bin/python3.11"}
+    assert programs_of(names) == {"usr/bin/python3", "usr/bin/python3.11"}
     assert not [n for n in names if n.endswith(("/pip", "/gcc", "/cc", "/sh"))]
-    assert "opt/nfmesh/lib/python3.11/site-packages/mesh/libnfm_dpdk.so" in names
+    for plugin in ("dpdk", "afxdp"):
+        assert f"opt/nfmesh/lib/python3.11/site-packages/mesh/libnfm_{plugin}.so" in names
 
 
 def test_it_helps(containers: Containers) -> None:
@@ -114,6 +119,26 @@ def test_the_dockerfile_has_two_stages_and_the_last_has_nothing_to_run() -> None
     ]
     last = DOCKERFILE.rpartition("FROM scratch")[2]
     assert "RUN" not in re.findall(r"^[A-Z]+", last, re.MULTILINE)
+
+
+def test_docker_makes_the_image_by_the_same_recipe() -> None:
+    """The build stage fills the folder that is the last stage; nothing else gets into it."""
+    first, _, last = DOCKERFILE.partition("\nFROM scratch\n")
+    (recipe,) = re.findall(r"^RUN (python3 .*)$", first, re.MULTILINE)
+    assert recipe == "python3 /src/tools/kube/image.py rootfs /image"
+    assert re.findall(r"^COPY (.*)$", last, re.MULTILINE) == ["--from=build /image /"]
+
+
+def test_docker_builds_with_what_continuous_integration_builds_with() -> None:
+    installed = re.search(
+        r"apt-get install -y --no-install-recommends (.*?)\nCOPY", DOCKERFILE, re.S
+    )
+    assert installed is not None
+    has = set(installed[1].replace("\\", " ").split())
+    packages = (ROOT / ".ci" / "packages.txt").read_text().split()
+    needed = {each for each in packages if each.endswith(("-dev", "-venv"))}
+    assert needed - {"libclang-rt-14-dev"} <= has  # that one is for fuzzing
+    assert {"build-essential", "cmake", "ninja-build", "pkg-config", "mmdebstrap"} <= has
 
 
 def test_versions_are_those_of_all_dependencies() -> None:

@@ -76,3 +76,10 @@ def test_a_file_has_all_records_and_results_only_the_first(tmp_path):
     assert len(results["records"]) == 1
     written = [json.loads(line) for line in (tmp_path / "http.jsonl").read_text().splitlines()]
     assert [row["target"] for row in written] == ["/1", "/2", "/3"]
+
+
+def test_records_are_lines_of_standard_output_when_they_shall(capsys):
+    asked, answered = request("/a"), b"HTTP/1.1 204 No Content\r\n\r\n"
+    records([("client", asked), ("server", answered)], path="-", keep=0)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["target"] == "/a"

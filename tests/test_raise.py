@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 from file_rig import by_flow, datagram, run, write_nf
+from live_mesh import LiveMesh
 from live_rig import public_folder
 from pcap_file import packets
 
@@ -16,7 +18,7 @@ import mesh
 from mesh import NF, Event, EventBatch, on
 from mesh.errors import PlanError, StateError
 from mesh.ports import Port
-from mesh.testing import timed, write_capture
+from mesh.testing import conversation, timed, write_capture
 
 FLOWS = 8
 EACH = 30
@@ -220,6 +222,25 @@ def test_processes_agree(folder: Path, workers: int) -> None:
     check_passed(folder)
 
 
+def test_watchers_see_what_is_raised(folder: Path) -> None:
+    loop = {"pcap": str(folder / "in.pcap"), "out": "out", "replay": {"loop": True, "speed": 10}}
+    nfs = [{"use": write_nf(folder, "guard", GUARD)}]
+    spec = {"nfs": nfs, "ports": [loop, {"name": "out", "record": "/dev/null"}]}
+    (folder / "mesh.json").write_text(json.dumps(spec))
+    mesh = LiveMesh(None, str(folder / "mesh.json"))
+    try:
+        mesh.wait_running()
+        found = mesh.ask("watch", "guard", "--mesh", "m", "--count", "1")
+        assert found is not None
+        assert (found["nf"], found["event"]) == ("guard", "guard.suspect")
+        assert found["fields"]["word"] == "bad"
+        assert found["fields"]["serial"] in BAD
+        assert found["fields"]["source"] == found["fields"]["src_ip"]
+        assert mesh.stop()["counters"]["inline.raised"] > 0
+    finally:
+        mesh.close()
+
+
 class Early(Bouncer):
     """Would decide in the guard's own stage."""
 
@@ -276,6 +297,72 @@ def test_an_event_needs_a_packet_that_waits(folder: Path) -> None:
     report = through(folder, Wrong())
     assert report.nfs[0].errors == ()
     assert report.counters.get("inline.raised", 0) == 0
+
+
+class Word(Event, name="reader.word"):
+    """A forbidden word was found in a stream."""
+
+    at: int
+
+
+class Reader(NF):
+    """Raises what it finds in streams."""
+
+    raises = (Word,)
+
+    @on("tcp.data", mode="inline")
+    def judge(self, batch: EventBatch) -> None:
+        for event in batch:
+            if b"secret" in bytes(event.payload):
+                self.raise_event(Word(at=event.stream_off), event)
+
+
+class Grave(Event, name="clerk.grave"):
+    """A word that the clerk thinks is worth a look."""
+
+    at: int
+
+
+class Clerk(NF):
+    """Decides on what the reader raised, and raises something itself."""
+
+    raises = (Grave,)
+
+    @on("reader.word", mode="inline", stage=1)
+    def judge(self, batch: EventBatch) -> None:
+        for event in batch:
+            assert bytes(event.frame).endswith(b"secret")
+            self.raise_event(Grave(at=event.at + 1000), event)
+
+
+class Chief(NF):
+    """Has the last word."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    @on("clerk.grave", mode="inline", stage=2)
+    def judge(self, batch: EventBatch) -> None:
+        self.asked += batch.at.tolist()
+        batch.drop()
+
+
+def test_a_chain_of_raises_about_a_stream_decides_on_its_flow(folder: Path) -> None:
+    talks = [
+        frame
+        for client, last in (("10.3.0.1", b"secret"), ("10.3.0.2", b"public"))
+        for frame in conversation(
+            [("client", b"hello"), ("client", last), ("client", b"bye")], client=(client, 4000)
+        )
+    ]
+    write_capture(folder / "in.pcap", talks, form="pcap-ns")
+    chief = Chief()
+    report = through(folder, Reader(), Clerk(), chief)
+    assert [nf.errors for nf in report.nfs] == [()] * 3
+    assert chief.asked == [1005]
+    assert report.counters["inline.raised"] == 2
+    raw = (folder / "out.pcap").read_bytes()
+    assert (raw.count(b"hello"), raw.count(b"secret"), raw.count(b"public")) == (2, 0, 1)
 
 
 def test_plans_show_who_raises_what() -> None:

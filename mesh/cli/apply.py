@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,8 @@ from mesh.control.tool import ask
 from mesh.errors import SpecError
 from mesh.kube.manifests import local_entries, read_manifests
 from mesh.registry import Registry
-from mesh.spec import Spec, load, plan_of
+from mesh.spec import Spec, load
+from mesh.spec_plan import plan_of
 
 __all__ = ["apply"]
 
@@ -85,10 +87,7 @@ def _checked(file: Path) -> Spec:
     registry = Registry.installed()
     spec = named(with_files(load(file), file.parent), registry)
     plan_of(spec, registry)
-    ports = [
-        port if port.path is None else port.with_path(str(Path(port.path).absolute()))
-        for port in spec.ports
-    ]
+    ports = [port.with_files(os.path.abspath) for port in spec.ports]
     return spec.model_copy(update={"ports": ports}) if ports else spec
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +56,8 @@ def nf(
     if name is None:
         raise SpecError("--name", "say which NF this is, or what to do: nfmesh nf --help")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the container's log: seen line by line
+        sys.stdout.reconfigure(line_buffering=True)
     give_up_privileges()
     joining = Joining(Member.of(name, run_dir or base_folder() / "stack", token_file, use))
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -84,7 +84,7 @@ def watch(
     count: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prints events that NFs publish, as they happen, until the mesh ends or Ctrl-C.
+    """Prints events that NFs publish, or raise in Python, until the mesh ends or Ctrl-C.
 
     [bold]Examples[/bold]
       nfmesh watch syn_scan.port_scan
@@ -112,7 +112,7 @@ def _check_published(event: str, publishes: Mapping[str, list[str]]) -> None:
     if not any(name == event or name.startswith(f"{event}.") for name in publishes):
         known = ", ".join(publishes) or "none"
         hint = did_you_mean(event, publishes) or f" (published: {known})"
-        raise SpecError("", f"no NF of this mesh publishes {event!r}{hint}")
+        raise SpecError("", f"no NF of this mesh publishes or raises {event!r}{hint}")
 
 
 def _print_event(found: Mapping[str, Any], as_json: bool) -> None:

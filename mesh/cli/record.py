@@ -41,7 +41,7 @@ _F_SETPIPE_SZ = 1031
 def capture(
     at: Annotated[
         list[str] | None,
-        typer.Option("--at", help="A port (eth0, or its number) or an NF; default: all ports."),
+        typer.Option("--at", help="A port (eth0, name or number) or an NF; default: all ports."),
     ] = None,
     where: Annotated[
         str, typer.Option("--filter", help="Which packets: as in nfmesh subscribe --where.")
@@ -112,6 +112,7 @@ class Place:
     process: str
     port: int = 0
     is_nf: bool = False
+    names: tuple[str, ...] = ()
 
     def request(self, pipe: Path, asked: Asked) -> m.Record:
         """Returns what to say to the process."""
@@ -223,7 +224,7 @@ def _places(status: Mapping[str, Any], at: Sequence[str]) -> list[Place]:
     """Finds ports and NFs by their names."""
     workers = status["workers"]
     ports = [
-        Place(port["source"], worker, number)
+        Place(port["source"], worker, number, names=tuple(port["names"]))
         for worker in sorted(workers)
         for number, port in enumerate(workers[worker].get("ports", ()))
         if _is_its_own(port, is_first=worker == min(workers))
@@ -249,8 +250,8 @@ def _is_its_own(port: Mapping[str, Any], *, is_first: bool) -> bool:
 
 
 def _is_called(place: Place, word: str) -> bool:
-    """Ports are called by source (afpacket:eth0), by what it names (eth0), or by number."""
-    return word in (place.name, place.name.partition(":")[2], str(place.port))
+    """Ports are called by source (afpacket:eth0), what it names (eth0), name, or number."""
+    return word in (place.name, place.name.partition(":")[2], *place.names, str(place.port))
 
 
 def _check_filter(text: str) -> None:

@@ -155,7 +155,7 @@ def _is_same(value: Any, old: Any) -> bool:
 
 
 def _absolute(port: PortSpec) -> PortSpec:
-    return port if port.path is None else port.with_path(os.path.abspath(port.path))
+    return port.with_files(os.path.abspath)
 
 
 def _with_cores(entry: NFSpec, running: Iterable[NFSpec]) -> NFSpec:

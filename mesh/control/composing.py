@@ -10,23 +10,18 @@ from typing import Any
 
 from mesh.capacity import MAX_RINGS, SIZES, check_capacity
 from mesh.control.desired import RESERVED, Desired
-from mesh.control.parts import (
-    RING_ENTRIES,
-    Layout,
-    Leaving,
-    Parts,
-    Placement,
-    make_parts,
-)
-from mesh.control.wire import PortPart, ReplayPart
+from mesh.control.layout import RING_ENTRIES, Layout, Leaving, Placement
+from mesh.control.parts import Parts, make_parts
+from mesh.control.wire import CapturePart, PortPart, ReplayPart
 from mesh.errors import CapacityError, PlanError, SpecError
 from mesh.module import ModuleInfo, Phase
 from mesh.native_worker import worker_config
 from mesh.plan import Plan
-from mesh.port_spec import PortSpec, ReplaySpec, check_ports, is_live, outs_of
+from mesh.port_spec import CaptureSpec, PortSpec, ReplaySpec, check_ports, is_live, outs_of
 from mesh.registry import Registry
 from mesh.runner import make_plan
-from mesh.spec import NFSpec, PatienceSpec, Spec, inboxes_of, user_events_of, uses_of
+from mesh.spec import NFSpec, PatienceSpec, Spec
+from mesh.spec_plan import inboxes_of, user_events_of, uses_of
 from mesh.words import OWN_DOMAIN
 
 __all__ = ["FIRST", "Composed", "compose_desired", "named", "place_of"]
@@ -136,6 +131,7 @@ def _ports(ports: Sequence[PortSpec]) -> tuple[PortPart, ...]:
             impair=port.impair.model_dump(exclude_unset=True) if port.impair else None,
             names=port.names,
             send_only=port.send_only,
+            capture=_capture(port.capture),
         )
         for port, out in zip(ports, outs_of(ports), strict=True)
     )
@@ -143,6 +139,19 @@ def _ports(ports: Sequence[PortSpec]) -> tuple[PortPart, ...]:
 
 def _pace(replay: ReplaySpec | None) -> ReplayPart | None:
     return ReplayPart(replay.speed, replay.is_live, replay.loop) if replay else None
+
+
+def _capture(said: CaptureSpec | None) -> CapturePart | None:
+    if said is None:
+        return None
+    return CapturePart(
+        path=said.path,
+        where=said.filter,
+        max_file=said.max_mb << 20,
+        files=said.files,
+        snaplen=said.snaplen,
+        direction=said.direction,
+    )
 
 
 def _own_cores(

@@ -124,10 +124,7 @@ def with_files(spec: Spec, folder: Path) -> Spec:
     ]
     ports = spec.ports
     if folder != Path():
-        ports = [
-            port if port.path is None else port.with_path(os.path.join(folder, port.path))
-            for port in ports
-        ]
+        ports = [port.with_files(lambda name: os.path.join(folder, name)) for port in ports]
     return spec.model_copy(update={"nfs": nfs, "ports": ports})
 
 

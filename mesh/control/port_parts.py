@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
-__all__ = ["HandoverPart", "PortPart", "ReplayPart"]
+__all__ = ["CapturePart", "HandoverPart", "PortPart", "ReplayPart"]
 
 _STRICT = ConfigDict(extra="forbid", defer_build=True)
 Text = Annotated[str, Field(max_length=4096)]
@@ -25,6 +25,24 @@ class ReplayPart:
 
 
 @checked(frozen=True, slots=True, config=_STRICT)
+class CapturePart:
+    """Files into which a port's frames go.
+
+    Attributes:
+        path: of the one that is written; where: which packets, "" all.
+        max_file: bytes at which another one is begun; files: that are kept.
+        snaplen: bytes of a frame; 0: all.
+    """
+
+    path: Text
+    where: Text
+    max_file: Annotated[int, Field(ge=1)]
+    files: Annotated[int, Field(ge=1)]
+    snaplen: Annotated[int, Field(ge=0)]
+    direction: Literal["rx", "tx", "both"]
+
+
+@checked(frozen=True, slots=True, config=_STRICT)
 class PortPart:
     """One port of a worker.
 
@@ -36,6 +54,7 @@ class PortPart:
         replay, impair: what is around it; the latter by name in `mesh.port_wrappers.Impairment`.
         fanout: every worker opens it, and the kernel spreads its packets.
         send_only: nothing is taken from it.
+        capture: files into which go its frames, from the start.
     """
 
     kind: Literal["pcap", "afpacket", "tap", "afxdp", "dpdk", "record", "remote"]
@@ -47,6 +66,7 @@ class PortPart:
     names: tuple[Text, ...] = ()
     fanout: bool = False
     send_only: bool = False
+    capture: CapturePart | None = None
 
     @property
     def is_realtime(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from mesh.control.wire import HandoverPart, ObjectPart, PortPart
 from mesh.port_spec import FILES, record_format
@@ -33,6 +34,7 @@ def ports_of_worker(ports: Sequence[PortPart], worker: int, workers: int) -> tup
 
 
 def _port_of(port: PortPart, worker: int) -> PortPart:
+    port = _with_capture(port, worker)
     if port.kind == "record":
         path = part_path(str(port.options["path"]), worker)
         own = {**port.options, "path": path, "format": record_format(port.options)}
@@ -45,6 +47,16 @@ def _port_of(port: PortPart, worker: int) -> PortPart:
     if port.kind == "pcap" or worker == 0:
         return port
     return PortPart("remote", port.source, out=port.out, names=port.names, send_only=port.send_only)
+
+
+def _with_capture(port: PortPart, worker: int) -> PortPart:
+    """Gives each worker a file of its own: x.pcapng, x.w1.pcapng; all of them read captures."""
+    if port.capture is None or worker == 0:
+        return port
+    path = Path(port.capture.path)
+    own = path.with_name(f"{path.stem}.w{worker}{path.suffix}")
+    capture = None if port.kind == "pcap" else replace(port.capture, path=str(own))
+    return replace(port, capture=capture)
 
 
 def handover_of(ports: Sequence[PortPart], worker: int, workers: int) -> HandoverPart | None:

@@ -34,6 +34,7 @@ from mesh.control.requests import (
     without_leaving,
 )
 from mesh.control.seal import Envelope, pack
+from mesh.control.stats import HostStats, NFStats, WorkerStats
 from mesh.errors import MeshError, PlanError, SpecError
 from mesh.spec import parse
 
@@ -49,6 +50,10 @@ FROM_PROCESSES = (
     *(m.Register, m.Heartbeat, m.Ready, m.Attached, m.Held, m.Drained),
     *(m.Eof, m.Result, m.Failed, m.Published),
 )
+ROLES = {m.Held: "nf", m.Published: "nf", m.Result: "nf", m.Eof: "worker"}
+"""Of those who alone may say something."""
+STATS = {"nf": NFStats, "worker": WorkerStats, "supervisor": HostStats}
+"""What a heartbeat brings."""
 MAX_WAITING = 16
 """Changes that wait for their turn; more are refused."""
 KEPT_NOTICES = 100
@@ -225,6 +230,9 @@ class Mesh:
         if process is None or process.session != message.session:
             self._send(identity, name, m.Who())
             return
+        if not _may_say(process, body):
+            self.refused["role"] += 1
+            return
         process.identity, process.seen_at = identity, now
         if isinstance(body, m.Heartbeat):
             process.stats = body.stats or process.stats
@@ -240,6 +248,8 @@ class Mesh:
             self.has_begun = self.has_begun or process.role == "worker"
         elif isinstance(body, m.Drained):
             process.drained = True
+            if name in self.joining and not process.draining:  # its container ends
+                self._send(process.identity, name, m.Leave())
         elif isinstance(body, m.Held):
             process.held = body.revision
         elif isinstance(body, m.Published):
@@ -346,8 +356,15 @@ class Mesh:
             self._note(f"{about}: {body.where}: {body.text}")
             if body.fatal:
                 self.failures[about] = body
-            elif body.where in ("plan", "host") and self.pending is not None:
+            elif self._ends_a_change(process, body):
                 self._take_back(SpecError("", f"{about}: {body.text}"))
+
+    def _ends_a_change(self, process: Process, body: m.Failed) -> bool:
+        """True when the change under way cannot be; an NF says so of its own part alone."""
+        pending = self.pending
+        if pending is None or body.where not in ("plan", "host"):
+            return False
+        return process.role != "nf" or process.ready < process.sent == pending.revision
 
     def _published(self, nf: str, body: m.Published) -> None:
         for event in body.events:
@@ -531,6 +548,13 @@ class Mesh:
 
     def _note(self, text: str) -> None:
         self.notices = [*self.notices, text][-KEPT_NOTICES:]
+
+
+def _may_say(process: Process, body: m.Body) -> bool:
+    """True for what is a process' to say: an NF may be anybody's."""
+    if isinstance(body, m.Heartbeat) and body.stats is not None:
+        return isinstance(body.stats, STATS[process.role])
+    return ROLES.get(type(body), process.role) == process.role
 
 
 def _is_dry(request: Change | None) -> bool:

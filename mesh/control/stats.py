@@ -59,11 +59,12 @@ class RingStats(Strict):
 
 
 class PortStats(Strict):
-    """One port: where it reads, its counters (nfm_port_stats), and what is wrong with it."""
+    """One port: where it reads, its counters (nfm_port_stats), what is wrong with it, its names."""
 
     source: Text
     counters: Counts
     warning: Text = ""
+    names: list[Text] = Field(default_factory=list, max_length=8)
 
 
 class WorkerStats(Strict):

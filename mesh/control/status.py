@@ -204,9 +204,9 @@ def _stack(mesh: Mesh) -> list[dict[str, Any]]:
 
 
 def _publishes(mesh: Mesh) -> dict[str, list[str]]:
-    """Event → NFs that publish it."""
+    """Event → NFs that publish it, or raise it with their verdicts."""
     found: dict[str, list[str]] = {}
     for nf in mesh.now.plan.nfs if mesh.now else ():
-        for event in nf.publishes:
+        for event in (*nf.publishes, *nf.raises):
             found.setdefault(event, []).append(nf.name)
     return found

@@ -313,13 +313,16 @@ def _watches(mesh: Mesh) -> Iterator[tuple[Process, m.Body]]:
     catalogue = mesh.now.plan.catalogue
     for process in list(mesh.processes.values()):
         part = process.acked
-        if not process.attached or not isinstance(part, NFPart) or not part.publishes:
+        if not process.attached or not isinstance(part, NFPart):
+            continue
+        own = (*part.publishes, *part.raises)
+        if not own:
             continue
         wanted = tuple(
             sorted(
                 name
                 for name in mesh.watched
-                if name in catalogue and any(catalogue.is_a(own, name) for own in part.publishes)
+                if name in catalogue and any(catalogue.is_a(event, name) for event in own)
             )
         )
         if wanted != process.watches:

@@ -35,7 +35,6 @@ FUNCTION_LABEL = f"{GROUP}/network-function"
 REVISION_LABEL = f"{GROUP}/revision"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 TOKEN_FILE = "/etc/nfmesh/token"
-GRACE_S = 30
 SCRATCH = "64Mi"
 
 
@@ -144,7 +143,7 @@ def _pod_spec(name: str, spec: NetworkFunctionSpec, settings: OperatorSettings) 
     pod: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_S,
+        "terminationGracePeriodSeconds": nf.termination_grace_period_seconds,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": nf.user,
@@ -155,6 +154,8 @@ def _pod_spec(name: str, spec: NetworkFunctionSpec, settings: OperatorSettings) 
         "containers": [_container(name, spec, settings)],
         "volumes": _volumes(name, spec, settings),
     }
+    if nf.se_linux_options:
+        pod["securityContext"]["seLinuxOptions"] = nf.se_linux_options
     if node_selector := {**nf.node_selector, **spec.node_selector}:
         pod["nodeSelector"] = node_selector
     if nf.tolerations:

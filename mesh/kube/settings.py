@@ -46,6 +46,8 @@ class NFSettings(_Model):
     group: int = 64000
     shared_cpu: str = "500m"
     priority_class_name: str = ""
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    se_linux_options: dict[str, str] = {}
     tolerations: list[dict[str, Any]] = []
     node_selector: dict[str, str] = {}
     labels: dict[str, str] = {}

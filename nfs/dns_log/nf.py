@@ -20,7 +20,8 @@ class DnsLog(NF):
     """Writes one record per DNS query and response.
 
     Args:
-        path: file for JSON lines, relative to the folder for output; "" writes none.
+        path: file for JSON lines, relative to the folder for output; "" writes none,
+            "-" standard output, a container's log.
         keep: records that results() shows, the first ones.
         max_waiting: queries without response remembered per flow; more are counted only.
     """

@@ -30,7 +30,8 @@ class HttpLog(NF):
     """Writes one record per request and response.
 
     Args:
-        path: file for JSON lines, relative to the folder for output; "" writes none.
+        path: file for JSON lines, relative to the folder for output; "" writes none,
+            "-" standard output, a container's log.
         keep: records that results() shows, the first ones.
         max_waiting: requests without response remembered per connection; more are counted only.
     """

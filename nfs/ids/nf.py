@@ -69,7 +69,8 @@ class Ids(NF):
         rules: rules file; "" where `lines` has the rules.
         lines: rules as texts, instead of a file.
         variables: what $NAME stands for in headers, such as HOME_NET: 10.0.0.0/8.
-        path: file for alerts as JSON lines, relative to the folder for output; "" writes none.
+        path: file for alerts as JSON lines, relative to the folder for output; "" writes none,
+            "-" standard output, a container's log.
         keep: alerts that results() shows, the first ones.
         strict: a rule with what is not supported is an error; else it is left out and listed.
         watch: put the rules file in force again whenever it changes.

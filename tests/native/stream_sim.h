@@ -11,260 +11,14 @@
  *   - what has left is what was accepted, as it was accepted, in order and without a hole;
  *   - bytes are judged in order, each once, and again only as they were;
  *   - nobody is acknowledged what he has not sent; checksums and lengths are right;
+ *   - events that it raises, and those that are raised about them in turn, are heard once each;
  *   - both streams get through once nothing is lost and dropped any more;
  *   - nothing is kept when all is over.
  */
 #ifndef STREAM_SIM_H
 #define STREAM_SIM_H
 
-#include "engine/strand.h"
-#include "wire/layers.h"
-#include "worker_rig.h"
-
-enum { SIM_BYTES = 1500, SIM_OUT = 16 * SIM_BYTES, SIM_QUEUE = 64, SIM_FRAME = 2048 };
-
-extern const nfm_module nfm_module_tcp_track, nfm_module_tcp_stream;
-
-typedef struct sim_random { /* of a seed, or a fuzzer's bytes first */
-    const uint8_t *bytes;
-    size_t left;
-    uint64_t state;
-} sim_random;
-
-typedef struct sim_entry { /* what was decided on the run that begins at a place of the stream */
-    uint32_t len, out_len;
-    bool seen, accepted;
-    uint8_t bytes[SIM_FRAME], out[SIM_FRAME * 2];
-} sim_entry;
-
-struct stream_sim;
-
-typedef struct sim_end {
-    nfm_port port;
-    struct stream_sim *sim;
-    unsigned number;
-    uint8_t frames[SIM_QUEUE][SIM_FRAME]; /* on their way to the worker */
-    uint32_t len[SIM_QUEUE], head, tail;
-    /* as a sender */
-    uint32_t isn, una, max, n; /* una, max: offsets in the stream */
-    uint8_t stream[SIM_BYTES];
-    uint32_t judged;    /* place of the next run that is judged for the first time */
-    sim_entry *entries; /* by place */
-    /* as a receiver */
-    uint8_t wire[SIM_OUT]; /* what came, lost later or not */
-    bool on_wire[SIM_OUT], got[SIM_OUT];
-    uint32_t next, n_frames;
-    bool fin, reset;
-    uint8_t flags; /* of the last frame */
-} sim_end;
-
-typedef struct stream_sim {
-    sim_random random;
-    sim_end end[2];
-    nfm_worker *worker;
-    nfm_ring *ring;
-    uint32_t drop, loss, garbage, replace, ahead; /* of 256 */
-    uint32_t mss;
-    uint32_t verdict; /* NFM_PASS: drawn; else on all */
-    bool fail_open, ipv6, drops;
-    bool resizes;
-    int64_t now_ns;
-    uint64_t counters[NFM_CC_COUNT]; /* of the worker, when all is over */
-} stream_sim;
-
-static inline uint32_t sim_draw(stream_sim *s, uint32_t below) {
-    sim_random *r = &s->random;
-    r->state ^= r->state << 13;
-    r->state ^= r->state >> 7;
-    r->state ^= r->state << 17;
-    uint32_t value = (uint32_t)(r->state >> 33);
-    if (r->left >= 2) {
-        value = (uint32_t)(r->bytes[0] << 8 | r->bytes[1]);
-        r->bytes += 2;
-        r->left -= 2;
-    }
-    return below == 0 ? 0 : value % below;
-}
-
-static inline bool sim_chance(stream_sim *s, uint32_t of_256) {
-    return sim_draw(s, 256) < of_256;
-}
-
-/* ---- the wires ---- */
-
-static inline int sim_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
-    sim_end *e = (sim_end *)port;
-    uint32_t done = 0;
-    for (; done < n && e->head != e->tail; done++, e->head++) {
-        uint32_t at = e->head % SIM_QUEUE, slot = nfm_pool_get(pool, e->len[at]);
-        if (slot == NFM_NO_SLOT)
-            break;
-        memset(nfm_pool_addr(pool, slot), 0, sizeof(nfm_slot_meta));
-        memcpy(nfm_pool_addr(pool, slot) + NFM_HEADROOM, e->frames[at], e->len[at]);
-        frames[done] = (nfm_frame){slot, e->len[at], e->len[at], 1, e->sim->now_ns += 1000};
-    }
-    return (int)done;
-}
-
-/* The place at the receiver of what is at |at| in the stream; SIM_OUT: it was not accepted. */
-static inline uint32_t sim_place(const sim_end *e, uint32_t at) {
-    uint32_t from = 0, out = 0;
-    while (from < e->n && e->entries[from].seen) {
-        const sim_entry *entry = &e->entries[from];
-        if (at < from + entry->len)
-            return out + (at - from) * entry->out_len / entry->len;
-        out += entry->accepted ? entry->out_len : entry->len;
-        from += entry->len;
-    }
-    return at == from ? out : SIM_OUT;
-}
-
-/* What |e| is told to have been received was. */
-static inline void sim_check_sack(const sim_end *e, const nfm_record *r, const uint8_t *slot) {
-    if (e->sim->drops && e->sim->resizes)
-        return; /* what was decided last need not be what has left */
-    const sim_end *peer = &e->sim->end[e->number ^ 1];
-    const uint8_t *at = slot + r->l4_off + 20, *end = slot + r->payload_off;
-    while (at + 10 <= end && *at != 5)
-        at += *at == 1 ? 1 : at[1];
-    for (const uint8_t *edge = at + 2; at + 10 <= end && edge + 8 <= at + at[1]; edge += 8) {
-        uint32_t left = nfm_read32(edge) - (e->isn + 1);
-        uint32_t right = nfm_read32(edge + 4) - (e->isn + 1);
-        CHECK(left <= right && right <= e->max);
-        for (uint32_t i = left; i < right && i < SIM_BYTES; i++)
-            for (uint32_t o = sim_place(e, i); o < sim_place(e, i + 1) && o < SIM_OUT; o++)
-                CHECK(peer->got[o]);
-    }
-}
-
-static inline void sim_receive(sim_end *e, const nfm_record *r, const uint8_t *slot) {
-    sim_end *peer = &e->sim->end[e->number ^ 1];
-    const uint8_t *tcp = slot + r->l4_off;
-    uint32_t at = nfm_read32(tcp + 4) - (peer->isn + 1), ack = nfm_read32(tcp + 8) - (e->isn + 1);
-    e->n_frames++;
-    e->flags = r->tcp_flags;
-    e->reset |= (r->tcp_flags & 4) && nfm_read32(tcp + 4) == peer->isn + 1 + e->next;
-    if (r->tcp_flags & 2)
-        return;
-    CHECK((int32_t)ack <= (int32_t)e->max + 1);
-    sim_check_sack(e, r, slot);
-    for (uint32_t i = 0; i < r->payload_len; i++) {
-        CHECK(at + i < SIM_OUT);
-        if (at + i >= SIM_OUT)
-            return;
-        uint8_t byte = slot[r->payload_off + i];
-        CHECK(!e->on_wire[at + i] || e->wire[at + i] == byte);
-        e->wire[at + i] = byte;
-        e->on_wire[at + i] = true;
-    }
-    if (sim_chance(e->sim, e->sim->loss))
-        return;
-    if ((int32_t)(ack - e->una) > 0)
-        e->una = ack;
-    for (uint32_t i = 0; i < r->payload_len; i++)
-        e->got[at + i] = true;
-    while (e->got[e->next])
-        e->next++;
-    if (r->tcp_flags & 1 && at + r->payload_len == e->next)
-        e->fin = true;
-}
-
-static inline int sim_tx(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) {
-        static uint8_t copy[NFM_SLOT_LARGE];
-        nfm_record record;
-        nfm_flow_info info;
-        memcpy(copy + NFM_HEADROOM, nfm_pool_addr(pool, frames[i].slot) + frames[i].off,
-               frames[i].len);
-        CHECK_EQ(nfm_parse_frame(copy + NFM_HEADROOM, frames[i].len, frames[i].len, 1, 0, &record,
-                                 &info),
-                 0);
-        bool ipv6 = (record.flags & NFM_F_IPV6) != 0;
-        nfm_key key = {.ip_version = ipv6 ? 6 : 4};
-        memcpy(key.addr, info.addr, sizeof(key.addr));
-        uint32_t len = record.payload_off + record.payload_len - record.l4_off;
-        CHECK_EQ(nfm__l4_checksum(&key, 6, copy + record.l4_off, len), 0);
-        CHECK(ipv6 || nfm_csum_fold(nfm_csum_add(0, copy + record.l3_off, 20)) == 0);
-        CHECK_EQ(record.payload_off + record.payload_len, NFM_HEADROOM + frames[i].len);
-        CHECK(port->stats.mtu == 0 ||
-              NFM_HEADROOM + frames[i].len - record.l3_off <= port->stats.mtu);
-        sim_receive((sim_end *)port, &record, copy);
-        nfm_pool_put(pool, frames[i].slot);
-    }
-    return (int)n;
-}
-
-static inline int sim_wait_fd(nfm_port *port) {
-    (void)port;
-    return -1;
-}
-
-static inline void sim_free_port(nfm_port *port) {
-    (void)port;
-}
-
-static const nfm_port_ops sim_ops = {
-    .name = "sim", .rx = sim_rx, .tx = sim_tx, .wait_fd = sim_wait_fd, .free = sim_free_port};
-
-/* ---- sending ---- */
-
-/* Says which bytes behind the next one there are. */
-static inline void sim_sack(const sim_end *e, nfm_tcp_fields *tcp) {
-    uint32_t first = e->sim->end[e->number ^ 1].isn + 1;
-    for (uint32_t i = e->next; i < SIM_OUT && tcp->opts.n_sack < 3; i++) {
-        if (!e->got[i] || (i > 0 && e->got[i - 1]))
-            continue;
-        uint32_t end = i;
-        while (end < SIM_OUT && e->got[end])
-            end++;
-        tcp->opts.seen |= NFM_OPT_SACK;
-        tcp->opts.sack[tcp->opts.n_sack][0] = first + i;
-        tcp->opts.sack[tcp->opts.n_sack++][1] = first + end;
-    }
-}
-
-/* Sends bytes [at, at + len) of an end's stream, or others in their place. */
-static inline void sim_send(stream_sim *s, sim_end *e, uint32_t at, uint32_t len, uint8_t flags) {
-    sim_end *peer = &s->end[e->number ^ 1];
-    uint8_t bytes[SIM_FRAME];
-    if (e->tail - e->head == SIM_QUEUE)
-        return;
-    uint32_t slot = e->tail++ % SIM_QUEUE;
-    nfm_emit_buf buf = {e->frames[slot], SIM_FRAME, 0};
-    nfm_ip_fields ip = {.ttl = 64};
-    nfm_tcp_fields tcp = {e->isn + 1 + at, peer->isn + 1 + e->next, 8192, 0, flags, {0}};
-    nfm_key key;
-    memset(&key, 0, sizeof(key));
-    if (flags & 2) {
-        tcp.seq--;
-        tcp.ack = flags & 16 ? peer->isn + 1 : 0;
-    } else if (e->fin) {
-        tcp.ack++;
-    }
-    for (uint32_t i = 0; i < len; i++)
-        bytes[i] = at + i < e->n ? e->stream[at + i] : 'K';
-    if (sim_chance(s, s->garbage))
-        for (uint32_t i = 0; i < len; i++)
-            bytes[i] = (uint8_t)('A' + sim_draw(s, 26));
-    sim_sack(e, &tcp);
-    key.ip_version = s->ipv6 ? 6 : 4;
-    key.proto = 6;
-    memcpy(key.addr[0], e->number ? "\x0a\0\0\2" : "\x0a\0\0\1", 4);
-    memcpy(key.addr[1], e->number ? "\x0a\0\0\1" : "\x0a\0\0\2", 4);
-    key.port[0] = e->number ? 80 : 4000;
-    key.port[1] = e->number ? 4000 : 80;
-    uint32_t l4_len = nfm_emit_tcp_len(&tcp.opts) + len;
-    nfm_emit_eth(&buf, (const uint8_t *)"\2\0\0\0\0\1", (const uint8_t *)"\2\0\0\0\0\2",
-                 s->ipv6 ? 0x86dd : 0x0800);
-    if (s->ipv6)
-        nfm_emit_ipv6(&buf, &key, &ip, l4_len);
-    else
-        nfm_emit_ipv4(&buf, &key, &ip, l4_len);
-    nfm_emit_tcp(&buf, &key, &tcp, (nfm_view){bytes, len});
-    e->len[slot] = buf.len;
-    if (at + len > e->max && at + len <= e->n)
-        e->max = at + len;
-}
+#include "stream_ends.h"
 
 /* ---- deciding ---- */
 
@@ -317,14 +71,56 @@ static inline uint32_t sim_judge(stream_sim *s, const nfm_mem *mem, const nfm_re
     return NFM_REWRITE;
 }
 
-static inline void sim_serve(stream_sim *s, uint32_t most) {
+/* Raises an event about an entry of |ring|, perhaps. */
+static inline void sim_raise(stream_sim *s, nfm_ring *ring, uint32_t entry, uint32_t stage) {
+    if (stage >= SIM_STAGES || s->later[stage] == NULL || !sim_chance(s, s->raise))
+        return;
+    const uint64_t serial = s->raised[stage];
+    const uint8_t *fields = (const uint8_t *)&serial;
+    s->raised[stage] += nfm_ring_raise(ring, entry, SIM_TYPE + stage, fields, 8) == NFM_OK;
+}
+
+/* Who decides on bytes takes |most| entries; returns how many there were. */
+static inline uint32_t sim_serve(stream_sim *s, uint32_t most) {
     const nfm_desc *desc;
     uint32_t n = nfm_ring_peek(s->ring, &desc, most), *verdict = nfm_ring_verdicts(s->ring, n);
     nfm_edit *edit = nfm_ring_edits(s->ring);
     const nfm_mem *mem = nfm_worker_mem(s->worker);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         verdict[i] = sim_judge(s, mem, &mem->records[desc[i].record], &edit[i]);
+        sim_raise(s, s->ring, i, 1);
+    }
     nfm_ring_advance(s->ring, n);
+    return n;
+}
+
+/* The same for who decides on what was raised before. */
+static inline uint32_t sim_serve_later(stream_sim *s, uint32_t stage, uint32_t most) {
+    const nfm_mem *mem = nfm_worker_mem(s->worker);
+    nfm_ring *ring = s->later[stage];
+    const nfm_desc *desc;
+    if (ring == NULL)
+        return 0;
+    uint32_t n = nfm_ring_peek(ring, &desc, most), *verdict = nfm_ring_verdicts(ring, n);
+    for (uint32_t i = 0; i < n; i++) {
+        const nfm_record *record = &mem->records[desc[i].record];
+        CHECK_EQ(desc[i].what & 0xffffffff, SIM_TYPE + stage);
+        CHECK_EQ(record->kind, NFM_REC_APP);
+        CHECK_EQ(record->app.fields_len, 8);
+        CHECK_EQ(*(const uint64_t *)(const void *)(mem->fields + record->app.fields),
+                 s->heard[stage]++);
+        sim_raise(s, ring, i, stage + 1);
+        verdict[i] = s->verdict_later[stage];
+    }
+    nfm_ring_advance(ring, n);
+    return n;
+}
+
+static inline uint32_t sim_serve_all(stream_sim *s) {
+    uint32_t n = sim_serve(s, 1024);
+    for (uint32_t stage = 1; stage < SIM_STAGES; stage++)
+        n += sim_serve_later(s, stage, 1024);
+    return n;
 }
 
 /* ---- the whole ---- */
@@ -341,6 +137,23 @@ static inline void sim_begin_end(stream_sim *s, unsigned number) {
     e->entries = calloc(SIM_BYTES + 1, sizeof(*e->entries));
     for (uint32_t i = 0; i < e->n; i++)
         e->stream[i] = (uint8_t)('a' + sim_draw(s, 26));
+}
+
+/* Receivers of raised events, each a stage behind who raises them. */
+static inline void sim_begin_later(stream_sim *s) {
+    nfm_inline_config how = {.fail_open = s->fail_open};
+    nfm_error err = {0};
+    for (uint8_t stage = 1; stage < SIM_STAGES; stage++) {
+        const uint32_t type = SIM_TYPE + stage;
+        const nfm_raisable what = {.type = type, .n_cells = 1};
+        nfm_ring *ring = s->later[stage] = nfm_worker_add_ring(s->worker, 1024, &err);
+        CHECK_EQ(nfm_worker_make_inline(s->worker, ring, &how), NFM_OK);
+        nfm_subscription sub = {
+            .ring = ring, .type_first = type, .type_last = type, .in_line = 1, .stage = stage};
+        CHECK(nfm_worker_subscribe(s->worker, &sub) >= 0);
+        nfm_ring *raiser = stage == 1 ? s->ring : s->later[stage - 1];
+        CHECK_EQ(nfm_worker_allow_raise(s->worker, raiser, &what), NFM_OK);
+    }
 }
 
 static inline void sim_begin_worker(stream_sim *s) {
@@ -364,6 +177,8 @@ static inline void sim_begin_worker(stream_sim *s) {
                             .type_first = 1,
                             .in_line = 1};
     CHECK(nfm_worker_subscribe(s->worker, &sub) >= 0);
+    if (s->raise > 0)
+        sim_begin_later(s);
     CHECK_EQ(nfm_worker_start(s->worker, &err), NFM_OK);
 }
 
@@ -373,9 +188,9 @@ static inline void sim_turn(stream_sim *s) {
 
 /* All that is on its way gets where it goes. */
 static inline void sim_flush(stream_sim *s) {
-    for (int i = 0; i < 4; i++) {
+    for (int quiet = 0; quiet < 2;) {
         sim_turn(s);
-        sim_serve(s, 1024);
+        quiet = sim_serve_all(s) > 0 ? 0 : quiet + 1;
     }
     sim_turn(s);
 }
@@ -468,7 +283,7 @@ static inline void sim_end_all(stream_sim *s) {
     nfm_worker_stats stats;
     nfm_worker_finish(s->worker);
     while (nfm_worker_run(s->worker, 64) != NFM_RUN_EOF)
-        sim_serve(s, 1024);
+        sim_serve_all(s);
     nfm_worker_run(s->worker, 0);
     nfm_worker_stats_get(s->worker, &stats);
     CHECK_EQ(stats.slots_used, 0);
@@ -491,6 +306,27 @@ static inline void sim_begin(stream_sim *s) {
     sim_handshake(s);
 }
 
+/* One whose client has |n| bytes to say, and of whose runs |raise| of 256 raise events; all pass.
+ */
+static inline stream_sim *sim_quiet(uint32_t n, uint32_t raise) {
+    stream_sim *s = calloc(1, sizeof(*s));
+    s->random.state = 99;
+    s->mss = 700;
+    s->raise = raise;
+    sim_begin(s);
+    s->end[0].n = n;
+    return s;
+}
+
+static inline void sim_quiet_end(stream_sim *s) {
+    sim_end_all(s);
+    free(s);
+}
+
+static inline uint64_t sim_counter(const stream_sim *s, enum nfm_core_counter which) {
+    return s->worker->core_counters[which];
+}
+
 /* One life of a connection. */
 static inline void sim_run(stream_sim *s) {
     static const uint32_t rates[] = {0, 8, 40, 100};
@@ -499,6 +335,7 @@ static inline void sim_run(stream_sim *s) {
     s->garbage = rates[sim_draw(s, 4)];
     s->replace = rates[sim_draw(s, 4)];
     s->ahead = 2 * rates[sim_draw(s, 4)];
+    s->raise = rates[sim_draw(s, 4)];
     s->resizes = sim_draw(s, 2);
     s->mss = sim_draw(s, 2) ? 200 : 700;
     s->ipv6 = sim_draw(s, 4) == 0;
@@ -510,9 +347,15 @@ static inline void sim_run(stream_sim *s) {
             sim_turn(s);
         if (sim_draw(s, 4) == 0)
             sim_serve(s, 1 + sim_draw(s, 8));
+        uint32_t stage = 1 + sim_draw(s, 2);
+        if (sim_draw(s, 4) == 0)
+            sim_serve_later(s, stage, 1 + sim_draw(s, 8));
     }
     sim_flush(s);
     sim_finish(s);
+    CHECK_EQ(s->raised[1], s->heard[1]);
+    CHECK_EQ(s->raised[2], s->heard[2]);
+    CHECK_EQ(s->worker->core_counters[NFM_CC_INLINE_RAISED], s->raised[1] + s->raised[2]);
     sim_compare(s, &s->end[0]);
     sim_compare(s, &s->end[1]);
     sim_end_all(s);

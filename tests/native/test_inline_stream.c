@@ -13,7 +13,7 @@ static uint64_t number_of(const char *name, uint64_t otherwise) {
 static void test_what_leaves_is_what_was_accepted(void) {
     static const enum nfm_core_counter met[] = {NFM_CC_INLINE_WITHHELD, NFM_CC_INLINE_AGAIN,
                                                 NFM_CC_INLINE_REPLACED, NFM_CC_INLINE_UNEDITED,
-                                                NFM_CC_INLINE_DROPPED};
+                                                NFM_CC_INLINE_DROPPED,  NFM_CC_INLINE_RAISED};
     uint64_t sums[NFM_CC_COUNT] = {0};
     uint64_t first = number_of("SIM_SEED", 1), n = number_of("SIM_SEEDS", SEEDS);
     for (uint64_t seed = first; seed < first + n && !nfm_test_failed; seed++) {
@@ -31,43 +31,24 @@ static void test_what_leaves_is_what_was_accepted(void) {
     CHECK_EQ(sums[NFM_CC_INLINE_NO_ROOM] + sums[NFM_CC_INLINE_BAD], 0);
 }
 
-/* A connection whose client has |n| bytes to say; all pass. */
-static stream_sim *quiet(uint32_t n) {
-    stream_sim *s = calloc(1, sizeof(*s));
-    s->random.state = 99;
-    s->mss = 700;
-    sim_begin(s);
-    s->end[0].n = n;
-    return s;
-}
-
-static void end_quiet(stream_sim *s) {
-    sim_end_all(s);
-    free(s);
-}
-
-static uint64_t counter(const stream_sim *s, enum nfm_core_counter which) {
-    return s->worker->core_counters[which];
-}
-
 static void test_a_fin_waits_for_what_is_before_it(void) {
-    stream_sim *s = quiet(40);
+    stream_sim *s = sim_quiet(40, 0);
     sim_end *client = &s->end[0], *server = &s->end[1];
     uint32_t before = server->n_frames;
     sim_send(s, client, 40, 0, 17);
     sim_send(s, client, 20, 20, 17);
     sim_flush(s);
     CHECK_EQ(server->n_frames, before);
-    CHECK_EQ(counter(s, NFM_CC_INLINE_WITHHELD), 2);
+    CHECK_EQ(sim_counter(s, NFM_CC_INLINE_WITHHELD), 2);
     sim_send(s, client, 0, 20, 24);
     sim_flush(s);
     CHECK_EQ(server->next, 40);
     CHECK(server->fin); /* with the bytes that it came with */
-    end_quiet(s);
+    sim_quiet_end(s);
 }
 
 static void test_a_rejected_connection_is_reset_at_both_ends(void) {
-    stream_sim *s = quiet(40);
+    stream_sim *s = sim_quiet(40, 0);
     s->verdict = NFM_REJECT;
     sim_send(s, &s->end[0], 0, 20, 24);
     sim_flush(s);
@@ -77,39 +58,39 @@ static void test_a_rejected_connection_is_reset_at_both_ends(void) {
     sim_send(s, &s->end[0], 0, 20, 24);
     sim_flush(s);
     CHECK_EQ(s->end[1].n_frames, before);
-    end_quiet(s);
+    sim_quiet_end(s);
 }
 
 static void test_urgent_bytes_are_bytes_like_others(void) {
-    stream_sim *s = quiet(40);
+    stream_sim *s = sim_quiet(40, 0);
     sim_send(s, &s->end[0], 0, 20, 16 | 32);
     sim_flush(s);
     CHECK_EQ(s->end[1].next, 20);
     CHECK_EQ(s->end[1].flags, 16);
-    end_quiet(s);
+    sim_quiet_end(s);
 }
 
 static void test_bytes_of_a_reset_do_not_leave(void) {
-    stream_sim *s = quiet(40);
+    stream_sim *s = sim_quiet(40, 0);
     sim_send(s, &s->end[0], 0, 20, 20);
     sim_flush(s);
     CHECK(s->end[1].reset && !s->end[1].on_wire[0]);
-    end_quiet(s);
+    sim_quiet_end(s);
 }
 
 static void test_a_damaged_segment_is_not_what_the_stream_is(void) {
-    stream_sim *s = quiet(40);
+    stream_sim *s = sim_quiet(40, 0);
     sim_end *client = &s->end[0];
     sim_send(s, client, 0, 20, 24);
     client->frames[(client->tail - 1) % SIM_QUEUE][14 + 20 + 20] ^= 1;
     sim_flush(s);
     CHECK_EQ(s->end[1].next, 0);
-    CHECK_EQ(counter(s, NFM_CC_INLINE_BAD_CHECKSUM), 1);
+    CHECK_EQ(sim_counter(s, NFM_CC_INLINE_BAD_CHECKSUM), 1);
     sim_send(s, client, 0, 20, 24);
     sim_flush(s);
     CHECK_EQ(s->end[1].next, 20);
     CHECK(memcmp(s->end[1].wire, client->stream, 20) == 0);
-    end_quiet(s);
+    sim_quiet_end(s);
 }
 
 /* The client sends byte by byte, and its receiver acknowledges nothing. */
@@ -131,8 +112,8 @@ static void test_what_is_kept_is_bounded(void) {
             CHECK(stats.slots_used <= 1024 / 4 + 64);
         }
         CHECK_EQ(s->end[1].next, open ? 1000 : 256);
-        CHECK_EQ(counter(s, NFM_CC_INLINE_NO_ROOM) > 0, !open);
-        CHECK_EQ(counter(s, NFM_CC_INLINE_FAILED_OPEN) > 0, open);
+        CHECK_EQ(sim_counter(s, NFM_CC_INLINE_NO_ROOM) > 0, !open);
+        CHECK_EQ(sim_counter(s, NFM_CC_INLINE_FAILED_OPEN) > 0, open);
         sim_send(s, &s->end[1], 0, 0, 16); /* acknowledges */
         sim_flush(s);
         for (uint32_t i = s->end[1].next; i < 1000; i += 20) {
@@ -140,14 +121,14 @@ static void test_what_is_kept_is_bounded(void) {
             sim_flush(s);
         }
         CHECK_EQ(s->end[1].next, 1000);
-        end_quiet(s);
+        sim_quiet_end(s);
     }
 }
 
 /* Bytes that replaced others keep their numbers when the flow is judged no longer. */
 static void test_a_released_flow_goes_on_with_its_numbers(void) {
     for (uint32_t replace = 0; replace < 256; replace += 255) {
-        stream_sim *s = quiet(600);
+        stream_sim *s = sim_quiet(600, 0);
         sim_end *client = &s->end[0], *server = &s->end[1];
         s->replace = replace;
         s->resizes = true;
@@ -172,7 +153,7 @@ static void test_a_released_flow_goes_on_with_its_numbers(void) {
         CHECK(server->fin);
         CHECK(memcmp(server->wire + grown, client->stream + 100, 500) == 0);
         CHECK_EQ(nfm__strands_of(s->worker, 0)->in_use, grown != 100);
-        end_quiet(s);
+        sim_quiet_end(s);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 enum { SMALL = 512 };
@@ -213,6 +214,77 @@ static void a_full_disk_ends_the_recording_and_not_the_port(void) {
     end(r);
 }
 
+/* Frames of a file beside the rig's; 0: there is none. */
+static uint64_t frames_in(const rig *r, uint32_t number) {
+    char path[sizeof(r->b.path) + 16] = {0};
+    if (number == 0)
+        snprintf(path, sizeof(path), "%s", r->b.path);
+    else
+        snprintf(path, sizeof(path), "%s/a.%u.pcap", r->b.dir, number);
+    nfm_port *file = nfm_port_pcap_open(path, NULL);
+    nfm_frame frames[NFM_BURST];
+    uint64_t n = 0;
+    if (file == NULL)
+        return 0;
+    for (int got; (got = file->ops->rx(file, (nfm_pool *)&r->b.pool, frames, NFM_BURST)) > 0;) {
+        n += (uint64_t)got;
+        for (int i = 0; i < got; i++)
+            nfm_pool_put((nfm_pool *)&r->b.pool, frames[i].slot);
+    }
+    nfm_port_free(file);
+    unlink(path);
+    return n;
+}
+
+static void a_file_at_its_limit_is_followed_by_another(void) {
+    enum { EACH = 10, FILES = 3 };
+    rig *r = begin();
+    const nfm_tee_config config = {.max_file = (44 + FAKE_LEN) * EACH, .max_files = FILES};
+    start(r, config);
+    receive(r, 6 * EACH + 4); /* six files, and four frames in one more */
+    nfm_tee_stats stats = stop(r);
+    CHECK_EQ(stats.recorded, 6 * EACH + 4);
+    CHECK_EQ(stats.files, 7);
+    start(r, config); /* again: what is there is put aside */
+    receive(r, 2);
+    CHECK_EQ(stop(r).files, 1);
+    CHECK_EQ(frames_in(r, 0), 2);
+    CHECK_EQ(frames_in(r, 1), 4);
+    CHECK_EQ(frames_in(r, 2), EACH);
+    CHECK_EQ(frames_in(r, 3), 0);
+    end(r);
+}
+
+/* A disk that is full, and which file system says so. */
+static void frames_behind_a_full_disk_are_lost_and_counted(void) {
+    rig *r = begin();
+    struct rlimit before, small = {.rlim_cur = 1 << 19};
+    nfm_error err = {0};
+    signal(SIGXFSZ, SIG_IGN);
+    CHECK_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small.rlim_max = before.rlim_max;
+    start(r, (nfm_tee_config){.max_file = 1 << 30, .max_files = 2, .buffer = 1 << 18});
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+    nfm_tee_stats stats = {.recording = 1};
+    for (uint32_t rounds = 0; stats.recording && rounds < 100000; rounds++) {
+        receive(r, 100);
+        CHECK_EQ(nfm_port_tee_stats(r->tee, &stats), NFM_OK);
+    }
+    CHECK_EQ(stats.failed, 1);
+    receive(r, 1); /* who hands over has seen it */
+    CHECK_EQ(nfm_port_tee_stats(r->tee, &stats), NFM_OK);
+    uint64_t lost = stats.lost;
+    receive(r, 100);
+    CHECK_EQ(nfm_port_tee_stop(r->tee, &err), NFM_E_IO);
+    CHECK(strstr(err.text, r->b.path) != NULL);
+    transmit(r, 0, 10);
+    CHECK_EQ(nfm_port_tee_stats(r->tee, &stats), NFM_OK);
+    CHECK_EQ(stats.lost, lost + 110);
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+    CHECK(frames_in(r, 0) > 0); /* what was written before can be read */
+    end(r);
+}
+
 static void a_slow_file_loses_frames_and_says_how_many(void) {
     rig *r = begin();
     nfm_error err = {0};
@@ -309,6 +381,8 @@ static const nfm_test tests[] = {
     T(the_filter_chooses),
     T(what_is_not_sent_is_not_recorded),
     T(a_full_disk_ends_the_recording_and_not_the_port),
+    T(a_file_at_its_limit_is_followed_by_another),
+    T(frames_behind_a_full_disk_are_lost_and_counted),
     T(a_slow_file_loses_frames_and_says_how_many),
     T(the_last_block_says_what_was_lost_and_nobody_waits_for_it),
     T(a_pipe_that_nobody_reads_is_an_error_and_no_wait),

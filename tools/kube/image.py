@@ -6,6 +6,8 @@
     tools/kube/image.py archive FILE   writes the image as an OCI archive
     tools/kube/image.py where          names the archive that tests look for
 
+A node takes it with `ctr -n k8s.io images import FILE`: it has the name that the chart asks for.
+
 The root file system: Debian's packages of deploy/packages.txt, unpacked and cut down to what runs,
 and /opt/nfmesh, a virtual environment of Debian's Python with nfmesh and its dependencies,
 compiled. It needs Debian 12 with mmdebstrap, and Debian's own Python with venv. All but nfmesh is
@@ -22,6 +24,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -37,7 +40,6 @@ CACHE = Path(os.environ.get("NFMESH_KUBE", "/var/cache/nfmesh-kube"))
 PYTHON = "/usr/bin/python3"
 HOME = "opt/nfmesh"
 PACKAGES = f"{HOME}/lib/python3.11/site-packages"
-REFERENCE = "localhost/nfmesh:test"
 KEEP = (
     "etc/libibverbs.d", "lib/x86_64-linux-gnu", "lib64", "usr/bin/python3*", "usr/lib/python3.*",
     "usr/lib/x86_64-linux-gnu", "usr/share/doc/*/copyright",
@@ -52,6 +54,8 @@ GROUP = "root:x:0:\nnfmesh:x:64000:\n"
 
 def debian(folder: Path) -> None:
     """Unpacks Debian's packages, cut down."""
+    if shutil.which("mmdebstrap") is None:
+        sys.exit("image.py: no mmdebstrap: apt-get install --no-install-recommends mmdebstrap")
     lines = (ROOT / "deploy" / "packages.txt").read_text().splitlines()
     packages = ",".join(line for line in lines if line and not line.startswith("#"))
     line = ["mmdebstrap", "--quiet", "--variant=extract", "--mode=chrootless"]
@@ -174,6 +178,14 @@ def configuration() -> dict[str, Any]:
     return config
 
 
+def reference() -> str:
+    """Returns the name that the chart's default values ask for."""
+    chart = (ROOT / "deploy/helm/nfmesh/Chart.yaml").read_text()
+    found = re.search(r'^appVersion: "(.+)"$', chart, re.MULTILINE)
+    assert found is not None
+    return f"docker.io/library/nfmesh:{found[1]}"
+
+
 def epoch() -> int:
     """Returns the time that all files get: SOURCE_DATE_EPOCH, or that of the last commit."""
     if said := os.environ.get("SOURCE_DATE_EPOCH"):
@@ -240,8 +252,8 @@ def archive(file: Path) -> None:
     manifest = {"schemaVersion": 2, "config": described, "layers": packed}
     manifest["mediaType"] = f"{oci}.manifest.v1+json"
     names = {
-        "org.opencontainers.image.ref.name": REFERENCE.rpartition(":")[2],
-        "io.containerd.image.name": REFERENCE,
+        "org.opencontainers.image.ref.name": reference().rpartition(":")[2],
+        "io.containerd.image.name": reference(),
     }
     entry = blob(f"{oci}.manifest.v1+json", json.dumps(manifest).encode(), annotations=names)
     files = {

@@ -25,6 +25,15 @@ static uint32_t begin(nfm_worker *w, uint32_t slot, uint32_t set) {
     return number;
 }
 
+/* An event that nobody decided on takes |policy|. Bytes of a stream may come again, the event does
+ * not: there a drop is for the flow. */
+static void take_policy(nfm_worker *w, uint32_t slot, uint8_t policy) {
+    nfm_transit *t = &w->way->transits[slot];
+    t->q.verdict = nfm__worse(t->q.verdict, policy);
+    if (policy >= NFM_DROP && t->line < w->table.max_flows && nfm__has_strands(w, t->line))
+        nfm__rule_drop(w, t);
+}
+
 /* All have answered. */
 static void conclude(nfm_worker *w, uint32_t number) {
     nfm_stream_way *sw = w->way->stream;
@@ -33,9 +42,8 @@ static void conclude(nfm_worker *w, uint32_t number) {
     if (i->run != 0)
         nfm__run_at(w, i->run)->state =
             i->q.verdict >= NFM_DROP ? NFM_RUN_DROPPED : NFM_RUN_ACCEPTED;
-    else if (i->q.verdict >= NFM_DROP)
-        w->way->transits[slot].q.verdict =
-            nfm__worse(w->way->transits[slot].q.verdict, i->q.verdict);
+    else
+        take_policy(w, slot, i->q.verdict); /* what was said about it is the frame's already */
     if (i->q.record != NFM_NO_RECORD)
         nfm_record_enter(&w->delivery, i->q.record);
     nfm_subs_release(&w->subs, i->q.set);
@@ -63,6 +71,25 @@ void nfm__inquire(nfm_worker *w, uint32_t slot, uint32_t set, uint32_t run,
     ask(w, number, record);
 }
 
+/* Whether |r| decides on application events of |type|. */
+static bool decides_on(const nfm_receiver *r, uint32_t type) {
+    return r->ring != NULL && type >= r->type_first && type <= r->type_last;
+}
+
+/* No record, or no room to ask: the policies of those of |set|'s inline receivers, from number |at|
+ * on, who decide on events of |type| hold for the frame in |slot|. */
+static void lose(nfm_worker *w, uint32_t slot, uint32_t set, uint32_t at, uint32_t type) {
+    const nfm_subset *those = &w->subs.sets[set];
+    bool is_lost = false;
+    for (uint32_t i = at; i < those->n_inline; i++) {
+        if (!decides_on(&those->in_line[i], type))
+            continue;
+        take_policy(w, slot, nfm__transit_policy(w, those->in_line[i].ring));
+        is_lost = true;
+    }
+    w->core_counters[NFM_CC_INLINE_NO_ROOM] += is_lost;
+}
+
 /* The frame that events raised now are about, as it is on its way; NULL: none. */
 static nfm_transit *frame_at_hand(nfm_worker *w) {
     nfm_stream_way *sw = w->way->stream;
@@ -76,8 +103,6 @@ static nfm_transit *frame_at_hand(nfm_worker *w) {
 
 /* Tells inline receivers of an event that no frame waits for: those of a flow that ends. */
 static void tell(nfm_worker *w, const nfm_subset *set, uint32_t id) {
-    if (id == NFM_NO_RECORD)
-        return;
     const nfm_record *record = &w->mem.records[id];
     for (uint32_t i = 0; i < set->n_inline; i++) {
         const nfm_receiver *r = &set->in_line[i];
@@ -92,20 +117,20 @@ static void tell(nfm_worker *w, const nfm_subset *set, uint32_t id) {
     nfm_record_enter(&w->delivery, id);
 }
 
+void nfm__inquire_app_lost(nfm_worker *w, uint32_t set, uint32_t type) {
+    if (frame_at_hand(w) != NULL)
+        lose(w, w->way->stream->at - 1, set, 0, type);
+}
+
 void nfm__inquire_app(nfm_worker *w, uint32_t set, uint32_t id) {
-    nfm_transit *t = frame_at_hand(w);
-    if (t == NULL) {
+    if (frame_at_hand(w) == NULL) {
         tell(w, &w->subs.sets[set], id);
         return;
     }
     uint32_t slot = w->way->stream->at - 1, number = begin(w, slot, set);
-    if (number == UINT32_MAX || id == NFM_NO_RECORD) {
-        w->core_counters[NFM_CC_INLINE_NO_ROOM]++;
-        t->q.verdict = nfm__worse(t->q.verdict, NFM_DROP);
-        if (number != UINT32_MAX)
-            conclude(w, number);
-        else
-            nfm_record_enter(&w->delivery, id);
+    if (number == UINT32_MAX) {
+        lose(w, slot, set, 0, w->mem.records[id].app.type);
+        nfm_record_enter(&w->delivery, id);
         return;
     }
     inquiry_at(w, number)->q.record = id;
@@ -115,23 +140,14 @@ void nfm__inquire_app(nfm_worker *w, uint32_t set, uint32_t id) {
 /* Whether somebody whom |about| has not asked yet decides on application events of |type|. */
 static bool decides_later(const nfm_worker *w, const nfm_question *about, uint32_t type) {
     const nfm_subset *set = &w->subs.sets[about->set];
-    for (uint32_t i = about->at; i < set->n_inline; i++) {
-        const nfm_receiver *r = &set->in_line[i];
-        if (r->ring != NULL && type >= r->type_first && type <= r->type_last)
+    for (uint32_t i = about->at; i < set->n_inline; i++)
+        if (decides_on(&set->in_line[i], type))
             return true;
-    }
     return false;
 }
 
-static void lose(nfm_worker *w, uint32_t slot) {
-    nfm_transit *t = &w->way->transits[slot];
-    w->core_counters[NFM_CC_INLINE_NO_ROOM]++;
-    t->q.verdict = nfm__worse(t->q.verdict, NFM_DROP);
-}
-
 void nfm__inquire_lost(nfm_worker *w, const nfm_question *about, uint32_t slot, uint32_t type) {
-    if (decides_later(w, about, type))
-        lose(w, slot);
+    lose(w, slot, about->set, about->at, type);
 }
 
 void nfm__inquire_raised(nfm_worker *w, const nfm_question *about, uint32_t slot,
@@ -146,7 +162,7 @@ void nfm__inquire_raised(nfm_worker *w, const nfm_question *about, uint32_t slot
     uint32_t id = nfm_record_keep(d, record);
     if (id == NFM_NO_RECORD) {
         nfm_fields_put(d, record->app.fields, record->app.fields_len);
-        lose(w, slot);
+        lose(w, slot, about->set, about->at, record->app.type);
         return;
     }
     d->kept = id;
@@ -155,7 +171,7 @@ void nfm__inquire_raised(nfm_worker *w, const nfm_question *about, uint32_t slot
     uint32_t number = begin(w, slot, about->set);
     if (number == UINT32_MAX) {
         nfm_record_enter(d, id);
-        lose(w, slot);
+        lose(w, slot, about->set, about->at, record->app.type);
         return;
     }
     inquiry_at(w, number)->q.record = id;

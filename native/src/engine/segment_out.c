@@ -13,7 +13,7 @@
 #include "io/port.h"
 
 enum { TH_FIN = 1, TH_SYN = 2, TH_RST = 4, TH_PSH = 8, TH_ACK = 16, TH_URG = 32 };
-enum { TCP_MIN = 20, TCP_SACK = 5 };
+enum { TCP_MIN = 20, TCP_NOP = 1, TCP_SACK = 5 };
 
 typedef struct leaving {
     nfm_worker *w;
@@ -48,20 +48,32 @@ static uint32_t limit_of(const nfm_worker *w, uint32_t slot, const nfm_transit *
 
 /* ---- headers -------------------------------------------------------------------------------- */
 
+/* The SACK option at |at|, |len| bytes. What was acknowledged while the frame waited, or before, is
+ * known by no number any more: an option that speaks of it is left out. */
+static void translate_blocks(const leaving *l, uint8_t *at, uint32_t len) {
+    const nfm_strand *s = l->peer;
+    uint32_t una = nfm__strand_out(l->w, s, s->una);
+    for (uint32_t i = 2; s->acked && i + 8 <= len; i += 8) {
+        if (nfm_seq_diff(nfm_read32(at + i), una) < 0) {
+            memset(at, TCP_NOP, len);
+            return;
+        }
+    }
+    for (uint8_t *edge = at + 2; edge + 8 <= at + len; edge += 8) {
+        uint32_t left = nfm_read32(edge), right = nfm_read32(edge + 4);
+        nfm_write32(edge, nfm__strand_in(l->w, s, left - 1) + 1);
+        nfm_write32(edge + 4, nfm__strand_in(l->w, s, right));
+    }
+}
+
 static void translate_sack(const leaving *l, uint8_t *at, const uint8_t *end) {
     while (at < end && *at != 0) {
-        if (*at == 1) {
-            at++;
-            continue;
-        }
-        if (at + 2 > end || at[1] < 2 || at + at[1] > end)
+        uint32_t len = *at == TCP_NOP || at + 2 > end ? 1 : at[1];
+        if (len == 0 || at + len > end || (len == 1 && *at != TCP_NOP))
             return;
-        for (uint8_t *edge = at + 2; *at == TCP_SACK && edge + 8 <= at + at[1]; edge += 8) {
-            uint32_t left = nfm_read32(edge), right = nfm_read32(edge + 4);
-            nfm_write32(edge, nfm__strand_in(l->w, l->peer, left - 1) + 1);
-            nfm_write32(edge + 4, nfm__strand_in(l->w, l->peer, right));
-        }
-        at += at[1];
+        if (*at == TCP_SACK)
+            translate_blocks(l, at, len);
+        at += len;
     }
 }
 

@@ -80,7 +80,7 @@ static void deliver_decided(nfm_worker *w, const nfm_subset *set, const nfm_reco
     uint32_t id = nfm_record_keep(d, record);
     if (id == NFM_NO_RECORD) { /* nobody can be asked */
         nfm_fields_put(d, record->app.fields, record->app.fields_len);
-        nfm__inquire_app(w, (uint32_t)(set - w->subs.sets), id);
+        nfm__inquire_app_lost(w, (uint32_t)(set - w->subs.sets), record->app.type);
         return;
     }
     d->kept = id;
@@ -101,6 +101,8 @@ int nfm_raise(nfm_ctx *ctx, uint32_t event, const nfm_value *values, nfm_view da
     nfm_raised raised = {.type = in->types[event], .side = w->trigger_side};
     if (len > UINT32_MAX || nfm_fields_get(&w->delivery, (uint32_t)len, &raised.fields) != NFM_OK) {
         w->core_counters[NFM_CC_RAISE_LIMIT]++;
+        if (w->way != NULL && nfm_subset_decides(set, raised.type))
+            nfm__inquire_app_lost(w, (uint32_t)(set - w->subs.sets), raised.type);
         return NFM_E_LIMIT;
     }
     nfm__fields_write(in, event, values, w->delivery.fields + raised.fields);
@@ -162,6 +164,11 @@ uint8_t *nfm_slot_base(nfm_ctx *ctx, uint32_t slot) {
 
 uint32_t nfm_slots_free(const nfm_ctx *ctx) {
     return ctx->worker->pool.n_free_small;
+}
+
+uint64_t nfm_secret(const nfm_ctx *ctx) {
+    const uint64_t *k = ctx->worker->table.key.k; /* tells nothing of the flow table's */
+    return nfm_fold_mul(k[0] ^ k[2], (k[1] ^ k[3]) | 1) ^ nfm_fold_mul(k[0] + k[1], k[2] | 1);
 }
 
 void nfm_reparse(nfm_ctx *ctx, nfm_packet *packet) {

@@ -191,6 +191,8 @@ void nfm__inquiry_fail(nfm_worker *w, nfm_ring *ring, uint32_t number);
 /* Asks the inline receivers of |set| about the application event in record |id|, which was kept for
  * that, while the frame waits whose bytes raised it. */
 void nfm__inquire_app(nfm_worker *w, uint32_t set, uint32_t id);
+/* Such an event of |type| found no room: those who would decide on it take their policy. */
+void nfm__inquire_app_lost(nfm_worker *w, uint32_t set, uint32_t type);
 /* Delivers the application event |record|, which a receiver raised while it was asked |about| the
  * frame in |slot|; the frame waits for those whom that question has not asked yet. */
 void nfm__inquire_raised(nfm_worker *w, const nfm_question *about, uint32_t slot,

@@ -22,8 +22,12 @@ typedef struct tee_port {
 static int tee_rx(nfm_port *port, nfm_pool *pool, nfm_frame *frames, uint32_t n) {
     tee_port *self = (tee_port *)port;
     int got = nfm_wrap_rx(port, pool, frames, n);
-    if (got <= 0 || !nfm_recorder_wants(&self->recorder, NFM_DIR_RX))
+    if (got <= 0)
         return got;
+    if (!nfm_recorder_wants(&self->recorder, NFM_DIR_RX)) {
+        nfm_recorder_miss(&self->recorder, NFM_DIR_RX, (uint32_t)got);
+        return got;
+    }
     for (int i = 0; i < got; i++) {
         const nfm_captured_frame frame = {.data =
                                               nfm_pool_addr(pool, frames[i].slot) + NFM_HEADROOM,
@@ -54,8 +58,11 @@ static void record_sent(tee_port *self, const nfm_pool *pool, const nfm_tx *fram
 
 static int tee_tx(nfm_port *port, nfm_pool *pool, const nfm_tx *frames, uint32_t n) {
     tee_port *self = (tee_port *)port;
-    if (!nfm_recorder_wants(&self->recorder, NFM_DIR_TX))
-        return nfm_wrap_tx(port, pool, frames, n);
+    if (!nfm_recorder_wants(&self->recorder, NFM_DIR_TX)) {
+        int taken = nfm_wrap_tx(port, pool, frames, n);
+        nfm_recorder_miss(&self->recorder, NFM_DIR_TX, taken > 0 ? (uint32_t)taken : 0);
+        return taken;
+    }
     for (uint32_t i = 0; i < n; i++)
         nfm_pool_hold(pool, frames[i].slot);
     int sent = nfm_wrap_tx(port, pool, frames, n);

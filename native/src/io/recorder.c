@@ -87,10 +87,18 @@ bool nfm_recorder_wants(nfm_recorder *self, uint32_t direction) {
     return self->stats.recording != 0;
 }
 
+void nfm_recorder_miss(nfm_recorder *self, uint32_t direction, uint32_t n) {
+    bool has_failed = self->spool != NULL ? nfm_spool_failed(self->spool) : self->stats.failed != 0;
+    if (has_failed && self->config.direction & direction)
+        self->stats.lost += n;
+}
+
 static int complete(nfm_tee_config *c, nfm_error *err) {
     c->direction = c->direction == 0 ? NFM_DIR_BOTH : c->direction;
     c->buffer = c->buffer == 0 ? DEFAULT_BUFFER : c->buffer;
     c->link_type = c->link_type == 0 ? ETHERNET : c->link_type;
+    if (c->max_file > 0 && c->max_files == 0)
+        return nfm_io_fail(err, NFM_E_INVAL, "tee: keep one file at least");
     if (c->path == NULL || c->direction > NFM_DIR_BOTH)
         return nfm_io_fail(err, NFM_E_INVAL,
                            "tee: it takes a path; directions are 1 rx, 2 tx, 3 both");
@@ -106,7 +114,12 @@ int nfm_recorder_begin(nfm_recorder *self, const nfm_tee_config *config, nfm_err
     int rc = complete(&c, err);
     if (rc != NFM_OK)
         return rc;
-    self->spool = nfm_spool_open(c.path, c.link_type, c.buffer, err);
+    const nfm_spool_config spool = {.path = c.path,
+                                    .link_type = c.link_type,
+                                    .bytes = c.buffer,
+                                    .max_file = c.max_file,
+                                    .max_files = c.max_files};
+    self->spool = nfm_spool_open(&spool, err);
     if (self->spool == NULL)
         return NFM_E_IO;
     self->config = c;
@@ -120,6 +133,7 @@ int nfm_recorder_finish(nfm_recorder *self, nfm_error *err) {
     if (self->spool == NULL)
         return NFM_OK;
     nfm_recorder_end(self);
+    nfm_spool_wait(self->spool);
     nfm_recorder_stats(self, &last);
     int rc = nfm_spool_close(self->spool, err);
     self->spool = NULL;
@@ -127,8 +141,6 @@ int nfm_recorder_finish(nfm_recorder *self, nfm_error *err) {
     self->stats = last;
     self->stats.failed = rc != NFM_OK;
     self->stats.ended = 1;
-    if (rc == NFM_OK)
-        self->stats.written = self->stats.recorded;
     return rc;
 }
 
@@ -205,6 +217,7 @@ void nfm_recorder_stats(const nfm_recorder *self, nfm_tee_stats *out) {
     if (self->spool == NULL)
         return;
     out->written = nfm_spool_written(self->spool);
+    out->files = nfm_spool_files(self->spool);
     out->failed = nfm_spool_failed(self->spool);
     out->recording = self->stats.recording && !out->failed;
     out->ended = nfm_spool_has_ended(self->spool);

@@ -20,5 +20,7 @@ int nfm_recorder_finish(nfm_recorder *self, nfm_error *err);
 
 /* Whether frames that go this way are recorded now. */
 bool nfm_recorder_wants(nfm_recorder *self, uint32_t direction);
+/* |n| frames went this way that it did not want: where its file has failed, they are lost. */
+void nfm_recorder_miss(nfm_recorder *self, uint32_t direction, uint32_t n);
 
 #endif

@@ -7,11 +7,13 @@
  * end of the ring leaves a filler there. The worker publishes by storing head, the thread frees by
  * storing tail. The thread looks every millisecond, so nobody makes a system call to wake it; when
  * it finds nothing it flushes, and the file can be followed while it grows. After a failed write it
- * goes on emptying the ring, and what it throws away is not counted as written.
+ * goes on emptying the ring, and what it throws away is not counted as written. A file that has
+ * grown to its limit is closed, those before it get other names, and the thread begins another.
  */
 #include "io/spool.h"
 
 #include "io/fail.h"
+#include "io/rotate.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -22,6 +24,7 @@
 #include <time.h>
 
 enum { ALIGN = 32, NAP_NS = 1000000 };
+enum { BLOCK = 44 }; /* what a frame takes beside its bytes, padding apart */
 
 typedef struct entry {
     uint32_t size; /* of the whole entry */
@@ -38,6 +41,7 @@ struct nfm_spool {
     uint64_t seen_tail;
     _Alignas(64) _Atomic uint64_t tail; /* written by the thread */
     _Atomic uint64_t written;
+    _Atomic uint32_t files;
     _Atomic bool failed;
     _Atomic bool has_ended;
     _Alignas(64) _Atomic bool end;
@@ -45,15 +49,39 @@ struct nfm_spool {
     uint8_t *ring;
     uint64_t size;
     nfm_pcap_writer *writer;
+    nfm_spool_config config; /* |path| is the spool's */
+    uint64_t file_bytes;
     nfm_error error; /* the thread's, to be read when it has ended */
     int rc;
     pthread_t thread;
+    bool is_over; /* the thread was waited for */
 };
 
 static void fail(nfm_spool *self) {
     self->rc = nfm_pcap_writer_close(self->writer, &self->error);
     self->writer = NULL;
     atomic_store_explicit(&self->failed, true, memory_order_relaxed);
+}
+
+/* Opens the file: one that may be there is put aside where several are kept. */
+static bool begin_file(nfm_spool *self, nfm_error *err) {
+    const nfm_spool_config *c = &self->config;
+    if (c->max_file > 0 && nfm_rotate(c->path, c->max_files, err) != NFM_OK)
+        return false;
+    self->writer = nfm_pcap_writer_open(c->path, 2, c->link_type, 0, err);
+    self->file_bytes = 0;
+    atomic_fetch_add_explicit(&self->files, 1, memory_order_relaxed);
+    return self->writer != NULL;
+}
+
+/* The file is as long as it may be: another one. */
+static void begin_next(nfm_spool *self) {
+    self->rc = nfm_pcap_writer_close(self->writer, &self->error);
+    self->writer = NULL;
+    if (self->rc == NFM_OK && !begin_file(self, &self->error))
+        self->rc = NFM_E_IO;
+    if (self->rc != NFM_OK)
+        atomic_store_explicit(&self->failed, true, memory_order_relaxed);
 }
 
 static void write_entry(nfm_spool *self, const entry *e) {
@@ -64,10 +92,14 @@ static void write_entry(nfm_spool *self, const entry *e) {
                                       .way = e->way};
     if (self->writer == NULL)
         return;
-    if (nfm_pcap_writer_write_way(self->writer, &frame) == NFM_OK)
-        atomic_fetch_add_explicit(&self->written, 1, memory_order_relaxed);
-    else
+    if (nfm_pcap_writer_write_way(self->writer, &frame) != NFM_OK) {
         fail(self);
+        return;
+    }
+    atomic_fetch_add_explicit(&self->written, 1, memory_order_relaxed);
+    self->file_bytes += BLOCK + e->keep;
+    if (self->config.max_file > 0 && self->file_bytes >= self->config.max_file)
+        begin_next(self);
 }
 
 /* Writes what is in the ring. False: there was nothing. */
@@ -124,28 +156,36 @@ static int start(nfm_spool *self) {
     return rc;
 }
 
-nfm_spool *nfm_spool_open(const char *path, uint32_t link_type, uint32_t bytes, nfm_error *err) {
+static void free_spool(nfm_spool *self) {
+    if (self == NULL)
+        return;
+    free((char *)(uintptr_t)self->config.path);
+    free(self->ring);
+    free(self);
+}
+
+nfm_spool *nfm_spool_open(const nfm_spool_config *config, nfm_error *err) {
     nfm_spool *self = aligned_alloc(64, sizeof(*self));
-    uint8_t *ring = aligned_alloc(64, bytes);
-    if (self == NULL || ring == NULL) {
-        nfm_io_fail(err, NFM_E_NOMEM, "%.300s: no memory to record it; free some", path);
-        free(self);
-        free(ring);
+    if (self != NULL) {
+        memset(self, 0, sizeof(*self));
+        self->config = *config;
+        self->config.path = strdup(config->path);
+        self->ring = aligned_alloc(64, config->bytes);
+        self->size = config->bytes;
+    }
+    if (self == NULL || self->ring == NULL || self->config.path == NULL) {
+        nfm_io_fail(err, NFM_E_NOMEM, "%.300s: no memory to record it; free some", config->path);
+        free_spool(self);
         return NULL;
     }
-    memset(self, 0, sizeof(*self));
-    self->ring = ring;
-    self->size = bytes;
-    self->writer = nfm_pcap_writer_open(path, 2, link_type, 0, err);
-    int rc = self->writer != NULL ? start(self) : -1;
+    int rc = begin_file(self, err) ? start(self) : -1;
     if (rc == 0)
         return self;
     if (rc > 0)
-        nfm_io_fail_errno(err, path, "start a thread to write", rc);
+        nfm_io_fail_errno(err, config->path, "start a thread to write", rc);
     if (self->writer != NULL)
         nfm_pcap_writer_close(self->writer, NULL);
-    free(ring);
-    free(self);
+    free_spool(self);
     return NULL;
 }
 
@@ -203,15 +243,24 @@ uint64_t nfm_spool_written(const nfm_spool *self) {
     return atomic_load_explicit(&self->written, memory_order_relaxed);
 }
 
+uint32_t nfm_spool_files(const nfm_spool *self) {
+    return atomic_load_explicit(&self->files, memory_order_relaxed);
+}
+
+void nfm_spool_wait(nfm_spool *self) {
+    nfm_spool_end(self, 0, 0);
+    if (!self->is_over)
+        pthread_join(self->thread, NULL);
+    self->is_over = true;
+}
+
 int nfm_spool_close(nfm_spool *self, nfm_error *err) {
     if (self == NULL)
         return NFM_OK;
-    nfm_spool_end(self, 0, 0);
-    pthread_join(self->thread, NULL);
+    nfm_spool_wait(self);
     int rc = self->rc;
     if (rc != NFM_OK && err != NULL)
         *err = self->error;
-    free(self->ring);
-    free(self);
+    free_spool(self);
     return rc;
 }

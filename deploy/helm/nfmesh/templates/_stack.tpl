@@ -40,9 +40,9 @@ listen:
 {{- end }}
 {{- end }}
 
-{{/* Capabilities that the way of the packets needs. */}}
+{{/* Capabilities that the way of the packets needs; SYS_NICE lets DPDK ask on which socket its memory is. */}}
 {{- define "nfmesh.stackCapabilities" -}}
-{{- $needs := dict "replay" (list) "afpacket" (list "NET_ADMIN" "NET_RAW") "afxdp" (list "BPF" "IPC_LOCK" "NET_ADMIN" "NET_RAW") "dpdk" (list "IPC_LOCK") }}
+{{- $needs := dict "replay" (list) "afpacket" (list "NET_ADMIN" "NET_RAW") "afxdp" (list "BPF" "IPC_LOCK" "NET_ADMIN" "NET_RAW") "dpdk" (list "IPC_LOCK" "SYS_NICE") }}
 {{- concat (get $needs .Values.stack.port.mode) .Values.stack.extraCapabilities | uniq | sortAlpha | toJson }}
 {{- end }}
 

@@ -51,8 +51,8 @@ format: setup
 # ---- test ---------------------------------------------------------------------------------------
 test: ctest fuzz-short pytest
 
-pytest: setup
-	$(BIN)/pytest -q
+pytest: setup ## JOBS test files at a time
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
 build/test/build.ninja:
 	$(CMAKE) -B build/test -DNFM_TESTS=ON -DNFM_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug

@@ -38,6 +38,8 @@ __all__ = ["Joining", "Member", "read_shown_token"]
 
 FIRST_S, LONGEST_S = 0.02, 1.0
 """Between two tries to join."""
+STAND_BY_S = 0.05
+"""The same while another process of the NF is attached, which may leave at any time."""
 GOODBYE_S = 2.0
 """How long an NF that was told to end by its own container waits for the controller's word."""
 MIN_TOKEN, MAX_TOKEN = 16, 1024
@@ -97,11 +99,11 @@ class _Session(NFHost):
         self._member, self._carried = member, carried
         super().__init__(member.name, member.run, read_shown_token(member.token_file), Caution())
         self._caution = caution_of(self._client.welcome.get("arguments", ()))
-        self.is_attached = False
+        self.is_attached = self._is_called = False
 
     def end(self) -> None:
         """Makes it hand over what it has, soon: the container ends."""
-        self._leave_s = GOODBYE_S
+        self._leave_s, self._is_called = GOODBYE_S, True
         self.stop()
 
     @property
@@ -127,6 +129,13 @@ class _Session(NFHost):
         """Lets everything go that was mapped."""
         super().close()
         self._station = self._loop = None
+
+    def _finish(self, loop: NFLoop) -> None:
+        """The worker goes on pushing when it is the container that ends."""
+        if self._is_called:
+            loop.leave()
+        else:
+            super()._finish(loop)
 
     def _register(self) -> m.Register:
         declares = None
@@ -177,7 +186,7 @@ class Joining:
             self._tried_at = time.monotonic()
             session = self._join()
             if session is None:
-                self._over.wait(pause)
+                self._over.wait(STAND_BY_S if self.stands_by else pause)
                 pause = min(LONGEST_S, 2 * pause)
                 continue
             pause = FIRST_S

@@ -178,8 +178,11 @@ class NFHost(Host):
         while loop.round():
             self._look()
             if self._is_draining:
-                loop.finish()
+                self._finish(loop)
                 return
+
+    def _finish(self, loop: NFLoop) -> None:
+        loop.finish()
 
     def _look(self) -> None:
         """Sees what the controller has said, now and then."""

@@ -104,7 +104,7 @@ class Nodes:
         self.stacks = {name: Stack(cores) for name in names}
         self.addresses = {f"10.0.0.{i}": name for i, name in enumerate(names, 1)}
         self.cordoned, self.stuck, self.qos, self.idle = set(), {}, {}, set()
-        self.stopping = False
+        self.stopping = self.again = False
         self.thread = threading.Thread(target=self._run, daemon=True)
         for node in names:
             self.add_stack(node)
@@ -137,6 +137,12 @@ class Nodes:
         with self.kube.lock:
             self.kube._remove(self._of("pods"), NAMESPACE, f"stack-{node}")
 
+    def look(self):
+        """Looks at everything again: something happened on a node."""
+        with self.kube.changed:
+            self.again = True
+            self.kube.changed.notify_all()
+
     def _of(self, plural):
         return next(r for (_, p), r in self.kube.resources.items() if p == plural)
 
@@ -144,9 +150,9 @@ class Nodes:
         seen = -1
         while not self.stopping:
             with self.kube.changed:
-                while self.kube.version == seen and not self.stopping:
+                while self.kube.version == seen and not self.stopping and not self.again:
                     self.kube.changed.wait(0.5)
-                seen = self.kube.version
+                seen, self.again = self.kube.version, False
                 self._round()
 
     def _round(self):
@@ -171,6 +177,8 @@ class Nodes:
 
     def _deploy(self, deployment, pods):
         spec, name = deployment["spec"], deployment["metadata"]["name"]
+        if spec["strategy"]["type"] == "RollingUpdate" or not _have_another(spec, pods):
+            pods = [p for p in pods if "deletionTimestamp" not in p["metadata"]]
         revision = spec["template"]["metadata"]["labels"]["nfmesh.io/revision"]
         new = [p for p in pods if p["metadata"]["labels"]["nfmesh.io/revision"] == revision]
         old = [p for p in pods if p not in new]
@@ -183,6 +191,8 @@ class Nodes:
         surge = strategy.get("rollingUpdate", {}).get("maxSurge", 0)
         room = wanted + surge - len(pods) if old else wanted - len(new)
         for pod in [*leave, *new[wanted:]]:
+            if "deletionTimestamp" in pod["metadata"]:
+                continue
             self.kube.delete(self._of("pods"), NAMESPACE, pod["metadata"]["name"])
         for _ in range(max(0, min(room, wanted - len(new)))):
             self._make_pod(deployment)
@@ -262,6 +272,13 @@ class Nodes:
             lambda found: {**found, "status": change(found.get("status", {}))},
             "status",
         )
+
+
+def _have_another(spec, pods):
+    """True when pods are of an older revision, which Recreate waits for."""
+    key = "nfmesh.io/revision"
+    revision = spec["template"]["metadata"]["labels"][key]
+    return any(pod["metadata"]["labels"][key] != revision for pod in pods)
 
 
 def _cores(pod):

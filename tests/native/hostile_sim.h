@@ -89,7 +89,7 @@ static inline void hostile_frame(hostile_sim *s) {
     nfm_key key = hostile_key(flow, side, is_tcp ? IPPROTO_TCP : IPPROTO_UDP);
     nfm_emit_eth(&buf, mac[!side], mac[side], tagged ? 0x8100 : 0x0800);
     if (tagged)
-        nfm_emit_vlan(&buf, 5, 0x0800);
+        nfm_emit_bytes(&buf, (const uint8_t[4]){0, 5, 8, 0}, 4);
     if (!is_tcp) {
         nfm_emit_ipv4(&buf, &key, &ip, 8 + len);
         nfm_emit_udp(&buf, &key, (nfm_view){payload, len});

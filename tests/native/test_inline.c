@@ -344,6 +344,46 @@ static void test_a_judge_that_is_late_takes_the_policy_and_holds_nobody_up(void)
     }
 }
 
+/* Passes what is there without judging it, as who keeps the rings of one that is gone does. */
+static void pass_unjudged(nfm_ring *ring) {
+    const nfm_desc *desc;
+    uint32_t n = nfm_ring_peek(ring, &desc, UINT32_MAX);
+    memset(nfm_ring_verdicts(ring, n), 0xff, n * sizeof(uint32_t)); /* left there by an older lap */
+    nfm_ring_advance(ring, n);
+}
+
+static void test_what_a_judge_decided_before_it_left_holds_and_no_more(void) {
+    for (int mode = 0; mode < 4; mode++) { /* open, closed; the next one there at once, or never */
+        bool open = mode & 1, comes = mode & 2;
+        rig r = make_rig();
+        nfm_error err = {0};
+        uint32_t n[FLOWS], judged = 0;
+        const judge_fn judge = open ? drop_odd : pass_all;
+        add_judge(&r, 0, open);
+        CHECK_EQ(nfm_worker_start(r.w, &err), NFM_OK);
+        CHECK(nfm_worker_run(r.w, 96) != NFM_RUN_EOF);
+        judged = serve(&r, 0, judge); /* of serial 0 and 1: both kinds */
+        nfm_ring_leave(r.ring[0]);
+        pass_unjudged(r.ring[0]);
+        if (comes)
+            nfm_ring_come(r.ring[0]);
+        for (int turn = 0; turn < 1000 && nfm_worker_run(r.w, 64) != NFM_RUN_EOF; turn++) {
+            if (comes)
+                serve(&r, 0, pass_all);
+            else
+                pass_unjudged(r.ring[0]);
+        }
+        uint32_t dropped = judged > FLOWS ? judged - FLOWS : 0, unjudged = 96 - judged;
+        CHECK(dropped > 0 && unjudged > 0);
+        uint32_t left = open ? FRAMES - dropped : comes ? FRAMES - unjudged : judged;
+        CHECK_EQ(check_order(&r, n, (const uint8_t *)""), left);
+        CHECK_EQ(counter(&r, open ? NFM_CC_INLINE_FAILED_OPEN : NFM_CC_INLINE_FAILED_CLOSED),
+                 comes ? unjudged : FRAMES - judged);
+        CHECK_EQ(counter(&r, NFM_CC_INLINE_BAD), 0);
+        end_rig(&r);
+    }
+}
+
 static uint32_t reject_all(const nfm_mem *mem, const nfm_desc *desc, nfm_edit *edit) {
     (void)mem, (void)desc, (void)edit;
     return NFM_REJECT;
@@ -381,6 +421,7 @@ static const nfm_test tests[] = {
     T(test_verdicts_without_sense_take_the_policy),
     T(test_a_judge_that_is_removed_or_lies_takes_the_policy),
     T(test_a_judge_that_is_late_takes_the_policy_and_holds_nobody_up),
+    T(test_what_a_judge_decided_before_it_left_holds_and_no_more),
     T(test_who_is_rejected_is_told),
 };
 

@@ -733,8 +733,9 @@ uint64_t nfm_ring_object_size(uint32_t entries);
 /* The receiver's side of a ring object; goes on where the last receiver stopped. */
 nfm_ring *nfm_ring_attach(int fd, nfm_error *err);
 void nfm_ring_detach(nfm_ring *ring);
-/* Says that there is no receiver, for who keeps them, until the next nfm_ring_attach: packets do
- * not wait for its verdicts, but take its policy. */
+/* Says that there is no receiver until the next nfm_ring_attach: by the receiver itself when it has
+ * passed its last entry, or by who keeps its rings. What was passed before is judged; later packets
+ * do not wait for verdicts, but take the policy. */
 void nfm_ring_leave(nfm_ring *ring);
 
 enum nfm_ring_state { NFM_RING_READY = 1, NFM_RING_TIMEOUT = 2, NFM_RING_ENDED = 3 };
@@ -747,6 +748,8 @@ uint64_t nfm_ring_position(const nfm_ring *ring);
 /* Event time that entries are not earlier than which are not in the ring yet: what it is read
  * before. Only one of several workers says so, others leave it at 0. INT64_MAX: nothing follows. */
 int64_t nfm_ring_clock(const nfm_ring *ring);
+/* The last packet up to then: no entry of an earlier one follows at that very time. */
+uint64_t nfm_ring_clock_packet(const nfm_ring *ring);
 
 /* Entries missing at the next position of a lossy ring, 0 when an entry stands there. A gap takes
  * one position: nfm_ring_advance(ring, 1) passes it. nfm_ring_peek stops before gaps. */

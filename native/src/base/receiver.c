@@ -6,12 +6,13 @@
 
 #include "base/ring.h"
 
-static const char *wrong_with(const nfm_ring *ring) {
-    const nfm_ring_shared *shared = ring->shared;
-    if (shared->magic != NFM_RING_MAGIC)
+/* |entries| is what the ring says: read once, since a supervisor that passes entries for an NF may
+ * have that still writing there. */
+static const char *wrong_with(const nfm_ring *ring, uint32_t entries) {
+    if (ring->shared->magic != NFM_RING_MAGIC)
         return "not a ring, or its worker has not begun";
-    if (shared->entries < 64 || (shared->entries & (shared->entries - 1)) != 0 ||
-        nfm_ring_shared_size(shared->entries) > ring->region.size)
+    if (entries < 64 || (entries & (entries - 1)) != 0 ||
+        nfm_ring_shared_size(entries) > ring->region.size)
         return "its size is damaged";
     return NULL;
 }
@@ -23,7 +24,8 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
         return NULL;
     }
     ring->shared = (nfm_ring_shared *)(void *)ring->region.base;
-    const char *wrong = wrong_with(ring);
+    uint32_t entries = *(volatile uint32_t *)&ring->shared->entries;
+    const char *wrong = wrong_with(ring, entries);
     if (wrong != NULL || ring->shared->abi != NFM_ABI_VERSION) {
         err->code = wrong != NULL ? NFM_E_FORMAT : NFM_E_ABI;
         if (wrong != NULL)
@@ -37,7 +39,7 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
         return NULL;
     }
     ring->desc = ring->shared->desc;
-    ring->mask = ring->shared->entries - 1;
+    ring->mask = entries - 1;
     ring->is_shared = true;
     ring->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
     ring->head_seen = ring->tail;
@@ -52,12 +54,25 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
         nfm_ring_detach(ring);
         return NULL;
     }
-    atomic_store_explicit(&ring->shared->absent, 0, memory_order_release);
+    nfm_ring_come(ring);
     return ring;
 }
 
+void nfm_ring_come(nfm_ring *ring) {
+    nfm_ring_shared *shared = ring->shared;
+    if (atomic_load_explicit(&shared->came_at, memory_order_relaxed) == NFM_NOBODY)
+        atomic_store_explicit(&shared->came_at, ring->tail, memory_order_release);
+}
+
 void nfm_ring_leave(nfm_ring *ring) {
-    atomic_store_explicit(&ring->shared->absent, 1, memory_order_release);
+    nfm_ring_shared *shared = ring->shared;
+    uint64_t came = atomic_load_explicit(&shared->came_at, memory_order_relaxed);
+    if (came == NFM_NOBODY)
+        return;
+    uint64_t tail = atomic_load_explicit(&shared->tail, memory_order_acquire);
+    if (atomic_load_explicit(&shared->judged, memory_order_acquire) >= came)
+        atomic_store_explicit(&shared->left_at, tail, memory_order_relaxed);
+    atomic_store_explicit(&shared->came_at, NFM_NOBODY, memory_order_release);
 }
 
 void nfm_ring_detach(nfm_ring *ring) {

@@ -27,12 +27,18 @@
  * Behind them is the NF's out: bytes to be put in place of payloads. It has two halves, of which
  * one is filled while the worker may still take verdicts that refer to the other.
  *
+ * Absence. A receiver that is gone may leave others to pass its entries, who judge nothing: those
+ * from left_at to came_at, where the next receiver began. The worker looks when it gets to it, so
+ * that also what was judged just before a receiver left is taken, and what was passed in between is
+ * known for what it is when the next one is there already. Absences that follow each other faster
+ * than the worker looks are one.
+ *
  * Gaps. A lossy ring that had no room pushes, before the next entry that fits, one entry that says
  * how many are missing there.
  *
  * Distrust. The receiver can write all of the shared part. The worker reads only tail, asleep,
- * cmd_head and commands from it; a tail outside (seen, published] quarantines the ring: it gets
- * nothing more and holds nothing back. A command is copied, then checked.
+ * left_at, came_at, cmd_head and commands from it; a tail outside (seen, published] quarantines the
+ * ring: it gets nothing more and holds nothing back. A command is copied, then checked.
  */
 #ifndef NFM_BASE_RING_H
 #define NFM_BASE_RING_H
@@ -56,12 +62,14 @@ typedef struct nfm_ring_shared {
     _Atomic uint32_t wake_seq;           /* worker; the futex */
     _Atomic uint32_t ended;              /* worker: nothing follows */
     _Atomic int64_t now_ns;              /* worker, of several: no earlier entry follows */
+    _Atomic uint64_t packet;             /* its last packet up to then */
     alignas(64) _Atomic uint64_t tail;   /* NF */
     _Atomic uint64_t cmd_head;           /* NF: commands written */
     _Atomic uint64_t gaps_seen;          /* NF: gap entries passed, ever */
     alignas(64) _Atomic uint32_t asleep; /* NF: wake_seq + 1 that it waits on, 0 awake; hardly
                                           * written: a line of its own */
-    _Atomic uint32_t absent;             /* supervisor, NF: 1 while there is no receiver */
+    _Atomic uint64_t left_at;            /* NF, or who keeps its ring: see "Absence" */
+    _Atomic uint64_t came_at;            /* the same; NFM_NOBODY while there is no receiver */
     alignas(64) nfm_command command[NFM_COMMANDS];
     uint32_t held[NFM_MAX_HOLDS]; /* worker, for the next one: by hold, record + 1; 0 free */
     uint8_t out[NFM_OUT_BYTES];   /* NF: the bytes of commands */
@@ -71,6 +79,12 @@ typedef struct nfm_ring_shared {
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "nfm_ring_push packs two halves");
 
 #define NFM_RING_MAGIC UINT64_C(0x676e69726d666e00)
+#define NFM_NOBODY UINT64_MAX /* no receiver has come */
+
+/* Positions [from, to) were passed without being judged; to: NFM_NOBODY while nobody receives. */
+typedef struct nfm_absence {
+    uint64_t from, to;
+} nfm_absence;
 
 struct nfm_ring {
     nfm_ring_shared *shared;
@@ -148,6 +162,8 @@ void nfm_ring_flush(nfm_ring *ring);
 int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err);
 /* The next |n| pushes are entries that an earlier worker pushed: they are counted only. */
 void nfm_ring_suppress(nfm_ring *ring, uint64_t n);
+/* Receiver's side: ends an absence; what is not passed yet is this receiver's. */
+void nfm_ring_come(nfm_ring *ring);
 /* Worker's side: a lossy ring takes no more than |entries| that wait. */
 void nfm_ring_set_quota(nfm_ring *ring, uint32_t entries);
 /* Worker's side: takes back what was pushed and did not fit into the ring yet. */
@@ -165,8 +181,8 @@ const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *c
 int nfm_ring_begin_receiver(nfm_ring *ring);
 /* Wakes the receiver if it sleeps; some time after nfm_ring_flush, see "Sleeping". */
 void nfm_ring_wake(nfm_ring *ring);
-/* Says that what follows is not earlier than |now_ns|; wakes nobody. */
-void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns);
+/* Says that what follows is not earlier than |now_ns| and |packet|; wakes nobody. */
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns, uint64_t packet);
 /* Says that nothing follows, and wakes. */
 void nfm_ring_end(nfm_ring *ring);
 
@@ -214,6 +230,12 @@ static inline void nfm_ring_collect(nfm_ring *ring) {
     uint64_t tail = atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
     if (tail != ring->tail_seen && !ring->quarantined)
         nfm_ring_take_tail(ring, tail);
+}
+
+/* Worker's side: the last absence of a receiver; none is empty. */
+static inline nfm_absence nfm_ring_absence(const nfm_ring *ring) {
+    uint64_t to = atomic_load_explicit(&ring->shared->came_at, memory_order_acquire);
+    return (nfm_absence){atomic_load_explicit(&ring->shared->left_at, memory_order_relaxed), to};
 }
 
 static inline bool nfm_ring_has_command(const nfm_ring *ring) {

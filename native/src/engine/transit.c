@@ -444,11 +444,20 @@ static inline void look_ahead(const nfm_worker *w, const nfm_ring *ring, uint64_
         __builtin_prefetch(transit_of(w, who - 1), 1);
 }
 
-void nfm__transit_judge(nfm_worker *w, nfm_ring *ring) {
+static void fail(nfm_worker *w, nfm_ring *ring, uint32_t who) {
+    if (who & NFM_WHO_INQUIRY) {
+        nfm__inquiry_fail(w, ring, who & ~NFM_WHO_INQUIRY);
+        return;
+    }
+    nfm_transit *t = transit_of(w, who - 1);
+    t->q.verdict = nfm__worse(t->q.verdict, nfm__transit_policy(w, ring));
+    answered(w, who - 1);
+}
+
+/* The verdicts of entries before |end|. */
+static void judge_until(nfm_worker *w, nfm_ring *ring, uint64_t end) {
     struct nfm_inline *in = ring->in_line;
-    if (in->n_raisable > 0)
-        nfm__raise_pending(w, ring);
-    for (; in->judged < ring->tail_seen; in->judged++) {
+    for (; in->judged < end; in->judged++) {
         uint32_t *place = &in->who_of[in->judged & in->mask], who = *place;
         look_ahead(w, ring, in->judged);
         if (who == 0)
@@ -460,6 +469,32 @@ void nfm__transit_judge(nfm_worker *w, nfm_ring *ring) {
         else
             take_verdict(w, ring, who, verdict, nfm_ring_edit_of(ring, in->judged));
     }
+}
+
+/* The policy for entries before |end|. */
+static void fail_until(nfm_worker *w, nfm_ring *ring, uint64_t end) {
+    struct nfm_inline *in = ring->in_line;
+    while (in->judged < end) {
+        uint32_t *place = &in->who_of[in->judged++ & in->mask], who = *place;
+        *place = 0;
+        if (who != 0)
+            fail(w, ring, who);
+    }
+}
+
+static uint64_t least(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+void nfm__transit_judge(nfm_worker *w, nfm_ring *ring) {
+    struct nfm_inline *in = ring->in_line;
+    nfm_absence absence = nfm_ring_absence(ring);
+    uint64_t end = ring->tail_seen;
+    if (in->n_raisable > 0)
+        nfm__raise_pending(w, ring);
+    judge_until(w, ring, least(end, absence.from < absence.to ? absence.from : end));
+    fail_until(w, ring, least(end, absence.to));
+    judge_until(w, ring, end);
     atomic_store_explicit(&ring->shared->judged, in->judged, memory_order_release);
 }
 
@@ -478,16 +513,6 @@ bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, const nfm_command *j
     in->who_of_hold[hold] = 0;
     take_verdict(w, ring, who, verdict, has_edit ? &edit : NULL);
     return true;
-}
-
-static void fail(nfm_worker *w, nfm_ring *ring, uint32_t who) {
-    if (who & NFM_WHO_INQUIRY) {
-        nfm__inquiry_fail(w, ring, who & ~NFM_WHO_INQUIRY);
-        return;
-    }
-    nfm_transit *t = transit_of(w, who - 1);
-    t->q.verdict = nfm__worse(t->q.verdict, nfm__transit_policy(w, ring));
-    answered(w, who - 1);
 }
 
 void nfm__transit_give_up_kept(nfm_worker *w, nfm_ring *ring) {
@@ -511,13 +536,16 @@ void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring) {
         if (who != 0)
             fail(w, ring, who);
     }
+    atomic_store_explicit(&ring->shared->judged, in->judged, memory_order_release);
 }
 
 static void look_after(nfm_worker *w, nfm_ring *ring) {
     struct nfm_inline *in = ring->in_line;
     int64_t now = w->way->mono_ns;
-    bool absent = atomic_load_explicit(&ring->shared->absent, memory_order_acquire) != 0;
-    if (!absent && in->judged < ring->tail_seen) { /* the supervisor passes entries unjudged */
+    bool absent = nfm_ring_absence(ring).to == NFM_NOBODY;
+    if (absent)
+        nfm_ring_collect(ring); /* the last that it judged */
+    if (in->judged < ring->tail_seen) {
         in->progress_ns = now;
         nfm__transit_judge(w, ring);
     }

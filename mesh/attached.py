@@ -11,6 +11,7 @@ from mesh._ffi import check_pointer, native
 from mesh.control.stats import RingStats
 from mesh.fdpass import Handle
 from mesh.memory import Memory
+from mesh.placing import Place
 
 __all__ = ["AttachedRing", "attach_memory", "attach_rings", "ring_stats"]
 
@@ -62,9 +63,10 @@ class AttachedRing:
         return int(native().lib.nfm_ring_position(self._ring))
 
     @property
-    def clock_ns(self) -> int:
-        """Event time that entries to come are not earlier than; read it before `peek`."""
-        return int(native().lib.nfm_ring_clock(self._ring))
+    def clock(self) -> Place:
+        """What entries to come are not earlier than; read it before `peek`."""
+        lib = native().lib
+        return int(lib.nfm_ring_clock(self._ring)), int(lib.nfm_ring_clock_packet(self._ring))
 
     def wait(self, spin_ns: int, timeout_ns: int) -> bool:
         """Waits for an entry; returns False when the ring has ended and is empty."""

@@ -91,6 +91,7 @@ class Declaration(_Model):
         Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64, description="of the class"),
     ]
     holds: Annotated[int, Field(ge=0, le=4096, description="entries that it keeps at once")] = 0
+    needs_order: Annotated[bool, Field(description="hears workers in the order of packets")] = False
     subscriptions: Annotated[
         list[DeclaredSubscription], Field(max_length=256, description="what it hears")
     ] = []
@@ -107,6 +108,7 @@ def declaration_of(cls: type[NF]) -> Declaration:
     return Declaration(
         name=cls.name,
         holds=cls.holds,
+        needs_order=cls.needs_order,
         subscriptions=[
             DeclaredSubscription(**{**asdict(sub), "events": list(sub.events)})
             for sub in cls.subscriptions()
@@ -128,6 +130,7 @@ def class_of(declared: Declaration) -> type[NF]:
 
         name = declared.name
         holds = declared.holds
+        needs_order = declared.needs_order
         publishes = tuple(_event(event) for event in declared.publishes)
         raises = tuple(_event(event) for event in declared.raises)
 

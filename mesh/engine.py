@@ -5,7 +5,8 @@ Theory of operation: the worker runs until a budget of packets is done, a ring w
 the end. Then a round serves every NF once, publishers before their subscribers (mesh/seat.py says
 in which order events arrive), and the worker goes on. Everything happens in the calling thread, so
 the same capture and plan give the same calls. Of several workers, which read the same capture, one
-after the other has its turn, and none gets further ahead than a turn.
+after the other has its turn, none gets further ahead than a turn, and what they found comes to NFs
+in the order of packets.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from mesh.native_worker import (
     worker_config,
 )
 from mesh.nf import NF, Context
+from mesh.placing import Place
 from mesh.plan import HeardPart, Plan, PlannedNF, PlannedSubscription
 from mesh.ports import Port
 from mesh.publish import Published
@@ -241,13 +243,28 @@ class Engine:
         """Serves every NF once, in the order of the plan."""
         blocks: list[Published] = []
         for seat in self._seats:
-            for number, worker in enumerate(self._live()):
-                seat.drain(worker.memory, self._now_ns, number)
+            self._drain(seat)
             seat.hear(blocks, self._now_ns)
             seat.poll(self._now_ns)
             published = seat.take_published()
             if published is not None:
                 blocks.append(published)
+
+    def _drain(self, seat: Seat) -> None:
+        """Hands out what a seat's rings hold: of several in the order of packets."""
+        workers = self._live() if seat.rings else []
+        if len(workers) < 2 or self._interrupted:  # then workers end at different packets
+            for number, worker in enumerate(workers):
+                seat.drain(worker.memory, self._now_ns, number)
+            return
+        clocks = [_clock(worker) for worker in workers]
+        found = 1
+        while found:
+            found = 0
+            for number, worker in enumerate(workers):
+                others = [other for other in range(len(workers)) if other != number]
+                firsts = [seat.first(workers[o].memory, o) or clocks[o] for o in others]
+                found += seat.drain(worker.memory, self._now_ns, number, min(firsts))
 
     def _now_ns(self) -> int:
         return max(worker.statistics().now_ns for worker in self._live())
@@ -366,6 +383,11 @@ def _frames(worker: NativeWorker) -> int:
     """Number of the last frame, whoever's it was."""
     statistics = worker.statistics()
     return statistics.packets + statistics.foreign
+
+
+def _clock(worker: NativeWorker) -> Place:
+    """What a worker's further entries are not earlier than."""
+    return worker.statistics().now_ns, _frames(worker)
 
 
 def _ring_of(planned: PlannedNF, worker: NativeWorker, catalogue: Catalogue) -> Any:

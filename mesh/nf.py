@@ -204,8 +204,10 @@ class NF:
         raises: event classes that `raise_event` may be given; others than those in `publishes`.
         subscribes: subscriptions of `handle`, or of the native function when `native` is set.
         native: C code that handles `subscribes`.
-    holds: ClassVar[int] = 0
-    writes: ClassVar[tuple[str, ...]] = ()
+        holds: entries that it may keep past a batch at once.
+        writes: options that are files to be written.
+        needs_order: several workers' entries of a capture come in the order of packets, in short
+            batches; otherwise they may be 10 ms of event time apart from it. Inline NFs have it.
     """
 
     name: ClassVar[str] = "nf"
@@ -215,6 +217,7 @@ class NF:
     native: ClassVar[NativeCode | None] = None
     holds: ClassVar[int] = 0
     writes: ClassVar[tuple[str, ...]] = ()
+    needs_order: ClassVar[bool] = False
 
     log: logging.Logger
     native_handle: NativeHandle | None

@@ -24,6 +24,7 @@ from mesh.errors import StateError
 from mesh.eventlog import LogWriter, Run
 from mesh.journal import Journal, Phase, Work
 from mesh.nf import NF
+from mesh.placing import Place
 from mesh.publish import Published
 from mesh.recording import NFRecorder
 from mesh.seat import Seat, SeatCounts
@@ -36,7 +37,7 @@ IDLE_NS = 50_000_000
 """The longest sleep: how late a message of the controller may be seen."""
 PARTS = 16
 ALL = 0xFFFFFFFF
-LAST_NS = (1 << 63) - 1
+LAST: Place = ((1 << 63) - 1, (1 << 64) - 1)
 LAG_NS = 500_000
 """Between two looks how far a worker is that has nothing for the NF."""
 
@@ -108,7 +109,8 @@ class NFLoop:
         caution: from the supervisor.
         spin_ns: how long to wait awake.
         skew_ns: the rings' workers read captures, each at its own speed: an entry waits for those
-            of other workers that are so much earlier in event time. None: for nobody.
+            of other workers that are so much earlier in event time; 0: for those of all earlier
+            packets. None: for nobody.
         server: of an NF that is native; used as long as there is nothing to do between its batches.
 
     Attributes:
@@ -315,8 +317,8 @@ class NFLoop:
     def _in_order(self, source: RingSource, skew_ns: int) -> int:
         """How many entries other workers have nothing for that is much earlier."""
         others = [s for s in self.sources if isinstance(s, RingSource) and s is not source]
-        floor_ns = min((other.floor_ns() for other in others), default=LAST_NS)
-        return source.until(floor_ns + skew_ns)
+        now_ns, packet = min((other.floor() for other in others), default=LAST)
+        return source.until((now_ns + skew_ns, LAST[1] if skew_ns else packet))
 
     def _handle(self, source: Source, position: int, n: int) -> None:
         if self._log is not None:

@@ -146,6 +146,14 @@ class PlannedNF:
         return any(sub.mode == "inline" for sub in self.subscriptions)
 
     @property
+    def needs_order(self) -> bool:
+        """True when it hears all workers' entries in the order of packets.
+
+        Who decides may need to know all that came before.
+        """
+        return self.is_inline or self.cls.needs_order
+
+    @property
     def edits(self) -> bool:
         """True when it changes packets."""
         return any(sub.mode == "inline" and sub.edits for sub in self.subscriptions)

@@ -26,6 +26,7 @@ from mesh.errors import NFError
 from mesh.events import Catalogue
 from mesh.memory import Memory
 from mesh.nf import NF, Context
+from mesh.placing import Place, count_until, place_of
 from mesh.plan import PlannedNF
 from mesh.publish import Block, Published, Row, encode
 from mesh.report import NFReport
@@ -185,19 +186,43 @@ class Seat:
         if not self.is_disabled:
             self._guarded(lambda: self.instance.lost(entries), "lost", now_ns)
 
-    def drain(self, memory: Memory, now_ns: Callable[[], int], worker: int = 0) -> None:
-        """Hands out what a worker's ring holds, and passes it."""
-        if not self.rings:
-            return
+    def drain(
+        self,
+        memory: Memory,
+        now_ns: Callable[[], int],
+        worker: int = 0,
+        until: Place | None = None,
+    ) -> int:
+        """Hands out what a worker's ring holds, and passes it; returns how many entries.
+
+        Args:
+            memory: the worker's.
+            now_ns: event time.
+            worker: its number.
+            until: entries that are later stay there; None: all are handed out.
+        """
         ffi, lib = native()
-        place, ring = ffi.new("nfm_desc **"), self.rings[worker]
-        while n := int(lib.nfm_ring_peek(ring, place, 0xFFFFFFFF)):
-            if self.planned.edits and not (n := fitting(ring, memory, place[0], n)):
-                return  # the worker takes first what was said before
+        desc, ring, total = ffi.new("nfm_desc **"), self.rings[worker], 0
+        while n := int(lib.nfm_ring_peek(ring, desc, 0xFFFFFFFF)):
+            if until is not None:
+                n = count_until(memory, desc[0], n, until)
+            if n and self.planned.edits:
+                n = fitting(ring, memory, desc[0], n)  # the worker takes first what was said before
+            if n == 0:
+                break
             try:
-                self.deliver(memory, place[0], n, now_ns, worker)
+                self.deliver(memory, desc[0], n, now_ns, worker)
             finally:
                 lib.nfm_ring_advance(ring, n)
+            total += n
+        return total
+
+    def first(self, memory: Memory, worker: int) -> Place | None:
+        """Returns the place of the next entry of a worker's ring; None: it is empty."""
+        ffi, lib = native()
+        desc = ffi.new("nfm_desc **")
+        n = lib.nfm_ring_peek(self.rings[worker], desc, 1)
+        return place_of(memory, desc[0][0]) if n else None
 
     def deliver(
         self, memory: Memory, desc: Any, n: int, now_ns: Callable[[], int], worker: int = 0

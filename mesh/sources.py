@@ -7,13 +7,13 @@ gives it to the NF's seat, `passed` lets it go. A position means the same after 
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mesh._ffi import check, native
 from mesh.attached import AttachedRing
 from mesh.eventlog import HEARD, LogReader, Waited
+from mesh.placing import Place, count_until, place_of
 from mesh.publish import Block
 from mesh.recording import NFRecorder
 from mesh.seat import Seat
@@ -103,24 +103,20 @@ class RingSource:
         if self._gap:
             seat.lose(self._gap, now_ns)
             return
-        self._now_ns = self._time_of(self._desc[n - 1])
+        self._now_ns = place_of(self.ring.memory, self._desc[n - 1])[0]
         seat.deliver(self.ring.memory, self._desc, n, now_ns, self.number)
 
-    def floor_ns(self) -> int:
-        """Returns the event time that nothing is earlier than of what is to be handed out."""
-        clock_ns = self.ring.clock_ns
+    def floor(self) -> Place:
+        """Returns what nothing is earlier than of what is to be handed out."""
+        clock = self.ring.clock
         desc, n = self.ring.peek(1)
-        return self._time_of(desc[0]) if n else clock_ns
+        return place_of(self.ring.memory, desc[0]) if n else clock
 
-    def until(self, ns: int) -> int:
-        """Returns how many entries of the next run are not later than an event time."""
+    def until(self, place: Place) -> int:
+        """Returns how many entries of the next run are not later than a place."""
         desc, n = self.ring.peek()
-        if n and self._time_of(desc[n - 1]) > ns:
-            return bisect_right(range(n), ns, key=lambda i: self._time_of(desc[i]))
-        return _ALL
-
-    def _time_of(self, desc: Any) -> int:
-        return int(self.ring.memory.mem.records[desc.record].ts_ns)
+        reached = count_until(self.ring.memory, desc, n, place)
+        return _ALL if reached == n else reached
 
     def show(self, recorder: NFRecorder, n: int) -> None:
         """Shows packets and verdicts."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pcap_file import packets
 from mesh import NF, Context, EventBatch, on, replay
 from mesh.errors import SpecError
 from mesh.ports import Port
-from mesh.testing import write_capture
+from mesh.testing import ACK, RST, START_NS, SYN, Frame, packet, tcp, timed, write_capture
 
 CAPTURES = sorted((Path(__file__).parent / "captures").glob("*.pcap"))
 SIZES = {"n_small": 4096, "n_records": 32768, "max_flows": 4096, "fields_size": 4 << 20}
@@ -133,3 +134,49 @@ def test_fragments_are_counted_once(tmp_path: Path) -> None:
 def test_a_port_has_one_reader() -> None:
     with pytest.raises(SpecError, match="a port has one reader"):
         run(Port.memory(traffic(1)), "flow_counter", workers=2)
+
+
+def attempts(n: int) -> list[Frame]:
+    """Returns what a host with many peers does in some minutes: few of them answer, and late."""
+    host, draw, at, frames = "10.9.9.9", random.Random(2), START_NS, []
+    for i in range(n):
+        peer, port = f"10.{i % 7}.{i % 200}.7", 6346 + i % 5
+        at += draw.randrange(1, 700) * 1_000_000
+        back = (peer, port, host, 20000 + i)
+        syn = packet(tcp(b"", host, 20000 + i, peer, port, seq=5, flags=SYN), host, peer, 6)
+        frames.append(Frame(syn, at))
+        kind = draw.choice((SYN | ACK, RST | ACK, 0, 0))
+        if kind:
+            answer = packet(tcp(b"", *back, seq=9, ack=6, flags=kind), peer, host, 6)
+            frames.append(Frame(answer, at + draw.randrange(1, 4000) * 1_000_000))
+    return sorted(frames, key=lambda frame: frame.ts_ns)
+
+
+class Ordered(NF):
+    """Keeps the numbers of packets as they come."""
+
+    needs_order = True
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    @on("packet")
+    def handle(self, batch: EventBatch) -> None:
+        self.numbers += batch.packet.tolist()
+
+
+def test_entries_come_in_the_order_of_packets(tmp_path: Path) -> None:
+    write_capture(tmp_path / "in.pcap", timed([f.data for f in traffic(60)], step_ns=0))
+    seen = Ordered()
+    report = run(tmp_path / "in.pcap", seen, workers=3)
+    assert seen.numbers == list(range(1, report.packets + 1))
+
+
+def test_what_depends_on_order_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+    write_capture(tmp_path / "in.pcap", attempts(800))
+    one = run(tmp_path / "in.pcap", "syn_scan")["syn_scan"]
+    assert one.results["scans"]
+    for workers in (2, 3, 4):
+        again = run(tmp_path / "in.pcap", "syn_scan", workers=workers)["syn_scan"]
+        assert (again.events, again.results) == (one.events, one.results)
+        assert again.published == one.published

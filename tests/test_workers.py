@@ -151,6 +151,32 @@ def test_handlers_hear_captures_in_time(mesh: Rig) -> None:
     assert 0 <= mesh.report()["keeper"]["results"]["back"] <= 10_000_000
 
 
+def test_who_needs_order_hears_captures_packet_by_packet(mesh: Rig) -> None:
+    keeper = mesh.nf(
+        "keeper",
+        """
+        class Keeper(NF):
+            name = "keeper"
+            needs_order = True
+            def __init__(self):
+                self.last, self.back, self.seen = 0, 0, 0
+            @on("packet")
+            def handle(self, batch):
+                for number in batch.packet.tolist():
+                    self.back += number <= self.last
+                    self.last = number
+                self.seen += len(batch)
+            def results(self):
+                return {"back": self.back, "seen": self.seen}
+        """,
+    )
+    frames = [frame.data for frame in traffic(40)]
+    random.Random(1).shuffle(frames)
+    write_capture(mesh.folder / "in.pcap", timed(frames, step_ns=0))  # time alone says nothing
+    mesh.start([{"use": keeper}], mesh.folder / "in.pcap", workers=3)
+    assert mesh.report()["keeper"]["results"] == {"back": 0, "seen": len(frames)}
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [

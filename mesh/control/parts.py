@@ -334,10 +334,9 @@ def _nf(planned: PlannedNF, plan: Plan, layout: Layout, types: tuple[TypeWire, .
 
 
 def _skew_ns(planned: PlannedNF, layout: Layout) -> int | None:
-    """Who decides may need to know all that came before: he hears all in the order of time."""
     if layout.workers == 1 or layout.mode == "live":
         return None
-    return 0 if planned.is_inline else SKEW_NS
+    return 0 if planned.needs_order else SKEW_NS
 
 
 def _pairs(plan: Plan) -> list[tuple[str, str]]:

@@ -345,7 +345,8 @@ class NFPart:
         fail_open: packets that an inline NF does not judge pass; else they are dropped.
         types: all event types.
         skew_ns: where workers read captures: event time that entries of one of them may be handed
-            out before those of another, at most; None: they come as they come.
+            out before those of another, at most; 0: they come in the order of packets; None: as
+            they come.
         opens_files: the NF opens the files that it writes by itself; nobody does it for it.
         ports: what each port may be called.
         is_busy: it never sleeps.

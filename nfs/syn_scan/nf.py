@@ -42,8 +42,11 @@ class Source:
     reported: bool = False
 
     def move_to(self, interval: int) -> None:
-        """Lets attempts grow old: after two intervals without an answer they have failed."""
-        if interval != self.interval:
+        """Lets attempts grow old: after two intervals without an answer they have failed.
+
+        On live ports another worker's packets may be a little older than those before.
+        """
+        if interval > self.interval:
             self.waited = self.waiting if interval == self.interval + 1 else 0
             self.waiting, self.interval = 0, interval
 
@@ -79,6 +82,7 @@ class SynScan(NF):
     """
 
     publishes = (PortScan,)
+    needs_order = True  # what an attempt counts for depends on what its source did before
 
     def __init__(
         self,

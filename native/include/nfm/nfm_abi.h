@@ -748,6 +748,8 @@ uint64_t nfm_ring_position(const nfm_ring *ring);
 /* Event time that entries are not earlier than which are not in the ring yet: what it is read
  * before. Only one of several workers says so, others leave it at 0. INT64_MAX: nothing follows. */
 int64_t nfm_ring_clock(const nfm_ring *ring);
+/* The last packet up to then: no entry of an earlier one follows at that very time. */
+uint64_t nfm_ring_clock_packet(const nfm_ring *ring);
 
 /* Entries missing at the next position of a lossy ring, 0 when an entry stands there. A gap takes
  * one position: nfm_ring_advance(ring, 1) passes it. nfm_ring_peek stops before gaps. */

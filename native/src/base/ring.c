@@ -50,12 +50,13 @@ void nfm_ring_unspill(nfm_ring *ring) {
     set_limit(ring);
 }
 
-/* The worker's own half, over a laid out shared part. */
-static int init_worker_side(nfm_ring *ring, nfm_ring_shared *shared, bool lossy) {
+/* The worker's own half, over a laid out shared part of |entries|, which its receiver may change
+ * there. */
+static int init_worker_side(nfm_ring *ring, nfm_ring_shared *shared, uint32_t entries, bool lossy) {
     ring->shared = shared;
     ring->desc = shared->desc;
-    ring->mask = shared->entries - 1;
-    ring->quota = shared->entries;
+    ring->mask = entries - 1;
+    ring->quota = entries;
     ring->lossy = lossy;
     if (!lossy) {
         ring->spill = malloc(sizeof(nfm_desc) * SPILL_ENTRIES);
@@ -80,7 +81,7 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy) {
     memset(ring, 0, sizeof(*ring));
     ring->payload_left = UINT64_MAX;
     lay_out(memory, entries);
-    return init_worker_side(ring, memory, lossy);
+    return init_worker_side(ring, memory, entries, lossy);
 }
 
 /* The largest power of two of entries that an object of |size| bytes has room for. */
@@ -115,7 +116,7 @@ int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
     ring->adopted = head != tail;
     ring->head = head;
     ring->tail_seen = head == 0 ? 0 : tail;
-    return init_worker_side(ring, shared, lossy);
+    return init_worker_side(ring, shared, entries, lossy);
 }
 
 void nfm_ring_fini(nfm_ring *ring) {
@@ -259,9 +260,12 @@ void nfm_ring_wake(nfm_ring *ring) {
     ring->wakeups++;
 }
 
-void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns) {
-    if (ring->spilled == 0 &&
-        now_ns > atomic_load_explicit(&ring->shared->now_ns, memory_order_relaxed))
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns, uint64_t packet) {
+    if (ring->spilled > 0 ||
+        packet <= atomic_load_explicit(&ring->shared->packet, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&ring->shared->packet, packet, memory_order_release);
+    if (now_ns > atomic_load_explicit(&ring->shared->now_ns, memory_order_relaxed))
         atomic_store_explicit(&ring->shared->now_ns, now_ns, memory_order_release);
 }
 
@@ -269,6 +273,10 @@ int64_t nfm_ring_clock(const nfm_ring *ring) {
     if (atomic_load_explicit(&ring->shared->ended, memory_order_acquire) != 0)
         return INT64_MAX;
     return atomic_load_explicit(&ring->shared->now_ns, memory_order_acquire);
+}
+
+uint64_t nfm_ring_clock_packet(const nfm_ring *ring) {
+    return atomic_load_explicit(&ring->shared->packet, memory_order_acquire);
 }
 
 void nfm_ring_end(nfm_ring *ring) {

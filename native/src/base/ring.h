@@ -62,6 +62,7 @@ typedef struct nfm_ring_shared {
     _Atomic uint32_t wake_seq;           /* worker; the futex */
     _Atomic uint32_t ended;              /* worker: nothing follows */
     _Atomic int64_t now_ns;              /* worker, of several: no earlier entry follows */
+    _Atomic uint64_t packet;             /* its last packet up to then */
     alignas(64) _Atomic uint64_t tail;   /* NF */
     _Atomic uint64_t cmd_head;           /* NF: commands written */
     _Atomic uint64_t gaps_seen;          /* NF: gap entries passed, ever */
@@ -180,8 +181,8 @@ const uint8_t *nfm_ring_command_bytes(const nfm_ring *ring, const nfm_command *c
 int nfm_ring_begin_receiver(nfm_ring *ring);
 /* Wakes the receiver if it sleeps; some time after nfm_ring_flush, see "Sleeping". */
 void nfm_ring_wake(nfm_ring *ring);
-/* Says that what follows is not earlier than |now_ns|; wakes nobody. */
-void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns);
+/* Says that what follows is not earlier than |now_ns| and |packet|; wakes nobody. */
+void nfm_ring_tell_time(nfm_ring *ring, int64_t now_ns, uint64_t packet);
 /* Says that nothing follows, and wakes. */
 void nfm_ring_end(nfm_ring *ring);
 

@@ -14,6 +14,8 @@ static void discard(nfm_worker *w, nfm_out_queue *q, uint32_t counter) {
 
 static void flush_port(nfm_worker *w, uint32_t port) {
     nfm_out_queue *q = &w->way->queue[port];
+    if (w->share != NULL)
+        nfm__share_publish(w); /* keys of rewritten flows, before what has them leaves */
     while (q->head != q->tail) {
         uint32_t at = q->head % NFM_OUT_QUEUE, n = q->tail - q->head;
         n = n < NFM_OUT_QUEUE - at ? n : NFM_OUT_QUEUE - at;
@@ -62,8 +64,6 @@ bool nfm__inject(nfm_worker *w, const nfm_ring *ring, const nfm_command *command
 }
 
 void nfm__output_flush(nfm_worker *w) {
-    if (w->share != NULL)
-        nfm__share_publish(w); /* keys of rewritten flows, before what has them leaves */
     for (uint32_t i = 0; i < w->n_ports; i++) {
         nfm_port *port = w->ports[i];
         if (w->way->queue[i].head != w->way->queue[i].tail)

@@ -100,7 +100,7 @@ void nfm__leave_datagram(nfm_worker *w, nfm_packet *p) {
 void nfm__share_tell_time(nfm_worker *w) {
     for (uint32_t i = 0; i < w->n_rings; i++)
         if (w->rings[i] != NULL && w->rings[i]->is_shared)
-            nfm_ring_tell_time(w->rings[i], w->now_ns);
+            nfm_ring_tell_time(w->rings[i], w->now_ns, w->packets);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */

@@ -20,7 +20,8 @@
  *
  * Where frames are forwarded, an ICMP error is of who owns the packet that it quotes. A flow whose
  * packets are rewritten is known by a second key, which has an owner of its own by its hash: that
- * one is told, and hands over what has this key.
+ * one is told, and hands over what has this key. It is told before the first frame with that key
+ * leaves, and reads what it was told after it has received: so no answer is faster.
  */
 #ifndef NFM_ENGINE_SHARE_H
 #define NFM_ENGINE_SHARE_H
@@ -80,6 +81,9 @@ void nfm__hand_over(nfm_worker *w, const nfm_packet *p, uint32_t worker, uint16_
 /* Takes up to |max| frames that were handed over, all by one port, as the burst at hand; sends what
  * is to be sent, and notes keys. Returns how many. */
 int nfm__take_over(nfm_worker *w, uint32_t max);
+/* Notes the keys that other workers have told of: behind receiving, so that the word about a key is
+ * always older than an answer that has it. */
+void nfm__share_note_keys(nfm_worker *w);
 /* Marks what is known of |n| parsed frames that were taken over. */
 void nfm__took(nfm_worker *w, uint32_t n);
 /* Tells the owner of |key| that packets with it are this worker's, or no longer. */

@@ -101,22 +101,38 @@ static bool add_frame(nfm_worker *w, const nfm_handed *head, const uint8_t *byte
     return true;
 }
 
-static uint32_t take_from(nfm_worker *w, uint32_t from, uint32_t max) {
+/* Notes what a worker has said of keys. */
+static void note_keys(nfm_worker *w, uint32_t from) {
     nfm_handover *ring = &w->share->from[from];
-    uint32_t life = atomic_load_explicit(&ring->shared->life, memory_order_relaxed), n = 0;
+    uint32_t life = atomic_load_explicit(&ring->shared->life, memory_order_relaxed);
     nfm_handed head;
-    const uint8_t *bytes;
     if (life != ring->life) {
         nfm__elsewhere_forget(w, from);
         ring->life = life;
     }
+    for (const uint8_t *bytes; (bytes = nfm_handover_next_key(ring, &head)) != NULL;)
+        note_key(w, &head, bytes, from);
+}
+
+void nfm__share_note_keys(nfm_worker *w) {
+    for (uint32_t i = 0; i < w->share->n_workers; i++)
+        if (w->share->from[i].shared != NULL)
+            note_keys(w, i);
+}
+
+static uint32_t take_from(nfm_worker *w, uint32_t from, uint32_t max) {
+    nfm_handover *ring = &w->share->from[from];
+    uint32_t n = 0;
+    nfm_handed head;
+    const uint8_t *bytes;
+    note_keys(w, from);
     while (n < max && (bytes = nfm_handover_peek(ring, &head)) != NULL) {
         if (head.kind == NFM_HANDED_FRAME && !add_frame(w, &head, bytes, n))
             break;
         if (head.kind == NFM_HANDED_SEND && !send_frame(w, &head, bytes))
             break;
         if (head.kind == NFM_HANDED_KEY || head.kind == NFM_HANDED_NO_KEY)
-            note_key(w, &head, bytes, from);
+            note_keys(w, from); /* unless it was read ahead */
         n += head.kind == NFM_HANDED_FRAME;
         nfm_handover_take(ring, &head);
     }

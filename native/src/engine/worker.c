@@ -194,8 +194,7 @@ static int receive_from_ports(nfm_worker *w, uint32_t max) {
     return done == w->n_ports ? NFM_E_EOF : 0;
 }
 
-/* The same from other workers and ports. Others come first, since they tell of keys whose answers
- * may be here already; after a burst of theirs it is the ports' turn. */
+/* The same from other workers and ports, in turns. */
 static int receive(nfm_worker *w, uint32_t max) {
     if (w->share == NULL)
         return receive_from_ports(w, max);
@@ -204,7 +203,11 @@ static int receive(nfm_worker *w, uint32_t max) {
     int n = ports_first ? 0 : nfm__take_over(w, max);
     if (n == 0)
         n = receive_from_ports(w, max);
-    return n == 0 && ports_first ? nfm__take_over(w, max) : n;
+    if (n == 0 && ports_first)
+        n = nfm__take_over(w, max);
+    if (n > 0)
+        nfm__share_note_keys(w);
+    return n;
 }
 
 /* At the end of the ports: ends flows in order of their index, as far as memory allows. */

@@ -33,6 +33,7 @@ int nfm_handover_open(nfm_handover *ring, int fd, bool produces, nfm_error *err)
     ring->shared = shared;
     ring->bell = -1;
     ring->at = ring->published = atomic_load(produces ? &shared->head : &shared->tail);
+    ring->keys = produces ? atomic_load(&shared->keys_end) : ring->at;
     if (produces)
         atomic_fetch_add(&shared->life, 1);
     else
@@ -43,6 +44,10 @@ int nfm_handover_open(nfm_handover *ring, int fd, bool produces, nfm_error *err)
 void nfm_handover_close(nfm_handover *ring) {
     nfm_region_fini(&ring->region);
     ring->shared = NULL;
+}
+
+static bool is_key(const nfm_handed *head) {
+    return head->kind == NFM_HANDED_KEY || head->kind == NFM_HANDED_NO_KEY;
 }
 
 static nfm_handed *place(const nfm_handover *ring, uint64_t at) {
@@ -61,6 +66,8 @@ uint8_t *nfm_handover_write(nfm_handover *ring, const nfm_handed *head) {
     *entry = *head;
     entry->size = (uint32_t)size;
     ring->at += skipped + size;
+    if (is_key(head))
+        ring->keys = ring->at;
     return (uint8_t *)(entry + 1);
 }
 
@@ -68,6 +75,7 @@ void nfm_handover_publish(nfm_handover *ring) {
     if (ring->at == ring->published)
         return;
     ring->published = ring->at;
+    atomic_store_explicit(&ring->shared->keys_end, ring->keys, memory_order_release);
     atomic_store_explicit(&ring->shared->head, ring->at, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&ring->shared->asleep, memory_order_relaxed) == 0 || ring->bell < 0)
@@ -77,19 +85,36 @@ void nfm_handover_publish(nfm_handover *ring) {
     (void)rung;
 }
 
-const uint8_t *nfm_handover_peek(nfm_handover *ring, nfm_handed *out) {
-    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
-    while (ring->at != head) {
-        uint64_t end = NFM_HANDOVER_BYTES - (ring->at & MASK);
-        if (end < sizeof(*out)) { /* no room for a head: nothing was written there */
-            ring->at += end;
+/* The first entry from |*at| on, which moves there; NULL: there is none before |end|. */
+static const uint8_t *find(const nfm_handover *ring, uint64_t *at, uint64_t end, nfm_handed *out) {
+    while (*at < end) {
+        uint64_t left = NFM_HANDOVER_BYTES - (*at & MASK);
+        if (left < sizeof(*out)) { /* no room for a head: nothing was written there */
+            *at += left;
             continue;
         }
-        const nfm_handed *entry = place(ring, ring->at);
+        const nfm_handed *entry = place(ring, *at);
         *out = *entry;
         if (out->kind != NFM_HANDED_PAD)
             return (const uint8_t *)(entry + 1);
-        ring->at += out->size;
+        *at += out->size;
+    }
+    return NULL;
+}
+
+const uint8_t *nfm_handover_peek(nfm_handover *ring, nfm_handed *out) {
+    uint64_t head = atomic_load_explicit(&ring->shared->head, memory_order_acquire);
+    return find(ring, &ring->at, head, out);
+}
+
+const uint8_t *nfm_handover_next_key(nfm_handover *ring, nfm_handed *out) {
+    uint64_t end = atomic_load_explicit(&ring->shared->keys_end, memory_order_acquire);
+    if (ring->keys < ring->at)
+        ring->keys = ring->at;
+    for (const uint8_t *bytes; (bytes = find(ring, &ring->keys, end, out)) != NULL;) {
+        ring->keys += out->size;
+        if (is_key(out))
+            return bytes;
     }
     return NULL;
 }

@@ -10,6 +10,9 @@
  * its bell, an eventfd that the consumer polls along with its ports. A full ring takes nothing
  * more: whoever writes counts what is lost, as a full queue of a network card does.
  *
+ * Keys. They may be read ahead of what lies before them: a frame with a key can come by a port or
+ * by another ring while the word about it is still behind others here.
+ *
  * Lives. |life| counts producers: a consumer sees there that what the last one knew is gone.
  */
 #ifndef NFM_IO_HANDOVER_H
@@ -55,6 +58,7 @@ typedef struct nfm_handover_shared {
     uint64_t magic;
     uint32_t abi, reserved;
     alignas(64) _Atomic uint64_t head; /* producer: bytes written, ever */
+    _Atomic uint64_t keys_end;         /* producer: behind the last key */
     _Atomic uint32_t life;             /* producer */
     alignas(64) _Atomic uint64_t tail; /* consumer: bytes taken, ever */
     _Atomic uint32_t asleep;           /* consumer */
@@ -66,6 +70,7 @@ typedef struct nfm_handover {
     nfm_handover_shared *shared; /* NULL: there is none */
     uint64_t at;                 /* producer: head with what is not published; consumer: tail */
     uint64_t published;          /* producer */
+    uint64_t keys;               /* producer: behind the last key; consumer: read up to here */
     uint32_t life;               /* consumer: of the producer it knows */
     int bell;                    /* producer: the consumer's eventfd, borrowed */
     nfm_region region;
@@ -88,6 +93,8 @@ void nfm_handover_publish(nfm_handover *ring);
 
 /* The next entry: its bytes, with a copy of its head; NULL when there is none. */
 const uint8_t *nfm_handover_peek(nfm_handover *ring, nfm_handed *out);
+/* The next key that was not read yet, ahead of entries that were not taken; NULL: there is none. */
+const uint8_t *nfm_handover_next_key(nfm_handover *ring, nfm_handed *out);
 /* Passes the entry that was peeked at. */
 void nfm_handover_take(nfm_handover *ring, const nfm_handed *head);
 /* Says that the consumer sleeps until its bell rings, or is awake. A fence belongs between saying

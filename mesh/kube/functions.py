@@ -289,7 +289,7 @@ class Functions:
         was = before.get("Degraded", {})
         if degraded["status"] == "True" and was.get("reason") != degraded["reason"]:
             self._recorder.warning(found, degraded["reason"], degraded["message"])
-        if ready["status"] == "True" and was.get("status") == "True":
+        if degraded["status"] != "True" and was.get("status") == "True":
             self._recorder.normal(found, "Recovered", ready["message"])
 
 

@@ -13,7 +13,8 @@ from mesh.attached import attach_rings
 from mesh.columns import Schema
 from mesh.commands import Commands
 from mesh.control import messages as m
-from mesh.control.wire import LogPart, NFPart, catalogue_of, planned_nf
+from mesh.control.unpack import catalogue_of, planned_nf
+from mesh.control.wire import LogPart, NFPart
 from mesh.errors import NFError
 from mesh.eventlog import LogReader, LogWriter
 from mesh.events import Catalogue

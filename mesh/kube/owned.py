@@ -19,9 +19,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from mesh.conditions import Trouble
 from mesh.errors import ApiError
 from mesh.kube.api import DEPLOYMENTS, FUNCTIONS, SECRETS, Api, Object
-from mesh.kube.pods import Trouble
 from mesh.kube.reflector import Store
 from mesh.kube.render import is_owned, same_as, secret_name, token_secret
 from mesh.kube.settings import OperatorSettings

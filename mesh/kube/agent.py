@@ -115,8 +115,9 @@ class Agent:
 
     def start(self, name: str) -> None:
         """Starts the thread."""
-        self._thread = threading.Thread(target=self._run, name=f"stack-{name}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=f"stack-{name}", daemon=True)
+        thread.start()
+        self._thread = thread  # who closes meanwhile need not wait for it
 
     def stop(self) -> None:
         """Ends the thread soon."""

@@ -41,7 +41,6 @@ _DTYPES: dict[Kind, Any] = {
     Kind.TIME: np.int64,
 }
 _IN_PLACE = frozenset({Source.PAYLOAD, Source.DATA})
-_IP_VERSION = "ip_version"
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,10 @@ may run on every core that the process may use, also when the one that works is 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,6 +29,8 @@ __all__ = ["HealthServer"]
 Check = Callable[[], str]
 """Returns what is wrong, "" when nothing is."""
 TIMEOUT_S = 5.0
+MOST = 32
+"""Connections at a time: who says nothing, or says it slowly, keeps no prober away."""
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -39,8 +43,32 @@ class _Status(Collector):
 
 
 class _Server(ThreadingHTTPServer):
+    """A thread per connection, and not more than MOST: the oldest gives way to who comes."""
+
     daemon_threads = True
+    request_queue_size = MOST
     health: HealthServer
+
+    def __init__(self, port: int) -> None:
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
+        super().__init__(("", port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begins a thread for a connection."""
+        with self._lock:
+            if len(self._open) >= MOST:
+                with suppress(OSError):
+                    self._open.pop(0).shutdown(socket.SHUT_RDWR)  # its thread reads the end
+            self._open.append(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Ends a connection."""
+        with self._lock:
+            if request in self._open:
+                self._open.remove(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A prober that hangs up in the middle is nobody's error."""
@@ -95,7 +123,7 @@ class HealthServer:
         self._cores = tuple(cores)
         self._registry = CollectorRegistry(auto_describe=False)
         try:
-            self._server = _Server(("", port), _Handler)
+            self._server = _Server(port)
         except (OSError, OverflowError) as error:
             raise SpecError("--health-port", f"{port}: {error}") from error
         self._server.health = self

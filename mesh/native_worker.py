@@ -6,6 +6,8 @@ The engine runs one in its own memory; a worker process runs one in shared objec
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,8 +54,13 @@ _PORT_COUNTERS = {
 _FIXED = frozenset({"size", "reserved", "fds", "hash_key", "idle_s"})
 
 
-def worker_config(config: Mapping[str, int]) -> Any:
+def worker_config(config: Mapping[str, int], *, is_secret: bool = False) -> Any:
     """Makes a `nfm_worker_config *`: the defaults, and what `config` changes.
+
+    Args:
+        config: sizes and switches by name.
+        is_secret: hashes get a key that senders of packets do not know. Without, the same packets
+            end in the same places in every run.
 
     Raises:
         SpecError: `config` names what a worker does not have, or a number is too large.
@@ -69,6 +76,8 @@ def worker_config(config: Mapping[str, int]) -> Any:
             setattr(row, name, value)
         except OverflowError as cause:
             raise SpecError(f"worker.{name}", f"{value} is too large") from cause
+    if is_secret:
+        row.hash_key = struct.unpack("2Q", os.urandom(16))
     return row
 
 

@@ -42,6 +42,10 @@ class SharedObject:
     read_only_fd: int
 
 
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+"""Who may write an object may neither cut it nor keep others from mapping it."""
+
+
 class Objects:
     """All shared objects of a supervisor.
 
@@ -92,7 +96,7 @@ class Objects:
             raise CapacityError(f"{name}: {system_text(error)}") from error
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         self._sparse.add(name)
         return self._add(name, size, "ordinary", fd)
 

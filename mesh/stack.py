@@ -9,18 +9,17 @@ from typing import Any
 from mesh._ffi import check, native
 from mesh.attached import ring_stats
 from mesh.control.stats import RingStats
+from mesh.control.unpack import catalogue_of, part_of, planned_module
 from mesh.control.wire import (
     HostedPart,
     InboxPart,
     ModulePart,
-    NativeSubscription,
     Receiver,
     WorkerPart,
-    catalogue_of,
 )
 from mesh.errors import SpecError
 from mesh.fdpass import DescriptorClient
-from mesh.module import ModuleInfo, Phase
+from mesh.module import ModuleInfo
 from mesh.native_worker import (
     Filters,
     Hosting,
@@ -31,7 +30,7 @@ from mesh.native_worker import (
     domain_config,
     worker_config,
 )
-from mesh.plan import Level, Part, PlannedModule
+from mesh.plan import PlannedModule
 from mesh.port_opening import open_ports
 from mesh.port_spec import FILES
 from mesh.reconcile import WorkerChanges, worker_changes
@@ -83,7 +82,7 @@ class Stack:
         self.worker.start()
 
     def _config(self) -> Any:
-        row = worker_config(self.part.config)
+        row = worker_config(self.part.config, is_secret=self.part.mode == "live")
         row.id = self.part.id
         handles = self._client.fetch(self.part.objects)
         for i, name in enumerate(self.part.objects):
@@ -169,7 +168,7 @@ class Stack:
         for ring, row in changes.subscribe:
             terms = Terms(row.group, row.per_flow, row.in_line, row.stage)
             self._numbers[row.id] = self.worker.subscribe(
-                self._rings[ring], row.handler, _part(row), self._filters[-1], terms, row.id
+                self._rings[ring], row.handler, part_of(row), self._filters[-1], terms, row.id
             )
         for name in changes.remove_rings:
             ring = self._rings.pop(name)
@@ -178,13 +177,12 @@ class Stack:
             self.worker.remove_domain(self._domains.pop(name))
 
     def _add_module(self, part: ModulePart) -> None:
-        info = ModuleInfo(part.name, part.library, part.symbol)
+        planned, info = planned_module(part)
         limits = zip(info.descriptor.limits, part.limits, strict=True)
         for limit, value in limits:
             if not limit.min <= value <= limit.max:
                 path = f"modules.{part.name}.{limit.name}"
                 raise SpecError(path, f"{value} is not within {limit.min}..{limit.max}")
-        planned = PlannedModule(part.name, Phase.APP, part.limits, {}, part.types, ())
         if part.host is None:
             self.worker.add_module(planned, info)
         else:
@@ -226,17 +224,3 @@ class Stack:
         finally:
             os.close(handle.fd)
         self._rings[receiver.ring] = ring
-
-
-def _part(row: NativeSubscription) -> Part:
-    return Part(
-        events=row.events,
-        names=(),
-        types=row.types,
-        modules=row.modules,
-        level=Level(row.level),
-        stack_level=Level(row.level),
-        where=row.where,
-        where_on=row.where_on,
-        as_type=row.as_type,
-    )

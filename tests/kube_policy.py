@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["findings", "pods_of"]
+__all__ = ["against_restricted", "findings", "pods_of"]
 
 Document = Mapping[str, Any]
 
@@ -23,6 +23,11 @@ CAPABILITIES = {
 USES_API = {"controller", "uninstall"}
 ROOT = {"stack"}
 _UNITS = {"": 1, "m": 0.001, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+_HARMLESS = "NET_BIND_SERVICE"
+_HARMLESS_VOLUMES = (
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim",
+    "projected", "secret",
+)  # fmt: skip
 _PAGE = {"hugepages-2Mi": 2 << 20, "hugepages-1Gi": 1 << 30}
 
 
@@ -45,6 +50,27 @@ def findings(document: Document) -> list[str]:
         for metadata, pod in pods_of(document)
         for text in _pod_findings(metadata.get("labels", {}), pod)
     ]
+
+
+def against_restricted(pod: Document) -> list[str]:
+    """Returns what the Pod Security level `restricted` has against a pod."""
+    found = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
+    for volume in pod.get("volumes", ()):
+        found += [kind for kind in volume if kind not in ("name", *_HARMLESS_VOLUMES)]
+    security = pod.get("securityContext", {})
+    if security.get("runAsNonRoot") is not True or security.get("runAsUser") == 0:
+        found.append("runAsNonRoot")
+    if security.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        found.append("seccompProfile")
+    for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+        own = container.get("securityContext", {})
+        capabilities = own.get("capabilities", {})
+        if own.get("allowPrivilegeEscalation") is not False or own.get("privileged"):
+            found.append("allowPrivilegeEscalation")
+        if capabilities.get("drop") != ["ALL"] or {*capabilities.get("add", ())} - {_HARMLESS}:
+            found.append("capabilities")
+        found += ["hostPort" for port in container.get("ports", ()) if port.get("hostPort")]
+    return found
 
 
 def _pod_findings(labels: Mapping[str, str], pod: Document) -> Iterator[str]:

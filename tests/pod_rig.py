@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -31,19 +32,10 @@ def why_not() -> str:
     return "" if ARCHIVE.exists() else f"no {ARCHIVE}: run tools/kube/image.py archive"
 
 
-class Containers:
-    """Runs containers of the image; use it in a `with`.
+class Storage:
+    """Podman with images and containers of its own; use it in a `with`."""
 
-    Args:
-        network: `none`, or `host` for those that are asked over HTTP.
-    """
-
-    def __init__(self, network: str = "none") -> None:
-        self.network = network
-
-    def __enter__(self) -> Containers:
-        if reason := why_not():
-            pytest.skip(reason)
+    def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="nfmesh-pod-"))
         self._podman = [
             "podman",
@@ -54,21 +46,41 @@ class Containers:
             "--cgroup-manager=cgroupfs",
             "--events-backend=file",
         ]
-        self._call("load", "--quiet", "--input", str(ARCHIVE))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._call("rm", "--all", "--force", "--time=2", check=False)
-        self._call("rmi", "--all", "--force", check=False)
+        self.call("rm", "--all", "--force", "--time=2", check=False)
+        self.call("rmi", "--all", "--force", check=False)
         subprocess.run(["umount", "-l", f"{self._folder}/root/overlay"], stderr=-3, check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _call(self, *line: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, *line: str, check: bool = True, patience_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs podman."""
         done = subprocess.run(
-            [*self._podman, *line], capture_output=True, text=True, check=False, timeout=120
+            [*self._podman, *line], capture_output=True, text=True, check=False, timeout=patience_s
         )
-        assert not check or done.returncode == 0, done.stderr
+        assert not check or done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done
+
+
+class Containers(Storage):
+    """Runs containers of the image; use it in a `with`.
+
+    Args:
+        network: `none`, or `host` for those that are asked over HTTP.
+    """
+
+    def __init__(self, network: str = "none") -> None:
+        self.network = network
+
+    def __enter__(self) -> Self:
+        if reason := why_not():
+            pytest.skip(reason)
+        super().__enter__()
+        self.call("load", "--quiet", "--input", str(ARCHIVE))
+        return self
 
     def run(
         self, *arguments: str, options: tuple[str, ...] = (), user: str = USER
@@ -80,7 +92,7 @@ class Containers:
             options: further ones of podman run.
             user: that it runs as.
         """
-        return self._call("run", "--rm", *self._confined(user), *options, IMAGE, *arguments,
+        return self.call("run", "--rm", *self._confined(user), *options, IMAGE, *arguments,
                           check=False)  # fmt: skip
 
     def start(
@@ -88,21 +100,21 @@ class Containers:
     ) -> None:
         """Starts a container that stays."""
         more = ("--detach", f"--name={name}")
-        self._call("run", *more, *self._confined(user), *options, IMAGE, *arguments)
+        self.call("run", *more, *self._confined(user), *options, IMAGE, *arguments)
 
     def logs(self, name: str) -> str:
         """Returns what a container has said."""
-        done = self._call("logs", name, check=False)
+        done = self.call("logs", name, check=False)
         return done.stdout + done.stderr
 
     def stop(self, name: str) -> int:
         """Ends a container as a kubelet does; returns its status."""
-        self._call("stop", "--time=20", name)
-        return int(self._call("inspect", "--format={{.State.ExitCode}}", name).stdout)
+        self.call("stop", "--time=20", name)
+        return int(self.call("inspect", "--format={{.State.ExitCode}}", name).stdout)
 
     def kill(self, name: str) -> None:
         """Removes a container at once."""
-        self._call("rm", "--force", "--time=0", name)
+        self.call("rm", "--force", "--time=0", name)
 
     def _confined(self, user: str) -> tuple[str, ...]:
         return (

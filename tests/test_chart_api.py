@@ -97,6 +97,12 @@ def test_an_upgrade_and_its_way_back(cluster: Cluster) -> None:
     assert stack()["metadata"]["uid"] == before["metadata"]["uid"]
 
 
+def test_its_notes_say_what_works(cluster: Cluster) -> None:
+    notes = cluster.helm("get", "notes", "one", "-n", "core")
+    (line,) = [row for row in notes.splitlines() if "get networkfunctions" in row]
+    assert "one-log" in cluster.kubectl(*line.split()[1:])
+
+
 def test_the_operator_may_what_it_does_and_nothing_else(cluster: Cluster) -> None:
     may = ("create deployments.apps", "patch networkfunctions.nfmesh.io/status", "get secrets",
            "create events", "update leases.coordination.k8s.io/one-nfmesh-operator")  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from chart_rig import CHART, CI_VALUES, Document, function_of, of_kind, render
-from kube_policy import findings
+from kube_policy import against_restricted, findings, pods_of
 
 jsonschema = pytest.importorskip("jsonschema")
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -103,6 +103,22 @@ def test_values_reach_the_pods_of_functions(tmp_path: Path) -> None:
     assert pod["securityContext"]["seLinuxOptions"] == labels
     assert stack["securityContext"]["seLinuxOptions"] == labels
     assert {"name": "A", "value": "b"} in stack["containers"][0]["env"]
+
+
+def test_the_folder_is_all_that_the_level_restricted_has_against_functions(tmp_path: Path) -> None:
+    documents = render()
+    found = {
+        metadata["labels"]["app.kubernetes.io/component"]: against_restricted(pod)
+        for each in [*documents, function_of(documents, tmp_path)]
+        for metadata, pod in pods_of(each)
+    }
+    assert found == {
+        "controller": [],
+        "uninstall": [],
+        "nf": ["hostPath"],
+        "test": ["hostPath"],
+        "stack": ["hostPath", "runAsNonRoot"],
+    }
 
 
 def change(path: str, value: Any) -> Callable[[Document], None]:

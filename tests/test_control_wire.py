@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgpack
 import pytest
@@ -12,15 +13,12 @@ from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired
 from mesh.control.parts import Parts
 from mesh.control.seal import pack
+from mesh.control.unpack import catalogue_of, part_of, planned_module, planned_nf
 from mesh.control.wire import (
     HostPart,
     NFPart,
     WorkerPart,
-    catalogue_of,
     from_wire,
-    part_of,
-    planned_module,
-    planned_nf,
     to_wire,
 )
 from mesh.engine import Engine
@@ -31,6 +29,7 @@ from mesh.plan import Plan
 from mesh.ports import Port
 from mesh.reconcile import host_changes, worker_changes
 from mesh.registry import Registry
+from mesh.stack import Stack
 
 OFFICE = Path(__file__).parent / "captures" / "office.pcap"
 
@@ -288,3 +287,15 @@ def test_a_spec_that_cannot_run_is_refused_by_name(change, error, says):
     with pytest.raises(error) as caught:
         composed({**SPEC, **change})
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "is_secret"), [("live", True), ("file", False)])
+def test_senders_of_live_packets_do_not_know_the_key_of_the_flow_hash(mode, is_secret):
+    def key():
+        stack = Stack.__new__(Stack)
+        stack.part = SimpleNamespace(mode=mode, config={}, id=0, objects=())
+        stack._client = SimpleNamespace(fetch=lambda names: {})
+        return tuple(stack._config().hash_key)
+
+    assert len({key() for _ in range(8)}) == (8 if is_secret else 1)
+    assert ((0, 0) in {key()}) != is_secret

@@ -19,7 +19,8 @@ from mesh.control.tool import ask
 from mesh.errors import CapacityError, PlanError, SpecError
 from mesh.registry import Registry
 from mesh.runner import replay
-from mesh.spec import Spec, json_schema, parse, plan_of, uses_of
+from mesh.spec import Spec, json_schema, parse
+from mesh.spec_plan import plan_of, uses_of
 from mesh.testing import conversation, timed, write_capture
 
 CAPTURE = Path(__file__).parent / "captures" / "office.pcap"

@@ -13,7 +13,8 @@ import pytest
 from mesh import Registry, replay, sdk
 from mesh.compose import NFUse
 from mesh.kube.manifests import read_manifests
-from mesh.spec import load, plan_of
+from mesh.spec import load
+from mesh.spec_plan import plan_of
 from mesh.testing import conversation, replay_frames
 
 ROOT = Path(__file__).resolve().parents[1]

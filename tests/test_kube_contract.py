@@ -220,6 +220,30 @@ def test_null_removes_and_lists_are_replaced(api, name):
     assert found["spec"]["events"] == ["c"]
 
 
+def test_apply_takes_back_what_it_said_and_leaves_what_others_said(api, name):
+    made = api.apply(FUNCTIONS, function(name, where="tcp", stage=3, config={"a": 1, "b": 2}))
+    assert (made["spec"]["where"], made["spec"]["fail"]) == ("tcp", "closed")
+    same = api.apply(FUNCTIONS, function(name, where="tcp", stage=3, config={"a": 1, "b": 2}))
+    assert same["spec"] == made["spec"]
+    api.patch(FUNCTIONS, name, {"spec": {"replicas": 3}, "metadata": {"finalizers": ["x.io/y"]}})
+    spec = api.apply(FUNCTIONS, function(name, where="udp", config={"b": 4}))["spec"]
+    assert (spec["where"], spec["config"], spec["replicas"]) == ("udp", {"b": 4}, 3)
+    assert "stage" not in spec
+    api.patch(FUNCTIONS, name, {"metadata": {"finalizers": None}})
+    refused(422, api.apply, FUNCTIONS, function(name, cores=1.5))
+
+
+def test_dry_run_answers_as_if_and_changes_nothing(api, name):
+    tried = api.apply(FUNCTIONS, function(name, where="tcp"), dry_run=True)
+    assert tried["spec"]["cores"] == 1
+    refused(404, api.get, FUNCTIONS, name)
+    made = api.apply(FUNCTIONS, function(name, where="tcp"))
+    tried = api.apply(FUNCTIONS, function(name, where="udp"), dry_run=True)
+    assert tried["spec"]["where"] == "udp"
+    assert api.get(FUNCTIONS, name) == made
+    refused(422, lambda: api.apply(FUNCTIONS, function(name, cores=1.5), dry_run=True))
+
+
 def test_json_patch(server, api, name):
     api.create(FUNCTIONS, function(name, share=["a"]))
     path = FUNCTIONS.path(NAMESPACE, name)

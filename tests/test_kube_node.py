@@ -8,6 +8,7 @@ what the stack's memory lies in, events per second, and the table of network fun
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -31,13 +32,11 @@ spec: {{use: dns_log, cores: {cores}}}
 def node() -> Iterator[Node]:
     with Node(pages=PAGES) as found:
         values = {
-            "stack.cpus": 0,  # of the two cores one is the node's, one the function's
-            "stack.sharedCpu": "400m",
+            "stack.sharedCpu": "400m",  # of the two cores one is the node's, one the function's
             "stack.hugepages": {"2Mi": "640Mi"} if found.pages >= PAGES else {},
-            "stack.port.replay.speed": 20,
+            "stack.port.replay.speed": 400,
             "nf.sharedCpu": "100m",
             "operator.cpu": "200m",
-            "tests.services": False,  # there is no DNS
             "nfs.http-log": {"use": "http_log", "cores": 1},
         }
         found.install("edge", *(f"--set-json={k}={json.dumps(v)}" for k, v in values.items()))
@@ -118,6 +117,15 @@ def test_a_function_has_a_core_that_nobody_else_may_use(node: Node) -> None:
     show(f"\nCpus_allowed_list of http-log's pod: {core}; of the others: {sorted(set(others))}")
 
 
+def test_the_first_process_of_a_stack_keeps_its_memory(node: Node) -> None:
+    pod = stack_pod(node)
+    assert pod["status"]["qosClass"] == "Guaranteed"
+    (first,) = [pid for pid in node.processes(pod) if status_of(pid)["NSpid"].split()[-1] == "1"]
+    kept = {os.readlink(each) for each in Path(f"/proc/{first}/fd").iterdir()}
+    assert any("memfd:nfmesh:w0/packets" in name for name in kept)
+    assert first != worker(node)
+
+
 def test_its_memory_is_the_stacks_and_it_cannot_write_there(node: Node) -> None:
     theirs = memory_of(worker(node))
     (pid,) = node.processes(nf_pod(node, "http-log"))
@@ -152,7 +160,7 @@ def test_events_come(node: Node) -> None:
         return sum(rows)
 
     first, begin = heard(), time.monotonic()
-    last = until(lambda: (now := heard()) > first + 1000 and now, "a thousand events")
+    last = until(lambda: (now := heard()) > first + 20000 and now, "twenty thousand events")
     show(f"\nevents delivered into the pod: {(last - first) / (time.monotonic() - begin):.0f} 1/s")
 
 

@@ -14,7 +14,8 @@ from mesh.module import ModuleInfo
 from mesh.nf import NF, on
 from mesh.options import nf_config
 from mesh.registry import Registry
-from mesh.spec import json_schema, load, parse, plan_of, uses_of
+from mesh.spec import json_schema, load, parse
+from mesh.spec_plan import plan_of, uses_of
 
 
 class Sample(NF):

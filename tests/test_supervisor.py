@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -439,6 +440,16 @@ def test_a_step_down_from_huge_pages_is_said():
         assert "vm.nr_hugepages=2" in objects.notices[0]
     else:
         assert objects.notices == ()
+    objects.close()
+
+
+def test_who_writes_an_object_keeps_nobody_from_mapping_it():
+    objects = Objects()
+    for made in (objects.create_ring("ring/x/w0", 64), objects.create_sparse("ckpt/x", 4096)):
+        with pytest.raises(PermissionError):
+            fcntl.fcntl(made.fd, fcntl.F_ADD_SEALS, 0x10)  # F_SEAL_FUTURE_WRITE
+        with pytest.raises(PermissionError):
+            os.ftruncate(made.fd, 0)
     objects.close()
 
 

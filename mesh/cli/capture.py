@@ -37,7 +37,8 @@ from mesh.port_spec import PcapSpec, PortSpec
 from mesh.registry import Registry
 from mesh.report import NFReport, Progress, Report
 from mesh.runner import make_plan, replay
-from mesh.spec import Spec, load, parse, user_events_of, uses_of
+from mesh.spec import Spec, load, parse
+from mesh.spec_plan import user_events_of, uses_of
 from mesh.supervisor import SupervisorSettings
 from mesh.words import MAX_WORKERS
 

@@ -220,7 +220,8 @@ def plan(
       nfmesh plan mesh.yaml --json | jq .modules
     """
     from mesh.kube.manifests import local_entries, read_manifests
-    from mesh.spec import load, parse, plan_of
+    from mesh.spec import load, parse
+    from mesh.spec_plan import plan_of
 
     manifests = read_manifests(spec)
     said = load(spec) if manifests is None else parse({"nfs": local_entries(manifests)})

@@ -93,11 +93,6 @@ class Control:
         self.close()
 
     @property
-    def is_connected(self) -> bool:
-        """True while the controller answers."""
-        return self._line.is_known
-
-    @property
     def session(self) -> int:
         """Number of this process' session."""
         return self._sealer.session

@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mesh.conditions import Trouble, news_of
 from mesh.errors import ApiError
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, SECRETS, Api, Object
 from mesh.kube.manifests import entry_of
 from mesh.kube.models import GROUP, NetworkFunctionSpec
-from mesh.kube.pods import Trouble
 from mesh.kube.recorder import Recorder
 from mesh.kube.render import (
     deployment,
@@ -349,16 +349,14 @@ class Functions:
         after = self._patched(
             found, {"status": with_conditions(status, old, self._now())}, "status"
         )
-        self._tell(after, old, ready, degraded)
+        self._tell(after, status, old)
         return None
 
-    def _tell(self, found: Object, old: Object | None, ready: Object, degraded: Object) -> None:
-        before = {each["type"]: each for each in (old or {}).get("conditions") or ()}
-        was = before.get("Degraded", {})
-        if degraded["status"] == "True" and was.get("reason") != degraded["reason"]:
-            self._recorder.warning(found, degraded["reason"], degraded["message"])
-        if ready["status"] == "True" and was.get("status") == "True":
-            self._recorder.normal(found, "Recovered", ready["message"])
+    def _tell(self, found: Object, status: Object, old: Object | None) -> None:
+        news = news_of(status["conditions"], (old or {}).get("conditions"))
+        if news is not None:
+            say = self._recorder.warning if news.kind == "Warning" else self._recorder.normal
+            say(found, news.reason, news.text)
 
 
 class _Taken(Exception):

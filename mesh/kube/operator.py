@@ -17,12 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from mesh.conditions import Trouble
 from mesh.errors import ApiError, MeshError
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Object
 from mesh.kube.chainstatus import Chains
 from mesh.kube.functions import Functions, Later, Tools, affected_chains
 from mesh.kube.leader import Leader
-from mesh.kube.pods import Trouble
 from mesh.kube.recorder import Recorder
 from mesh.kube.render import FUNCTION_LABEL, INSTANCE_LABEL
 from mesh.kube.settings import OperatorSettings

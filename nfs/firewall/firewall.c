@@ -19,6 +19,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "classify.h"
 #include "nfm/nfm.h"
@@ -47,6 +48,7 @@ struct firewall {
     firewall_options options;
     firewall_stats stats;
     book *books[MAX_WORKERS];
+    uint64_t seed[3]; /* of the hash, so that nobody can aim flows at one bucket */
 };
 
 typedef struct packet {
@@ -100,15 +102,18 @@ static book *book_of(firewall *fw, const nfm_mem *mem, uint64_t id) {
     return *b;
 }
 
-/* The same for both directions. */
-static uint64_t hash_of(const nfm_flow_info *flow) {
+static uint64_t fold_product(uint64_t a, uint64_t b) {
+    unsigned __int128 product = (unsigned __int128)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* The same for both directions; senders choose all but the seed. */
+static uint64_t hash_of(const firewall *fw, const nfm_flow_info *flow) {
     uint64_t sum = flow->proto, part[2];
     for (int side = 0; side < 2; side++) {
         memcpy(part, flow->addr[side], sizeof(part));
-        uint64_t h = part[0] * UINT64_C(0x9e3779b97f4a7c15) ^ part[1] ^
-                     (uint64_t)flow->port[side] << 40; /* Knuth: golden ratio */
-        h ^= h >> 29;
-        sum += h * UINT64_C(0xbf58476d1ce4e5b9);
+        uint64_t h = fold_product(part[0] ^ fw->seed[0], part[1] ^ fw->seed[1]);
+        sum += fold_product(h ^ (uint64_t)flow->port[side] << 40, fw->seed[2]);
     }
     return sum ^ sum >> 32;
 }
@@ -131,7 +136,7 @@ static void remember(firewall *fw, const nfm_mem *mem, uint64_t id) {
     if (flow->id != 0)
         forget(b, index);
     flow->id = id;
-    flow->bucket = (uint32_t)hash_of(&mem->flows[index]) & (b->n_buckets - 1);
+    flow->bucket = (uint32_t)hash_of(fw, &mem->flows[index]) & (b->n_buckets - 1);
     flow->next = b->first[flow->bucket];
     b->first[flow->bucket] = index;
     fw->stats.flows++;
@@ -150,7 +155,7 @@ static bool is_same(const nfm_flow_info *a, const nfm_flow_info *b, int turned) 
 }
 
 static bool has_accepted(const firewall *fw, const nfm_flow_info *key) {
-    uint64_t hash = hash_of(key);
+    uint64_t hash = hash_of(fw, key);
     for (uint32_t w = 0; w < MAX_WORKERS; w++) {
         const book *b = fw->books[w];
         if (b == NULL)
@@ -369,13 +374,17 @@ int firewall_process(void *state, const void *batch) {
 
 /*
  * firewall_open makes a firewall that drops everything until firewall_swap gives it rules. The
- * configuration is not read: nf.py does. Returns NULL without memory.
+ * configuration is not read: nf.py does. Returns NULL without memory or randomness.
  */
 void *firewall_open(const char *config_json) {
     (void)config_json;
     firewall *fw = calloc(1, sizeof(*fw));
-    if (fw != NULL)
-        fw->options = (firewall_options){.malformed = FIREWALL_DROP, .non_ip = FIREWALL_DROP};
+    if (fw == NULL || getrandom(fw->seed, sizeof(fw->seed), 0) != sizeof(fw->seed)) {
+        free(fw);
+        return NULL;
+    }
+    fw->seed[2] |= 1;
+    fw->options = (firewall_options){.malformed = FIREWALL_DROP, .non_ip = FIREWALL_DROP};
     return fw;
 }
 

@@ -99,6 +99,7 @@ typedef struct defrag_table {
     defrag_datagram *datagrams;
     defrag_piece *pieces;
     uint32_t *buckets;
+    uint64_t secret;    /* of the hash: senders choose all of the key */
     uint32_t n_buckets; /* power of two */
     uint32_t free_datagram, free_piece;
     uint32_t n_free_pieces;
@@ -106,8 +107,9 @@ typedef struct defrag_table {
     uint32_t oldest[2], newest[2]; /* by IP version: 4, 6 */
 } defrag_table;
 
-/* Allocates the tables. Returns NFM_OK or NFM_E_NOMEM. */
-int defrag_table_init(defrag_table *table, uint32_t n_datagrams, uint32_t n_pieces);
+/* Allocates the tables; |secret| keys the hash. Returns NFM_OK or NFM_E_NOMEM. */
+int defrag_table_init(defrag_table *table, uint32_t n_datagrams, uint32_t n_pieces,
+                      uint64_t secret);
 void defrag_table_fini(defrag_table *table);
 /* The datagram of |key|, or DEFRAG_NONE. */
 uint32_t defrag_find(const defrag_table *table, const defrag_key *key);

@@ -37,7 +37,8 @@ static int start(nfm_ctx *ctx) {
     defrag_table *table = ctx->self = malloc(sizeof(defrag_table));
     if (table == NULL)
         return NFM_E_NOMEM;
-    int rc = defrag_table_init(table, (uint32_t)ctx->limits[LIMIT_DATAGRAMS], pieces);
+    uint32_t datagrams = (uint32_t)ctx->limits[LIMIT_DATAGRAMS];
+    int rc = defrag_table_init(table, datagrams, pieces, nfm_secret(ctx));
     if (rc != NFM_OK)
         stop(ctx);
     return rc;

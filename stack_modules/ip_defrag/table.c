@@ -6,24 +6,26 @@
 #include "defrag.h"
 
 static uint32_t hash_of(const defrag_table *table, const defrag_key *key) {
-    uint64_t word, hash = 0;
+    uint64_t word, hash = table->secret;
     for (size_t i = 0; i < sizeof(*key); i += 8) {
         memcpy(&word, (const uint8_t *)key + i, 8);
-        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
-        hash ^= hash >> 29;
+        unsigned __int128 product = (unsigned __int128)(hash ^ word) * (table->secret | 1);
+        hash = (uint64_t)product ^ (uint64_t)(product >> 64);
     }
-    return (uint32_t)hash & (table->n_buckets - 1);
+    return (uint32_t)(hash >> 32) & (table->n_buckets - 1);
 }
 
 static uint32_t side_of(const defrag_key *key) {
     return key->ip_version == 6;
 }
 
-/* defrag_table_init allocates everything the module will ever need: |n_datagrams| and |n_pieces|.
- * The caller frees it with defrag_table_fini, also after a failure. Returns NFM_OK or NFM_E_NOMEM.
+/* defrag_table_init allocates everything the module will ever need: |n_datagrams| and |n_pieces|;
+ * |secret| keys the hash. The caller frees it with defrag_table_fini, also after a failure. Returns
+ * NFM_OK or NFM_E_NOMEM.
  */
-int defrag_table_init(defrag_table *table, uint32_t n_datagrams, uint32_t n_pieces) {
-    *table = (defrag_table){.n_buckets = 16, .n_free_pieces = n_pieces};
+int defrag_table_init(defrag_table *table, uint32_t n_datagrams, uint32_t n_pieces,
+                      uint64_t secret) {
+    *table = (defrag_table){.secret = secret, .n_buckets = 16, .n_free_pieces = n_pieces};
     while (table->n_buckets < n_datagrams)
         table->n_buckets *= 2;
     table->datagrams = calloc(n_datagrams, sizeof(*table->datagrams));

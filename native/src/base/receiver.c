@@ -6,12 +6,13 @@
 
 #include "base/ring.h"
 
-static const char *wrong_with(const nfm_ring *ring) {
-    const nfm_ring_shared *shared = ring->shared;
-    if (shared->magic != NFM_RING_MAGIC)
+/* |entries| is what the ring says: read once, since a supervisor that passes entries for an NF may
+ * have that still writing there. */
+static const char *wrong_with(const nfm_ring *ring, uint32_t entries) {
+    if (ring->shared->magic != NFM_RING_MAGIC)
         return "not a ring, or its worker has not begun";
-    if (shared->entries < 64 || (shared->entries & (shared->entries - 1)) != 0 ||
-        nfm_ring_shared_size(shared->entries) > ring->region.size)
+    if (entries < 64 || (entries & (entries - 1)) != 0 ||
+        nfm_ring_shared_size(entries) > ring->region.size)
         return "its size is damaged";
     return NULL;
 }
@@ -23,7 +24,8 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
         return NULL;
     }
     ring->shared = (nfm_ring_shared *)(void *)ring->region.base;
-    const char *wrong = wrong_with(ring);
+    uint32_t entries = *(volatile uint32_t *)&ring->shared->entries;
+    const char *wrong = wrong_with(ring, entries);
     if (wrong != NULL || ring->shared->abi != NFM_ABI_VERSION) {
         err->code = wrong != NULL ? NFM_E_FORMAT : NFM_E_ABI;
         if (wrong != NULL)
@@ -37,7 +39,7 @@ nfm_ring *nfm_ring_attach(int fd, nfm_error *err) {
         return NULL;
     }
     ring->desc = ring->shared->desc;
-    ring->mask = ring->shared->entries - 1;
+    ring->mask = entries - 1;
     ring->is_shared = true;
     ring->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
     ring->head_seen = ring->tail;

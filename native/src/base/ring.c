@@ -50,12 +50,13 @@ void nfm_ring_unspill(nfm_ring *ring) {
     set_limit(ring);
 }
 
-/* The worker's own half, over a laid out shared part. */
-static int init_worker_side(nfm_ring *ring, nfm_ring_shared *shared, bool lossy) {
+/* The worker's own half, over a laid out shared part of |entries|, which its receiver may change
+ * there. */
+static int init_worker_side(nfm_ring *ring, nfm_ring_shared *shared, uint32_t entries, bool lossy) {
     ring->shared = shared;
     ring->desc = shared->desc;
-    ring->mask = shared->entries - 1;
-    ring->quota = shared->entries;
+    ring->mask = entries - 1;
+    ring->quota = entries;
     ring->lossy = lossy;
     if (!lossy) {
         ring->spill = malloc(sizeof(nfm_desc) * SPILL_ENTRIES);
@@ -80,7 +81,7 @@ int nfm_ring_init(nfm_ring *ring, void *memory, uint32_t entries, bool lossy) {
     memset(ring, 0, sizeof(*ring));
     ring->payload_left = UINT64_MAX;
     lay_out(memory, entries);
-    return init_worker_side(ring, memory, lossy);
+    return init_worker_side(ring, memory, entries, lossy);
 }
 
 /* The largest power of two of entries that an object of |size| bytes has room for. */
@@ -115,7 +116,7 @@ int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
     ring->adopted = head != tail;
     ring->head = head;
     ring->tail_seen = head == 0 ? 0 : tail;
-    return init_worker_side(ring, shared, lossy);
+    return init_worker_side(ring, shared, entries, lossy);
 }
 
 void nfm_ring_fini(nfm_ring *ring) {

@@ -166,6 +166,11 @@ uint32_t nfm_slots_free(const nfm_ctx *ctx) {
     return ctx->worker->pool.n_free_small;
 }
 
+uint64_t nfm_secret(const nfm_ctx *ctx) {
+    const uint64_t *k = ctx->worker->table.key.k; /* tells nothing of the flow table's */
+    return nfm_fold_mul(k[0] ^ k[2], (k[1] ^ k[3]) | 1) ^ nfm_fold_mul(k[0] + k[1], k[2] | 1);
+}
+
 void nfm_reparse(nfm_ctx *ctx, nfm_packet *packet) {
     uint32_t off = packet->rec.l3_off;
     nfm_wire_parse_ip(&ctx->worker->wire, packet, off, NFM_HEADROOM + packet->rec.frame_len - off);

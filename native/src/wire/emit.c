@@ -38,17 +38,6 @@ int nfm_emit_eth(nfm_emit_buf *buf, const uint8_t *dst, const uint8_t *src, uint
     return NFM_OK;
 }
 
-/* nfm_emit_vlan appends the rest of an 802.1Q tag: its control information, and the ethertype of
- * what follows. The tag's own type is in the header before. Returns NFM_OK or NFM_E_LIMIT. */
-int nfm_emit_vlan(nfm_emit_buf *buf, uint16_t tci, uint16_t type) {
-    uint8_t *p = take(buf, 4);
-    if (p == NULL)
-        return NFM_E_LIMIT;
-    nfm_write16(p, tci);
-    nfm_write16(p + 2, type);
-    return NFM_OK;
-}
-
 /* nfm_emit_ipv4 appends an IPv4 header without options for |len| bytes behind it, from the key's
  * sender to its receiver. Source: RFC 791. Returns NFM_OK or NFM_E_LIMIT. */
 int nfm_emit_ipv4(nfm_emit_buf *buf, const nfm_key *key, const nfm_ip_fields *ip, uint32_t len) {

@@ -29,7 +29,6 @@ typedef struct nfm_tcp_fields {
 
 int nfm_emit_bytes(nfm_emit_buf *buf, const void *data, uint32_t len);
 int nfm_emit_eth(nfm_emit_buf *buf, const uint8_t *dst, const uint8_t *src, uint16_t type);
-int nfm_emit_vlan(nfm_emit_buf *buf, uint16_t tci, uint16_t type);
 int nfm_emit_ipv4(nfm_emit_buf *buf, const nfm_key *key, const nfm_ip_fields *ip, uint32_t len);
 int nfm_emit_ipv6(nfm_emit_buf *buf, const nfm_key *key, const nfm_ip_fields *ip, uint32_t len);
 int nfm_emit_tcp(nfm_emit_buf *buf, const nfm_key *key, const nfm_tcp_fields *tcp,

@@ -16,8 +16,8 @@ stack:
 nf:
   healthPort: {{ .Values.nf.healthPort }}
   sharedCpu: {{ .Values.nf.sharedCpu }}
-  terminationGracePeriodSeconds: {{ .Values.nf.terminationGracePeriodSeconds }}
-  seLinuxOptions: {{ toJson .Values.seLinuxOptions }}
+  terminationGracePeriodSeconds: {{ .Values.nf.terminationGracePeriodSeconds | default 30 }}
+  seLinuxOptions: {{ toJson (default dict .Values.seLinuxOptions) }}
   user: 64001
   group: 64000
   {{- with include "nfmesh.priorityClass" (list . "nf") }}

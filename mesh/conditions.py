@@ -1,92 +1,182 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each NF of a mesh is, in the words that its custom resource would have in a cluster. Pure.
+"""The words for how a network function is: conditions, their reasons, and what is told of changes.
 
     Ready        it is attached, on the cores that it asked for
-    Progressing  it is on its way there
+    Progressing  something is on its way that ends by itself
     Degraded     something is wrong, and the reason says what
 
-The reason of Ready = False is that of Degraded, else that of Progressing. Reasons are those of
-`mesh/kube/status.py`, as far as a host without a cluster knows them.
+The reason of Ready = False is that of Degraded, else that of Progressing. A mesh of one host
+(`mesh/control/functions.py`) and the operator of a cluster (`mesh/kube/status.py`) find out in
+their own ways what holds, and say it with these words. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-__all__ = ["conditions_of"]
+__all__ = [
+    "Condition",
+    "News",
+    "Reason",
+    "Trouble",
+    "condition",
+    "conditions_of",
+    "failure_of",
+    "news_of",
+    "shortage_in",
+    "with_times",
+]
 
-Condition = dict[str, str]
-Why = tuple[str, str]
-_FINE: Why = ("AsWanted", "nothing is wrong")
-_SETTLED: Why = ("Settled", "nothing is under way")
-
-
-def conditions_of(status: Mapping[str, Any]) -> dict[str, list[Condition]]:
-    """Returns the conditions of every NF, from what `nfmesh status --json` prints."""
-    attachments = status.get("attachments", {})
-    rows = {
-        row["name"]: row
-        for row in status["processes"]
-        if row.get("role") == "nf" or row["name"] in status["nfs"] or row["name"] in attachments
-    }
-    return {
-        name: _conditions(rows.get(name, {}), attachments.get(name))
-        for name in sorted({*rows, *attachments})
-    }
-
-
-def _conditions(row: Mapping[str, Any], attachment: Mapping[str, Any] | None) -> list[Condition]:
-    phase = attachment["phase"] if attachment is not None else row.get("phase", "starting")
-    trouble = _trouble(row, attachment)
-    step = None if trouble else _step(row, attachment, phase)
-    cores = row.get("cores") or (attachment or {}).get("cores") or []
-    text = "attached" + (f", on {_list(cores)}" if cores else "")
-    why = trouble or step or ("Attached", text)
-    return [
-        _condition("Ready", trouble is None and step is None, why),
-        _condition("Progressing", step is not None, step or _SETTLED),
-        _condition("Degraded", trouble is not None, trouble or _FINE),
-    ]
-
-
-def _trouble(row: Mapping[str, Any], attachment: Mapping[str, Any] | None) -> Why | None:
-    if attachment is not None and attachment["error"]:
-        reason = "GraphInvalid" if attachment["error_where"] == "plan" else "StartFailed"
-        return reason, str(attachment["error"])
-    failed = str(row.get("failed") or "")
-    if failed:
-        where = failed.partition(":")[0]
-        return ("GraphInvalid" if where == "plan" else "StartFailed"), failed
-    last = str(row.get("last_exit") or "it ended")
-    if row.get("state") == "failed":
-        return "CrashLoop", last
-    if row.get("state") == "waiting" and row.get("restarts", 0) > 0:
-        return "CrashLoop", f"is started again, {row['restarts']} times so far: {last}"
-    asked, has = row.get("cores_asked") or [], row.get("cores") or []
-    if asked and has and set(asked) != set(has):
-        return "CoresShared", f"asked for {_list(asked)}, its threads run on {_list(has)}"
-    return None
-
-
-def _step(row: Mapping[str, Any], attachment: Mapping[str, Any] | None, phase: str) -> Why | None:
-    if phase == "attached":
-        return None
-    if phase in ("draining", "drained"):
-        return "Draining", "it finishes what it was sent"
-    if attachment is None:
-        return "Starting", f"its process is {row.get('state') or 'about to start'}"
-    if phase == "away":
-        return "Starting", "no process of it has joined"
-    if phase == "undeclared":
-        return "Attaching", "its class is being looked at"
-    return "Attaching", "it maps its memory"
+Condition = dict[str, Any]
+Reason = Literal[
+    # as it should be
+    "Attached",
+    "AsWanted",
+    "Settled",
+    "Recovered",
+    "InPlace",
+    # under way
+    "Scheduling",
+    "Starting",
+    "Attaching",
+    "Updating",
+    "Draining",
+    "WaitingForStack",
+    "WaitingForFunction",
+    # asked for, and not possible
+    "Invalid",
+    "GraphInvalid",
+    "NameTaken",
+    "SecretInvalid",
+    # of chains
+    "Cycle",
+    "NotInline",
+    "StageGiven",
+    "TooManyStages",
+    "UnknownFunction",
+    # too little of something
+    "InsufficientCpu",
+    "InsufficientHugepages",
+    "InsufficientMemory",
+    "InsufficientDevices",
+    "Unschedulable",
+    "NotGuaranteed",
+    "CoresShared",
+    # does not run, or is not seen
+    "StartFailed",
+    "CrashLoop",
+    "ImagePullFailed",
+    "ContainerFailed",
+    "PodFailed",
+    "StackUnreachable",
+]
+_SHORT: tuple[tuple[str, Reason], ...] = (
+    ("Insufficient cpu", "InsufficientCpu"),
+    ("Insufficient hugepages-", "InsufficientHugepages"),
+    ("Insufficient memory", "InsufficientMemory"),
+    ("Insufficient ", "InsufficientDevices"),
+)
 
 
-def _condition(kind: str, holds: bool, why: Why) -> Condition:
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something is as it is: a word for the condition, and a sentence."""
+
+    reason: Reason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What an event says."""
+
+    kind: Literal["Normal", "Warning"]
+    reason: str
+    text: str
+
+
+_SETTLED = Trouble("Settled", "nothing is under way")
+_FINE = Trouble("AsWanted", "nothing is wrong")
+
+
+def conditions_of(
+    trouble: Trouble | None, step: Trouble | None, attached: str, **more: Any
+) -> list[Condition]:
+    """Returns the conditions of a function.
+
+    Args:
+        trouble: what is wrong.
+        step: what is under way, when nothing is wrong.
+        attached: what is said when neither is.
+        more: keys of each condition.
+    """
+    why = trouble or step or Trouble("Attached", attached)
+    found = (
+        ("Ready", trouble is None and step is None, why),
+        ("Progressing", step is not None, step or _SETTLED),
+        ("Degraded", trouble is not None, trouble or _FINE),
+    )
+    return [condition(kind, holds, why, **more) for kind, holds, why in found]
+
+
+def condition(kind: str, holds: bool, why: Trouble, **more: Any) -> Condition:
+    """Returns one condition."""
     status = "True" if holds else "False"
-    return {"type": kind, "status": status, "reason": why[0], "message": why[1]}
+    return {"type": kind, "status": status, "reason": why.reason, "message": why.text, **more}
 
 
-def _list(cores: Sequence[int]) -> str:
-    return ",".join(map(str, cores))
+def with_times(
+    new: Iterable[Condition], old: Iterable[Condition] | None, now: str
+) -> list[Condition]:
+    """Gives conditions the time of their last change of status."""
+    before = _by_type(old or ())
+    timed = []
+    for each in new:
+        was = before.get(each["type"], {})
+        same = was.get("status") == each["status"] and was.get("lastTransitionTime")
+        timed.append({**each, "lastTransitionTime": was["lastTransitionTime"] if same else now})
+    return timed
+
+
+def failure_of(where: str, text: str) -> Trouble:
+    """Says what it means that something went wrong there: "plan", "start", "exit", ..."""
+    reasons: Mapping[str, Reason] = {"plan": "GraphInvalid", "exit": "CrashLoop"}
+    return Trouble(shortage_in(text) or reasons.get(where, "StartFailed"), text)
+
+
+def shortage_in(text: str) -> Reason | None:
+    """Returns what there is too little of, in a scheduler's words.
+
+    >>> shortage_in("0/3 nodes are available: 3 Insufficient cpu.")
+    'InsufficientCpu'
+    """
+    return next((reason for words, reason in _SHORT if words in text), None)
+
+
+def news_of(new: Iterable[Condition], old: Iterable[Condition] | None) -> News | None:
+    """Returns what is told of a change; None: nothing that anybody would look for.
+
+    Args:
+        new: conditions as they are.
+        old: as they were; None: nobody has said any before, and that it came well is no news.
+    """
+    after, before = _by_type(new), _by_type(old or ())
+    ready, wrong = after["Ready"], after["Degraded"]
+    step = after.get("Progressing", {})
+    was_wrong = before.get("Degraded", {})
+    if wrong["status"] == "True":
+        is_new = was_wrong.get("reason") != wrong["reason"]
+        return News("Warning", wrong["reason"], wrong["message"]) if is_new else None
+    if was_wrong.get("status") == "True":
+        return News("Normal", "Recovered", ready["message"])
+    if ready["status"] == "True":
+        came = before.get("Ready", ready)["status"] != "True"
+        return News("Normal", ready["reason"], ready["message"]) if came else None
+    leaves = step.get("reason") == "Draining" != before.get("Progressing", {}).get("reason")
+    return News("Normal", "Draining", step["message"]) if leaves else None
+
+
+def _by_type(conditions: Iterable[Condition]) -> Mapping[str, Condition]:
+    return {str(each.get("type")): each for each in conditions}

@@ -119,7 +119,7 @@ def _choose(request: CoreRequest, room: Room, owners: Mapping[int, str]) -> tupl
     if chosen is None:
         kept = f"; {cpu_text(room.reserved)} reserved" if room.reserved else ""
         text = f"Insufficient cpu: asked {request.count}, free {len(free)}{kept}"
-        raise SpecError(_path(request), text)
+        raise SpecError(_path(request), text, nf=request.name)
     return chosen
 
 
@@ -130,10 +130,12 @@ def _path(request: CoreRequest) -> str:
 def _claim(request: CoreRequest, usable: Sequence[int], owners: dict[int, str]) -> None:
     path = _path(request)
     if not request.cores:
-        raise SpecError(path, "name at least one core, or leave the key out")
+        raise SpecError(path, "name at least one core, or leave the key out", nf=request.name)
     for core in request.cores:
         if core not in usable:
-            raise SpecError(path, f"core {core} is not there; this process may use {usable}")
+            text = f"core {core} is not there; this process may use {usable}"
+            raise SpecError(path, text, nf=request.name)
         if core in owners:
-            raise SpecError(path, f"core {core} is given twice, first to {owners[core]}")
+            text = f"core {core} is given twice, first to {owners[core]}"
+            raise SpecError(path, text, nf=request.name)
         owners[core] = request.name

@@ -141,10 +141,14 @@ class Station:
             raise self.stop().errors[0]
 
     def server(self, journal: Journal, spin_ns: int, idle_ns: int) -> Server | None:
-        """Returns the native loop of a native NF; it ends with `close`."""
-        if self._function is None:
-            return None
+        """Returns the native loop of a native NF, if it may have it; it ends with `close`.
+
+        What an NF finds in C is published when it is polled. An observer is polled run by run, so
+        that its events are in its log before its entries are passed; packets do not wait for it.
+        """
         planned = self._planned
+        if self._function is None or (planned.publishes and not planned.is_inline):
+            return None
         made = Server(
             self._function,
             journal,

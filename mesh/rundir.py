@@ -24,8 +24,8 @@ VARIABLE = "NFMESH_RUN"
 """Environment variable that says where run folders are."""
 KEPT = "kept"
 """File that says: this folder outlives its mesh."""
-KEPT_FILES = ("lock", KEPT, "desired.json")
-"""What stays in such a folder; the last one is read by the stack that follows."""
+KEPT_FILES = ("lock", KEPT, "desired.json", "history.json")
+"""What stays in such a folder; the stack that follows reads the last two."""
 MAX_SOCKET_PATH = 100
 """sockaddr_un has room for 108 bytes."""
 

@@ -37,7 +37,7 @@ from mesh.control.stats import HostStats, ObjectStats
 from mesh.control.wire import ChildPart, HostPart, from_wire
 from mesh.cores import CoreRequest
 from mesh.drainer import Drainer
-from mesh.errors import MeshError, ProcessError, system_text
+from mesh.errors import MeshError, ProcessError, SpecError, system_text
 from mesh.fdpass import SOCKET, DescriptorService, Handle, make_token
 from mesh.forks import ForkServer
 from mesh.guests import Guest, Guests
@@ -360,8 +360,15 @@ class Supervisor:
                 return
             self._change(part)
         except (MeshError, OSError) as error:
+            if isinstance(error, SpecError) and self._frees_cores():
+                self._late = message
+                return
             text = system_text(error) if isinstance(error, OSError) else str(error)
-            self._control.send(m.Failed(where="host", text=text, fatal=is_first))
+            failed = m.Failed(where="host", text=text, fatal=is_first)
+            if isinstance(error, SpecError) and error.nf:
+                said = {"text": error.text, "path": error.path, "name": error.nf}
+                failed = failed.model_copy(update=said)
+            self._control.send(failed)
             if is_first:
                 self._problem = text
                 self._kill()
@@ -373,6 +380,11 @@ class Supervisor:
         """True when the last child of this name has still to end: the next waits for it."""
         child = self.children.get(name)
         return child is not None and child.is_unwanted and not self._ending_at
+
+    def _frees_cores(self) -> bool:
+        """True while somebody ends who has cores: there may be enough in a moment."""
+        leaving = (c for c in self.children.values() if c.is_unwanted and c.process is not None)
+        return any(child.cores and not child.shares for child in leaving)
 
     def _change(self, part: HostPart) -> None:
         kept = {c.name: c.part for c in self.children.values() if c.part and not c.is_unwanted}
@@ -507,6 +519,8 @@ class Supervisor:
         child.ended(status, time.monotonic())
         if child.state == "done":
             return
+        if self._stop_at and child.hang:
+            child.state = "failed"  # the others are to give their totals: nobody waits for it again
         self._lost(child)
 
     def _lost(self, child: Child) -> None:

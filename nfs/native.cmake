@@ -6,11 +6,13 @@
 # and test_NAME_*.c.
 function(nfm_native_nf name)
   file(GLOB sources CONFIGURE_DEPENDS "${NFM_ROOT}/nfs/${name}/*.c")
-  add_library(${name} MODULE ${sources})
+  add_library(${name} MODULE ${NFM_ON_DEMAND} ${sources})
   target_include_directories(${name} PRIVATE "${NFM_ROOT}/nfs")
   target_link_libraries(${name} PRIVATE nfm ${ARGN})
   set_target_properties(${name} PROPERTIES PREFIX "" INSTALL_RPATH "$ORIGIN/../../mesh")
-  install(TARGETS ${name} LIBRARY DESTINATION nfs/${name})
+  if(NFM_PYTHON)
+    install(TARGETS ${name} LIBRARY DESTINATION nfs/${name})
+  endif()
   file(GLOB tests CONFIGURE_DEPENDS "${NFM_ROOT}/tests/native/nfs/test_${name}.c"
        "${NFM_ROOT}/tests/native/nfs/test_${name}_*.c")
   if(NOT NFM_TESTS)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of all tests: properties are checked with the same examples in every run."""
 
+import gc
 import os
 import shutil
 import signal
 import tempfile
 from pathlib import Path
 
+import leftovers
 import pytest
 from hypothesis import settings
 from live_rig import build_bridge, make_page
@@ -35,6 +37,28 @@ def run_folders():
     else:
         os.environ[VARIABLE] = before
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_mesh_left(run_folders):
+    """No process of a mesh outlives its module, whoever became its parent; nor does memory."""
+    before, memory = leftovers.of_session(), leftovers.memory()
+    yield
+    left = leftovers.end(leftovers.of_session, before)
+    gc.collect()
+    left += [name for fd, name in leftovers.memory().items() if memory.get(fd) != name]
+    if left:
+        pytest.fail("left behind and removed: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    """No process outlives the test that started it."""
+    before = leftovers.descendants(os.getpid())
+    yield
+    left = leftovers.end(lambda: leftovers.descendants(os.getpid()), before)
+    if left:
+        pytest.fail("left behind and killed: " + "; ".join(left), pytrace=False)
 
 
 @pytest.fixture(scope="session")

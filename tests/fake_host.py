@@ -41,8 +41,17 @@ class Fake:
         self.said = []
         self.position = 1
         register = m.Register(role=role, pid=os.getpid(), abi=ABI_VERSION)
+        # On a busy machine a controller may be silent for long without being another one. One that
+        # is another says that it knows nobody, so none of the messages below is a repetition.
         self.control = Control(
-            Settings(f"ipc://{host.run}/control", name, self.key, register, self.stats)
+            Settings(
+                f"ipc://{host.run}/control",
+                name,
+                self.key,
+                register,
+                self.stats,
+                silence_s=PATIENCE_S,
+            )
         )
 
     def stats(self):

@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from fakekube_rules import (
     Refusal,
+    applied,
     as_base64,
     check,
     chooser,
@@ -71,7 +72,8 @@ class FakeKube:
         self.log = []
         self.faults = []
         self.requests = Counter()
-        self.is_away = False
+        self.is_away = self.is_dry = False
+        self.said = {}
         self.hangups = 0
         self.ids = itertools.count(1)
         self.resources = {}
@@ -250,7 +252,21 @@ class FakeKube:
             if without_status(new) != without_status(old):
                 new["metadata"]["generation"] = old["metadata"]["generation"] + 1
             stored = self._store(resource, new, "MODIFIED")
-            return self._collect(resource, namespace, name) or stored
+            gone = None if self.is_dry else self._collect(resource, namespace, name)
+            return gone or stored
+
+    def apply(self, resource, namespace, name, body, manager):
+        """Makes an object, or lets it say what a manager of fields says."""
+        with self.lock:
+            key = (resource.plural, namespace, name, manager)
+            last = self.said.get(key, {})
+            if (namespace, name) in resource.objects:
+                done = self.update(resource, namespace, name, lambda old: applied(old, body, last))
+            else:
+                done = self.create(resource, namespace, copy.deepcopy(body))
+            if not self.is_dry:
+                self.said[key] = body
+            return done
 
     def delete(self, resource, namespace, name):
         with self.lock:
@@ -289,6 +305,8 @@ class FakeKube:
         return old
 
     def _store(self, resource, body, kind):
+        if self.is_dry:
+            return body
         self.version += 1
         body = copy.deepcopy(body)
         body |= {"kind": resource.kind, "apiVersion": resource.api_version}
@@ -396,7 +414,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if fault and not fault[5]:
                 raise Refusal(fault[3], fault[4], "as the test wants it")
-            answer = self.serve(kube, verb, url.path, query, body)
+            if query.get("dryRun") == "All":
+                answer = self.serve_dry(kube, verb, url.path, query, body)
+            else:
+                answer = self.serve(kube, verb, url.path, query, body)
         except Refusal as refusal:
             self.answer(refusal.code, refusal.body())
             return
@@ -408,6 +429,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(201 if self.command == "POST" else 200, answer)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+    def serve_dry(self, kube, *request):
+        with kube.lock:
+            kube.is_dry = True
+            try:
+                return self.serve(kube, *request)
+            finally:
+                kube.is_dry = False
 
     def serve(self, kube, verb, path, query, body):
         if path == "/version":
@@ -432,6 +461,8 @@ class _Handler(BaseHTTPRequestHandler):
             return kube.create(resource, namespace, body)
         if verb == "DELETE":
             return kube.delete(resource, namespace, name)
+        if self.headers.get("Content-Type") == "application/apply-patch+yaml":
+            return kube.apply(resource, namespace, name, body, query["fieldManager"])
         change = (lambda _: body) if verb == "PUT" else self.patcher(body)
         return kube.update(resource, namespace, name, change, sub)
 

@@ -44,6 +44,23 @@ def merge(old, patch):
     return new
 
 
+def applied(old, body, last):
+    """Server-side apply by one manager: what it said before and says no more goes."""
+    return merge(_without(old, last, body), body)
+
+
+def _without(old, last, body):
+    new = dict(old)
+    for key, value in last.items():
+        if isinstance(value, dict) and isinstance(new.get(key), dict):
+            new[key] = _without(new[key], value, body.get(key, {}))
+            if not new[key] and key not in body:
+                del new[key]
+        elif key not in body:
+            new.pop(key, None)
+    return new
+
+
 def json_patch(old, steps):
     """RFC 6902: add, replace, remove, test."""
     for step in steps:

@@ -28,10 +28,14 @@ def test_all_is_the_documented_list():
         assert getattr(mesh, name).__doc__, name
 
 
-MODULES = sorted(path.stem for path in Path(mesh.__file__).parent.glob("[a-z]*.py"))
+FOLDER = Path(mesh.__file__).parent
+MODULES = sorted(
+    ".".join(("mesh", *path.relative_to(FOLDER).with_suffix("").parts))
+    for path in FOLDER.rglob("[a-z]*.py")
+)
 
 
-@pytest.mark.parametrize("name", [f"mesh.{stem}" for stem in MODULES])
+@pytest.mark.parametrize("name", MODULES)
 def test_every_module_offers_what_its_all_says(name: str):
     module = importlib.import_module(name)
     assert module.__doc__
@@ -39,7 +43,7 @@ def test_every_module_offers_what_its_all_says(name: str):
         assert hasattr(module, public), public
 
 
-@pytest.mark.parametrize("name", [f"mesh.{stem}" for stem in MODULES])
+@pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_are_true(name: str):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 

@@ -37,7 +37,7 @@ EXAMPLES = [
     *(m.Go(revision=1), m.Drain(reason="stop"), m.Leave(), m.StatsRequest(), m.Seen(), m.Who()),
     m.Watch(events=["a.b"]),
     m.Finished(report={}, start_failed=["a"]),
-    *(m.Status(), m.Stop(now=True), m.Apply(spec={"nfs": []}), m.NfRemove(nf="a")),
+    *(m.Status(), m.Functions(), m.Stop(now=True), m.Apply(spec={"nfs": []}), m.NfRemove(nf="a")),
     *(m.NfPut(entries=[{"use": "http_log"}], dry_run=True), m.Away(name="a")),
     m.NfAdd(entry={"use": "http_log"}),
     *(m.Record(process="worker-0", path="/p", port=1), m.RecordEnd(process="a", path="/p")),

@@ -102,6 +102,7 @@ def test_a_killed_controller_comes_back_and_knows_all_again(running):
     for fake in running.fakes.values():
         until(lambda fake=fake: running.work() or fake.control._holds == 2, "all to hold it")
     before = {name: revisions(fake) for name, fake in running.fakes.items()}
+    assert before["supervisor"] == before["worker-0"] == [1, 2]
     running.kill()
     running.start()
     until(lambda: running.is_state("running"), "the mesh to be known again")
@@ -110,11 +111,13 @@ def test_a_killed_controller_comes_back_and_knows_all_again(running):
     found = until(lambda: s if (s := running.status())["modules"] else None, "the plan")
     assert found["revision"] == 2
     assert {row["name"]: row["revision"] for row in found["processes"]} == dict.fromkeys(before, 2)
+    assert {name: revisions(fake) for name, fake in running.fakes.items()} == before
     assert running.ask(m.NfRemove(nf="http_log"))["nf"] == "http_log"
+    until(lambda: running.work() or revisions(running.supervisor)[-1] == 4, "the end of leaving")
+    assert revisions(running.supervisor) == [1, 2, 3, 4], "nobody is told what it knows"
     # What came before the removal was said before it.
     after = {name: [r for r in revisions(f) if r < 3] for name, f in running.fakes.items()}
     assert after == before, "nobody is told what it knows"
-    assert revisions(running.supervisor)[: len(before["supervisor"]) + 1] == [1, 2, 3]
 
 
 def revisions(fake):

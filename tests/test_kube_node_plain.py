@@ -48,7 +48,7 @@ WIRE: dict[str, Any] = {
     "nfs.http-log": {"use": "http_log", "cores": 0, "config": {"path": "-"}},
 }
 MODES: dict[str, dict[str, Any]] = {
-    "afpacket": {"stack.port.mode": "afpacket"},
+    "afpacket": {"stack.port.mode": "afpacket", "stack.workers": 2},
     "afxdp": {
         "stack.port.mode": "afxdp",
         "stack.port.options": {"generic": True},

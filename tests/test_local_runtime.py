@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from joining_rig import OFFICE, Site, site, until
+from joining_rig import OFFICE, Site, site
 
-from mesh.conditions import conditions_of
+from mesh.control.functions import Seen, function_of
 from mesh.errors import SpecError
 from mesh.kube.manifests import local_entries, read_manifests
 
@@ -58,12 +58,10 @@ ATTACHED = {"phase": "attached", "error": "", "error_where": "", "cores": [2]}
 
 def said(row=None, attachment=None):
     """Returns reason of Ready, and which conditions hold."""
-    status = {"processes": [], "nfs": {}, "attachments": {}}
-    if row is not None:
-        status["processes"].append({"name": "nf", **row})
-    if attachment is not None:
-        status["attachments"]["nf"] = attachment
-    [found] = conditions_of(status).values()
+    entry = {"name": "nf", "use": "http_log", "deadline_ms": 5}
+    made = function_of("nf", Seen(entry, row or {}, attachment))
+    assert made["spec"] == {"use": "http_log", "deadlineMs": 5, "cores": 0}
+    found = made["status"]["conditions"]
     holds = {each["type"] for each in found if each["status"] == "True"}
     assert [each["type"] for each in found] == ["Ready", "Progressing", "Degraded"]
     assert all(each["reason"].isalpha() and each["message"] for each in found)
@@ -81,6 +79,8 @@ def said(row=None, attachment=None):
         ({"state": "waiting", "restarts": 2}, "CrashLoop", {"Degraded"}),
         ({"state": "failed", "last_exit": "exit status 3"}, "CrashLoop", {"Degraded"}),
         ({"failed": "start: no licence"}, "StartFailed", {"Degraded"}),
+        ({"failed": "exit: given up: killed by SIGSEGV"}, "CrashLoop", {"Degraded"}),
+        ({"failed": "host: Insufficient cpu: asked 2"}, "InsufficientCpu", {"Degraded"}),
         ({"failed": "plan: unknown event"}, "GraphInvalid", {"Degraded"}),
     ],
 )
@@ -137,28 +137,30 @@ def node():
         yield made
 
 
+def nfmesh_at(node: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    return nfmesh(*words, NFMESH_RUN=str(node.run.parent))
+
+
 def apply(node: Site, *words: str) -> subprocess.CompletedProcess[str]:
-    return nfmesh("apply", *words, "--mesh", node.run.name, NFMESH_RUN=str(node.run.parent))
+    return nfmesh_at(node, "apply", *words, "--mesh", node.run.name)
 
 
 def test_applying_resources_adds_changes_and_leaves_the_rest(node, file):
     done = apply(node, "-f", str(file))
     assert done.returncode == 0, done.stderr
-    assert "networkfunction/web: hears from packet" in done.stdout
-    ready = until(
-        lambda: (
-            (c := node.status()["conditions"])
-            and all(each[0]["status"] == "True" for each in c.values())
-            and c
-        ),
-        "all to be ready",
-    )
-    assert set(ready) == {"web", "count", "dns_log"}
-    again = apply(node, "-f", str(file))
-    assert again.stdout.count("nothing to change") == 2
+    assert "networkfunction/web: created, from packet" in done.stdout
+    shown = json.loads(nfmesh_at(node, "status", "--json").stdout)["functions"]
+    ready = {each["metadata"]["name"] for each in shown if each["status"]["readyReplicas"]}
+    assert ready == {"web", "count", "dns_log"}
     file.write_text(FUNCTIONS.replace("port 80", "port 8080"))
-    changed = apply(node, "-f", str(file))
-    assert "networkfunction/web: hears something else" in changed.stdout
+    tried = apply(node, "-f", str(file), "--dry-run").stdout.splitlines()
+    assert tried == ["networkfunction/web: configured (dry run)",
+                     "networkfunction/count: unchanged (dry run)"]  # fmt: skip
+    table = nfmesh_at(node, "status", "--events").stdout
+    assert "networkfunction/web" in table
+    assert "Attached" in table
+    gone = nfmesh_at(node, "delete", "-f", str(file), "--mesh", node.run.name)
+    assert "networkfunction/count: deleted, heard until packet" in gone.stdout
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ class Seat:
     def take_published(self) -> Any:
         return self._published
 
+    def take_raised(self) -> Any: ...
+
 
 @pytest.fixture
 def objects() -> Iterator[SimpleNamespace]:

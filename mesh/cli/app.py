@@ -46,7 +46,7 @@ _HELP = """Network functions beside one consolidated protocol stack.
 
 [bold]While packets flow[/bold]
   nfmesh status · nfmesh watch syn_scan.port_scan · nfmesh nf add dns_log
-  nfmesh apply mesh.yaml · nfmesh stop
+  nfmesh apply mesh.yaml · nfmesh apply -f nf.yaml · nfmesh stop
   nfmesh capture --at eth0 -w eth0.pcapng
 
 Each command explains itself: nfmesh run --help
@@ -94,6 +94,7 @@ app.command("watch")(meshes.watch)
 app.command("capture")(record.capture)
 app.add_typer(meshes.nf_app, name="nf")
 app.command("apply")(apply.apply)
+app.command("delete")(apply.delete)
 app.command("subscribe")(meshes.subscribe)
 app.command("unsubscribe")(meshes.unsubscribe)
 app.command("operator")(operator.operator)

@@ -43,7 +43,7 @@ NARROW = 14
 """Characters to which texts are cut, when a table would be wider than the terminal."""
 GAP = 2
 """Blanks between the columns of a table."""
-PROSE = frozenset({"what", "doc", "hears", "needs", "emits"})
+PROSE = frozenset({"what", "doc", "hears", "needs", "emits", "message"})
 """Columns that are wrapped instead."""
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else.")]
 

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,40 +16,73 @@ from rich.console import Console
 from mesh.cli.capture import heading
 from mesh.cli.meshes import MeshName, run_folder
 from mesh.cli.output import AsJson, dump, stdout, table
+from mesh.cli.runtimes import Context, Kubeconfig, Namespace, On, Where, runtime_at
 from mesh.control import messages as m
 from mesh.control.keys import ClientKeys
 from mesh.control.remote import Remote
 from mesh.control.tool import ask
 from mesh.errors import SpecError
+from mesh.kube.crd import row_of
+from mesh.runtime.local import ANSWER_S, LocalRuntime
 
 __all__ = ["status"]
+
+Ask = Callable[[m.Body, float], dict[str, Any]]
 
 
 def status(
     name: MeshName = None,
+    events: Annotated[
+        bool, typer.Option("--events", help="What happened to NFs, instead of how they are.")
+    ] = False,
     connect: Annotated[
         str | None, typer.Option(help="Of a stack elsewhere: tcp://HOST:PORT.")
     ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="Folder with client.key and server.pub for that.")
     ] = None,
+    on: On = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = "",
     as_json: AsJson = False,
 ) -> None:
-    """Shows a mesh that runs: processes, memory, rings, counters.
+    """Shows a mesh that runs: processes, memory, rings, counters; or the NFs of a cluster.
 
     [bold]Examples[/bold]
       nfmesh status
       nfmesh status office --json | jq .rings
+      nfmesh status --events
+      nfmesh status --on kubernetes --namespace edge
       nfmesh status --connect tcp://10.0.0.7:7600 --keys ./keys
     """
-    found = _near(name) if connect is None else _afar(connect, keys)
+    where = Where(on, name, context, kubeconfig, namespace)
+    if where.is_cluster:
+        runtime = runtime_at(where)
+        show = _print_events if events else _print_functions
+        show(runtime.events() if events else runtime.status(), as_json)
+        return
+    with ExitStack() as stack:
+        mesh, asks = _near(name) if connect is None else _afar(connect, keys, stack)
+        runtime = LocalRuntime(asks)
+        if events:
+            _print_events(runtime.events(), as_json)
+            return
+        functions = runtime.status()
+        found = {"mesh": mesh, **asks(m.Status(), ANSWER_S), "functions": functions}
     if as_json:
         dump(found)
-        return
+    else:
+        _print_mesh(found)
+
+
+def _print_mesh(found: Mapping[str, Any]) -> None:
     console = stdout()
     heading(console, f"{found['mesh']}: {found['state']}, revision {found['revision']}")
     console.print(table("", [_process_row(row) for row in found["processes"]]))
-    _print_conditions(console, found["conditions"])
+    if found["functions"]:
+        heading(console, "network functions")
+        _print_functions(found["functions"], False)
     _print_joined(console, found["attachments"])
     _print_work(console, found)
     _print_objects(console, found["objects"])
@@ -58,16 +94,60 @@ def status(
         console.print(f"notice: {notice}", markup=False)
 
 
-def _near(name: str | None) -> dict[str, Any]:
+def _near(name: str | None) -> tuple[str, Ask]:
     folder = run_folder(name)
-    return {"mesh": folder.name, **ask(folder, m.Status())}
+    return folder.name, partial(ask, folder)
 
 
-def _afar(address: str, keys: Path | None) -> dict[str, Any]:
+def _afar(address: str, keys: Path | None, stack: ExitStack) -> tuple[str, Ask]:
     if keys is None:
         raise SpecError("--keys", "name the folder with client.key and server.pub")
-    with Remote(address, ClientKeys.read(keys)) as stack:
-        return {"mesh": address, **stack.status()}
+    return address, stack.enter_context(Remote(address, ClientKeys.read(keys))).ask
+
+
+def _print_functions(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Prints network functions as `kubectl get networkfunctions -o wide` does."""
+    if as_json:
+        dump(found)
+        return
+    rows = [
+        {column.lower(): value for column, value in row_of("networkfunctions", each).items()}
+        for each in found
+    ]
+    for row in rows:
+        row["age"] = _age(row["age"])
+    stdout().print(table("", rows) if rows else "no network functions")
+
+
+def _print_events(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Prints events as `kubectl get events` does."""
+    if as_json:
+        dump(found)
+        return
+    rows = [
+        {
+            "last seen": _age(each.get("lastTimestamp")),
+            "type": each["type"],
+            "reason": each["reason"],
+            "object": "{kind}/{name}".format(**each["involvedObject"]).lower(),
+            "count": each.get("count") or 1,
+            "message": each["message"],
+        }
+        for each in found
+    ]
+    stdout().print(table("", rows) if rows else "no events")
+
+
+def _age(stamp: str | None) -> str | None:
+    """Returns how long ago something was: 40s, 5m, 3h, 2d."""
+    if not stamp:
+        return None
+    then = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    age = max(0, int((datetime.now(UTC) - then).total_seconds()))
+    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
+        if age >= 2 * seconds:
+            return f"{age // seconds}{unit}"
+    return f"{age}s"
 
 
 def _process_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,27 +167,6 @@ def _process_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _list(cores: Any) -> str | None:
     return ",".join(map(str, cores)) if cores else None
-
-
-def _print_conditions(console: Console, found: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
-    """Prints what is said of each NF as of a custom resource: whether it is ready, and why not."""
-    if not found:
-        return
-    heading(console, "conditions")
-    rows = []
-    for name, conditions in found.items():
-        by_type = {each["type"]: each for each in conditions}
-        ready = by_type["Ready"]
-        rows.append(
-            {
-                "nf": name,
-                "ready": ready["status"],
-                "degraded": by_type["Degraded"]["status"],
-                "reason": ready["reason"],
-                "message": ready["message"],
-            }
-        )
-    console.print(table("", rows))
 
 
 def _print_joined(console: Console, found: Mapping[str, Any]) -> None:
@@ -145,7 +204,7 @@ def _print_work(console: Console, found: Mapping[str, Any]) -> None:
     _print_rows(console, "stack", found["stack"], ("module", "phase", "flow_bytes", "needed_by"))
     _print_rows(console, "rings", found["rings"], [*(found["rings"] or [{}])[0]])
     nfs = [{"nf": name, **stats} for name, stats in found["nfs"].items() if stats]
-    _print_rows(console, "network functions", nfs, [*(nfs or [{}])[0]])
+    _print_rows(console, "events", nfs, [*(nfs or [{}])[0]])
     names = ("nf", "subscription", "events", "where", "entries")
     _print_rows(console, "subscriptions", found["subscriptions"], names)
     _print_counters(console, "refused: ", found["refused"].items())

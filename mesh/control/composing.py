@@ -24,7 +24,7 @@ from mesh.spec import NFSpec, PatienceSpec, Spec
 from mesh.spec_plan import inboxes_of, user_events_of, uses_of
 from mesh.words import OWN_DOMAIN
 
-__all__ = ["FIRST", "Composed", "compose_desired", "named", "place_of"]
+__all__ = ["FIRST", "Composed", "compose_desired", "name_at", "named", "place_of"]
 FIRST = 1
 """The revision that a run begins with."""
 
@@ -55,14 +55,17 @@ def compose_desired(desired: Desired, registry: Registry) -> Composed:
     try:
         return _compose(desired, registry)
     except (SpecError, PlanError) as error:
-        error.nf = error.nf or _nf_at(error.path, desired)
+        error.nf = error.nf or name_at(error.path, desired.spec.get("nfs", ()))
         raise
 
 
-def _nf_at(path: str, desired: Desired) -> str:
-    """Returns the name of the NF that a place of the spec is in, "" of none."""
+def name_at(path: str, nfs: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the name of the NF that a place of a spec is in, "" of none.
+
+    >>> name_at("nfs[0].where", [{"use": "http_log", "name": "web"}])
+    'web'
+    """
     found = re.match(r"nfs\[(\d+)\]", path)
-    nfs = desired.spec.get("nfs", ())
     if found is None or int(found[1]) >= len(nfs):
         return ""
     return str(nfs[int(found[1])].get("name") or "")

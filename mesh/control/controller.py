@@ -32,6 +32,7 @@ from mesh.confine import confine
 from mesh.control.client import CONTROLLER
 from mesh.control.composing import Composed, compose_desired
 from mesh.control.desired import Desired, load_desired, save_desired
+from mesh.control.history import load_history, save_history
 from mesh.control.keys import REMOTE
 from mesh.control.messages import Piece
 from mesh.control.network import Network
@@ -82,7 +83,7 @@ class Controller:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.mesh = Mesh(load_desired(options.run), ABI_VERSION)
+        self.mesh = Mesh(load_desired(options.run), ABI_VERSION, load_history(options.run))
         self._sealer = Sealer(CONTROLLER)
         self._opener = Opener(self._key_of, self.mesh.refused)
         self._lock = threading.Lock()
@@ -199,6 +200,8 @@ class Controller:
                 if self._network is not None:
                     self.mesh.listening = self._network.statistics()
                 actions = self.mesh.tick(self.options.clock())
+                if self.mesh.history.is_fresh:
+                    save_history(self.options.run, self.mesh.history)
             await self._do(actions)
 
     # ---- what goes out -----------------------------------------------------------------------

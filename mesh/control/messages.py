@@ -10,8 +10,8 @@ than a message may be, the report of an NF that found much, goes in pieces.
     register                        plan (its part)               status, stop, apply
     ready     plan applied          go        data may flow       nf_add, nf_put, nf_remove
     attached  data flows            drain     finish what is there  subscribe, unsubscribe
-    heartbeat every 500 ms          hold      a change comes      record, record_end, ok, error
-    held      I wait for it         seen      I am here
+    heartbeat every 500 ms          hold      a change comes      functions, record, record_end
+    held      I wait for it         seen      I am here           ok, error
                                     record, record_end: a tool's, handed on
     published (when watched)        who       register again
     eof, result, drained, failed    watch, leave, stats_request
@@ -46,6 +46,7 @@ __all__ = [
     "Error",
     "Failed",
     "Finished",
+    "Functions",
     "Go",
     "Heartbeat",
     "Held",
@@ -231,12 +232,14 @@ class Failed(Body):
     Attributes:
         where: "import", "plan", "attach", "start", a handler, "exit", ...
         fatal: the process gives up and starting it again is of no use.
+        path: place in the spec, when that is what is wrong.
     """
 
     TYPE = "failed"
     where: Text
     text: Annotated[str, Field(max_length=65536)]
     fatal: bool = False
+    path: Text = ""
     name: Annotated[str, Field(pattern=NAME)] | None = None
     """Of the process, when its supervisor says it."""
 
@@ -358,6 +361,15 @@ class Status(Body):
     """Asks for all that is known; answered with `ok`."""
 
     TYPE = "status"
+
+
+class Functions(Body):
+    """Asks for all NFs as the objects that they would be in a cluster, and what happened to them.
+
+    Answered with `ok`: {functions, events}.
+    """
+
+    TYPE = "functions"
 
 
 class Stop(Body):
@@ -485,6 +497,7 @@ BODIES: Mapping[str, type[Body]] = {
             RecordEnd,
             Away,
             Status,
+            Functions,
             Stop,
             Apply,
             NfAdd,

@@ -20,11 +20,22 @@ from mesh.control.desired import (
     remove_nf,
 )
 from mesh.declared import Declaration, declaration_of
-from mesh.errors import SpecError, did_you_mean
+from mesh.errors import MeshError, PlanError, SpecError, did_you_mean
 from mesh.plan import Plan, PlannedNF
 from mesh.spec import Spec, SubscriptionSpec, parse
 
-__all__ = ["CHANGES", "Change", "Declared", "changed", "finished", "is_news", "without_leaving"]
+__all__ = [
+    "CHANGES",
+    "Change",
+    "Declared",
+    "changed",
+    "finished",
+    "is_dry",
+    "is_news",
+    "place_in",
+    "refusal_of",
+    "without_leaving",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,33 @@ def is_news(request: Declared, desired: Desired, plan: Plan) -> bool:
         raise SpecError(f"{request.nf}.declares.{place}", first["msg"]) from error
     planned = next((nf for nf in plan.nfs if nf.name == request.nf), None)
     return planned is None or declaration_of(planned.cls) != said
+
+
+def is_dry(request: Change | None) -> bool:
+    """True for one that says what would change, and changes nothing."""
+    return isinstance(request, m.Apply | m.NfPut) and request.dry_run
+
+
+def refusal_of(request: Change, error: MeshError, seq: int) -> m.Error:
+    """Returns what a tool is told whose request is refused."""
+    text, path = str(error), ""
+    if isinstance(error, SpecError | PlanError):
+        text, path = error.text, error.path
+        if isinstance(request, m.NfPut) and error.nf:
+            path = ".".join(part for part in ("nfs", error.nf, place_in(error)) if part)
+        elif isinstance(error, PlanError) and error.nf:
+            text = f"NF {error.nf!r}: {text}"
+    return m.Error(request=seq, text=text, path=path)
+
+
+def place_in(error: MeshError) -> str:
+    """Names the place within an NF's entry, "" for all of it.
+
+    Who puts one NF in knows nothing of the others' numbers.
+    """
+    path = getattr(error, "path", "")
+    inside = path.partition("].")[2] if path.startswith("nfs[") else path
+    return str(inside.removeprefix(f"{getattr(error, 'nf', '')}."))
 
 
 def finished(desired: Desired) -> Desired:

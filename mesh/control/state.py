@@ -22,6 +22,7 @@ from mesh.control import steps
 from mesh.control.applying import difference
 from mesh.control.composing import Composed
 from mesh.control.desired import Desired
+from mesh.control.history import History
 from mesh.control.keys import REMOTE
 from mesh.control.process import Process
 from mesh.control.requests import (
@@ -30,20 +31,23 @@ from mesh.control.requests import (
     Declared,
     changed,
     finished,
+    is_dry,
     is_news,
+    refusal_of,
     without_leaving,
 )
 from mesh.control.seal import Envelope, pack
 from mesh.control.stats import HostStats, NFStats, WorkerStats
-from mesh.errors import MeshError, PlanError, SpecError
+from mesh.control.status import functions, status
+from mesh.errors import MeshError, SpecError
 from mesh.spec import parse
 
 __all__ = ["Action", "Compose", "Mesh", "Pending", "Publish", "Save", "Send"]
 
 CHANGE_S = 30.0
 """A change that has not come into effect by then is taken back."""
-FROM_TOOLS = (m.Status, m.Stop, m.Record, m.RecordEnd, *CHANGES)
-FROM_AFAR = (m.Status, m.Stop, m.NfPut, m.NfRemove)
+FROM_TOOLS = (m.Status, m.Functions, m.Stop, m.Record, m.RecordEnd, *CHANGES)
+FROM_AFAR = (m.Status, m.Functions, m.Stop, m.NfPut, m.NfRemove)
 ASKED_BY = {"tool": FROM_TOOLS, "supervisor": FROM_TOOLS, REMOTE: FROM_AFAR}
 """Who may ask for what."""
 FROM_PROCESSES = (
@@ -57,6 +61,8 @@ STATS = {"nf": NFStats, "worker": WorkerStats, "supervisor": HostStats}
 MAX_WAITING = 16
 """Changes that wait for their turn; more are refused."""
 KEPT_NOTICES = 100
+LOOK_S = 0.5
+"""How often NFs are looked at while nothing but heartbeats comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +129,11 @@ class Mesh:
     Args:
         desired: what shall run.
         abi: version that processes must have.
+        history: what happened before.
     """
 
-    def __init__(self, desired: Desired, abi: int) -> None:
-        self.desired, self.abi = desired, abi
+    def __init__(self, desired: Desired, abi: int, history: History | None = None) -> None:
+        self.desired, self.abi, self.history = desired, abi, history or History()
         self.now: Composed | None = None
         self.processes: dict[str, Process] = {}
         self.keys: dict[str, bytes] = {}
@@ -146,6 +153,7 @@ class Mesh:
         self._waiting: deque[tuple[bytes, Envelope, Change]] = deque()
         self._applying: Pending | None = None
         self._out: list[Action] = []
+        self._look_at = 0.0
 
     # ---- events in, actions out --------------------------------------------------------------
 
@@ -156,6 +164,8 @@ class Mesh:
     def receive(self, identity: bytes, message: Envelope, now: float) -> list[Action]:
         """Takes a message of a process or a tool."""
         body = message.body
+        if not isinstance(body, m.Heartbeat | m.Published):
+            self._look_at = now
         if isinstance(body, m.Keys) and message.name == "supervisor":
             self.keys = dict(body.keys)
         elif isinstance(body, m.Away) and message.name == "supervisor":
@@ -170,7 +180,7 @@ class Mesh:
 
     def composed(self, made: Composed, now: float) -> list[Action]:
         """Takes a composition that was asked for."""
-        if self.pending is not None and _is_dry(self.pending.request):
+        if self.pending is not None and is_dry(self.pending.request):
             self._answer_dry(self.pending)
             self.pending = None
             return self._advance(now)
@@ -213,6 +223,9 @@ class Mesh:
 
     def tick(self, now: float) -> list[Action]:
         """Takes note of the time; call it several times a second."""
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            self.history.look(functions(self, now))
         return self._advance(now)
 
     def key_of(self, name: str) -> bytes | None:
@@ -357,7 +370,9 @@ class Mesh:
             if body.fatal:
                 self.failures[about] = body
             elif self._ends_a_change(process, body):
-                self._take_back(SpecError("", f"{about}: {body.text}"))
+                nf = "" if about == process.name else about
+                text = body.text if nf else f"{about}: {body.text}"
+                self._take_back(SpecError(body.path, text, nf=nf), body.where)
 
     def _ends_a_change(self, process: Process, body: m.Failed) -> bool:
         """True when the change under way cannot be; an NF says so of its own part alone."""
@@ -379,9 +394,11 @@ class Mesh:
     def _asked(self, identity: bytes, message: Envelope, now: float) -> None:
         body = message.body
         if isinstance(body, m.Status):
-            from mesh.control.status import status
-
             self._answer(identity, message.name, message.seq, status(self, now))
+        elif isinstance(body, m.Functions):
+            self.history.look(found := functions(self, now))
+            said = {"functions": found, "events": self.history.events}
+            self._answer(identity, message.name, message.seq, said)
         elif isinstance(body, m.Stop):
             self.stopping = "now" if body.now else "stop"
             self._answer(identity, message.name, message.seq, {"stopping": True})
@@ -446,6 +463,7 @@ class Mesh:
             wanted = parse(dict(desired.then or desired.spec))
             asked.found = asdict(difference(self.desired.parsed, wanted))
         if desired is self.desired:
+            self.history.accept(request)
             if isinstance(request, m.NfRemove):
                 asked.found = {"nf": asked.nf, "report": None}
             self._answer_dry(asked)
@@ -453,7 +471,14 @@ class Mesh:
         self.pending = asked
         self._out.append(Compose(desired))
 
-    def _refuse(self, pending: Pending, error: MeshError) -> None:
+    def _refuse(self, pending: Pending, error: MeshError, where: str = "plan") -> None:
+        """Answers that a change is not made.
+
+        Args:
+            pending: the change.
+            error: why.
+            where: it went wrong, as in `Failed`.
+        """
         if isinstance(pending.request, Declared):
             failed = m.Failed(where="plan", text=str(error), fatal=True)
             self.failures[pending.request.nf] = failed
@@ -462,14 +487,9 @@ class Mesh:
         if pending.request is None:
             self._note(f"change failed: {error}")
             return
-        text, path = str(error), ""
-        if isinstance(error, SpecError | PlanError):
-            text, path = error.text, error.path
-            if isinstance(pending.request, m.NfPut) and error.nf:
-                path = _place_of(error)
-            elif isinstance(error, PlanError) and error.nf:
-                text = f"NF {error.nf!r}: {text}"
-        error_body = m.Error(request=pending.seq, text=text, path=path)
+        if isinstance(pending.request, m.NfPut) and not pending.request.dry_run:
+            self.history.refuse(pending.request, error, where)
+        error_body = refusal_of(pending.request, error, pending.seq)
         self._send(pending.identity, pending.name, error_body)
 
     def _answer_dry(self, pending: Pending) -> None:
@@ -491,13 +511,16 @@ class Mesh:
             return
         result = steps.outcome(self, pending.request, pending.nf, now)
         if isinstance(result, MeshError):
-            self._take_back(result)
+            failed = self.failures.get(getattr(result, "nf", ""))
+            self._take_back(result, failed.where if failed else "start")
         elif self.is_over or (pending.request is None and now - pending.since > CHANGE_S):
             self.pending = None
         elif result is not None:
             self.pending = None
             if isinstance(pending.request, Declared):
                 self.failures.pop(pending.nf, None)
+            elif pending.request is not None:
+                self.history.accept(pending.request)
             if "reports" in pending.found:  # of those that were replaced
                 result = {"replaced_from": result["effective_from"]}
             pending.found = {**pending.found, **result, "revision": pending.revision}
@@ -506,13 +529,14 @@ class Mesh:
             elif pending.request is not None:
                 self._answer(pending.identity, pending.name, pending.seq, pending.found)
         elif now - pending.since > CHANGE_S:
-            self._take_back(SpecError("", f"not in effect after {CHANGE_S:.0f} s; taken back"))
+            text = f"not in effect after {CHANGE_S:.0f} s; taken back"
+            self._take_back(SpecError("", text), "start")
 
-    def _take_back(self, error: MeshError) -> None:
+    def _take_back(self, error: MeshError, where: str) -> None:
         pending = self.pending
         if pending is None:
             return
-        self._refuse(pending, error)
+        self._refuse(pending, error, where)
         if self.ends:
             self.pending = None
             return
@@ -555,16 +579,6 @@ def _may_say(process: Process, body: m.Body) -> bool:
     if isinstance(body, m.Heartbeat) and body.stats is not None:
         return isinstance(body.stats, STATS[process.role])
     return ROLES.get(type(body), process.role) == process.role
-
-
-def _is_dry(request: Change | None) -> bool:
-    return isinstance(request, m.Apply | m.NfPut) and request.dry_run
-
-
-def _place_of(error: SpecError | PlanError) -> str:
-    """Names the place by the NF: who puts one in knows nothing of the others' numbers."""
-    inside = error.path.partition("].")[2] if error.path.startswith("nfs[") else error.path
-    return ".".join(part for part in ("nfs", error.nf, inside) if part)
 
 
 def _own(process: Process) -> Envelope:

@@ -5,23 +5,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mesh.conditions import conditions_of
+from mesh.control.functions import Seen, function_of
 from mesh.control.process import Process
 from mesh.control.stats import HostStats, NFStats, RingStats, WorkerStats
 
 if TYPE_CHECKING:
     from mesh.control.state import Mesh
 
-__all__ = ["status"]
+__all__ = ["functions", "status"]
+
+
+def functions(mesh: Mesh, now: float) -> list[dict[str, Any]]:
+    """Returns every NF as the object that it would be in a cluster, by name."""
+    rows = {row["name"]: row for row in _processes(mesh, now)}
+    entries = {entry["name"]: entry for entry in mesh.desired.spec["nfs"] if "name" in entry}
+    leaving = {name: gone["entry"] for name, gone in mesh.desired.leaving.items()}
+    found = []
+    for name in sorted({*entries, *leaving, *mesh.history.refused}):
+        process = mesh.processes.get(name)
+        said = None if process is None else process.found
+        seen = Seen(
+            entry=leaving.get(name) or entries.get(name) or {},
+            row=rows.get(name, {}),
+            attachment=_attachment(mesh, name, now) if name in mesh.joining else None,
+            backing=None if said is None else said.backing,
+            refusal=mesh.history.refused.get(name),
+            is_leaving=name in leaving,
+        )
+        found.append(function_of(name, seen))
+    return found
 
 
 def status(mesh: Mesh, now: float) -> dict[str, Any]:
     """Returns everything, JSON values only."""
-    found = _facts(mesh, now)
-    return {**found, "conditions": conditions_of(found)}
-
-
-def _facts(mesh: Mesh, now: float) -> dict[str, Any]:
     return {
         "revision": mesh.desired.revision,
         "state": _state(mesh),

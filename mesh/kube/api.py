@@ -42,7 +42,9 @@ CONNECT_S, READ_S = 5.0, 30.0
 WATCH_S = 240
 """A watch is asked to end after this; the server says sooner when it likes."""
 WATCH_GRACE_S = 30.0
-MERGE = "application/merge-patch+json"
+MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
+MANAGER = "nfmesh"
+"""Who says what is applied, to tell it from what autoscalers and others say."""
 _TEXT_LIMIT = 500
 
 
@@ -96,12 +98,15 @@ class Api:
         self._requests: Counter[str] = Counter()
 
     @classmethod
-    def connect(cls, namespace: str = "", kubeconfig: str | None = None) -> Api:
+    def connect(
+        cls, namespace: str = "", kubeconfig: str | None = None, context: str | None = None
+    ) -> Api:
         """Connects as the pod that this runs in, else as the user's kubeconfig says.
 
         Args:
             namespace: "": the pod's own, or the kubeconfig's.
             kubeconfig: path; None: the usual places.
+            context: of the kubeconfig; None: its current one.
 
         Raises:
             ProcessError: the client is not installed, or there is no cluster to be found.
@@ -113,14 +118,15 @@ class Api:
             raise ProcessError(text) from error
         configuration = client.Configuration()
         try:
-            if kubeconfig is None:
+            if kubeconfig is None and context is None:
                 try:
                     config.load_incluster_config(client_configuration=configuration)
                     return cls(configuration, namespace or _own_namespace())
                 except config.ConfigException:
                     pass
-            config.load_kube_config(kubeconfig, client_configuration=configuration)
-            _, active = config.list_kube_config_contexts(kubeconfig)
+            config.load_kube_config(kubeconfig, context, client_configuration=configuration)
+            known, active = config.list_kube_config_contexts(kubeconfig)
+            active = next((each for each in known if each["name"] == context), active)
         except (config.ConfigException, OSError) as error:
             raise ProcessError(f"no cluster to talk to: {error}") from error
         default = str((active or {}).get("context", {}).get("namespace", "default"))
@@ -141,9 +147,16 @@ class Api:
         """Returns one object."""
         return self._request("GET", kind, name)
 
-    def list(self, kind: Kind, selector: str = "") -> Object:
-        """Returns all objects, as the server's list: `items`, and the version in `metadata`."""
-        return self._request("GET", kind, query={"labelSelector": selector} if selector else {})
+    def list(self, kind: Kind, selector: str = "", fields: str = "") -> Object:
+        """Returns all objects, as the server's list: `items`, and the version in `metadata`.
+
+        Args:
+            kind: of the objects.
+            selector: of labels.
+            fields: of fields, as in `involvedObject.kind=Pod`.
+        """
+        query = {"labelSelector": selector, "fieldSelector": fields}
+        return self._request("GET", kind, query={k: v for k, v in query.items() if v})
 
     def create(self, kind: Kind, body: Object) -> Object:
         """Makes an object and returns it."""
@@ -156,6 +169,16 @@ class Api:
     def patch(self, kind: Kind, name: str, body: Object, subresource: str = "") -> Object:
         """Merges `body` into an object (null removes), and returns it."""
         return self._request("PATCH", kind, name, subresource, body=body)
+
+    def apply(self, kind: Kind, body: Object, *, dry_run: bool = False) -> Object:
+        """Makes an object, or lets the server merge what a file says, and returns it.
+
+        What the file said before and says no more is taken away; what others said stays.
+        """
+        query = {"fieldManager": MANAGER, "force": "true"}
+        if dry_run:
+            query["dryRun"] = "All"
+        return self._request("PATCH", kind, body["metadata"]["name"], body=body, query=query)
 
     def delete(self, kind: Kind, name: str) -> Object:
         """Deletes an object, and what it owns, in the background."""
@@ -220,13 +243,14 @@ class Api:
         url = f"{self._configuration.host}{path}"
         if query:
             url = f"{url}?{urlencode(query)}"
-        headers = {"Accept": "application/json", "User-Agent": "nfmesh-operator"}
+        headers = {"Accept": "application/json", "User-Agent": "nfmesh"}
         for setting in self._configuration.auth_settings().values():
             if setting.get("in") == "header" and setting.get("value"):
                 headers[setting["key"]] = setting["value"]
         data = None
         if body is not None:
-            headers["Content-Type"] = MERGE if method == "PATCH" else "application/json"
+            merge = APPLY if "fieldManager" in query else MERGE
+            headers["Content-Type"] = merge if method == "PATCH" else "application/json"
             data = json.dumps(body, separators=(",", ":")).encode()
         read = wait_s + WATCH_GRACE_S if wait_s else READ_S
         try:

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from mesh.conditions import Trouble
 from mesh.kube.models import NetworkFunctionSpec, ServiceChainSpec
 
-__all__ = ["Arrangement", "Place", "Problem", "arrange"]
+__all__ = ["Arrangement", "Place", "arrange"]
 
 MAX_STAGES = 256
 """That there are (mesh.spec)."""
@@ -32,14 +33,6 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a chain is not, or not wholly, as asked: a word for the condition, and a sentence."""
-
-    reason: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Arrangement:
     """All chains together.
 
@@ -49,7 +42,7 @@ class Arrangement:
     """
 
     places: Mapping[str, Place] = field(default_factory=dict)
-    problems: Mapping[str, Problem] = field(default_factory=dict)
+    problems: Mapping[str, Trouble] = field(default_factory=dict)
 
 
 def arrange(
@@ -63,7 +56,7 @@ def arrange(
     """
     after: dict[str, set[str]] = {}
     wheres: dict[str, list[str | None]] = {}
-    problems: dict[str, Problem] = {}
+    problems: dict[str, Trouble] = {}
     for name, chain in chains:
         problem = _misfit(chain, functions)
         there = [each for each in chain.functions if each in functions]
@@ -86,32 +79,32 @@ def arrange(
 
 def _misfit(
     chain: ServiceChainSpec, functions: Mapping[str, NetworkFunctionSpec]
-) -> Problem | None:
+) -> Trouble | None:
     unknown = [name for name in chain.functions if name not in functions]
     for name in chain.functions:
         spec = functions.get(name)
         if spec is None:
             continue
         if spec.stage is not None:
-            return Problem("StageGiven", f"{name!r} has a stage of its own: leave one of them out")
+            return Trouble("StageGiven", f"{name!r} has a stage of its own: leave one of them out")
         if spec.mode == "observe":
-            return Problem("NotInline", f"{name!r} is beside packets (mode: observe), not in line")
+            return Trouble("NotInline", f"{name!r} is beside packets (mode: observe), not in line")
     if unknown:
-        return Problem("UnknownFunction", f"there is no NetworkFunction {unknown[0]!r}")
+        return Trouble("UnknownFunction", f"there is no NetworkFunction {unknown[0]!r}")
     return None
 
 
-def _contradiction(names: Sequence[str], after: Mapping[str, set[str]]) -> Problem | None:
+def _contradiction(names: Sequence[str], after: Mapping[str, set[str]]) -> Trouble | None:
     for name in names:
         if names.count(name) > 1:
-            return Problem("Cycle", f"{name!r} comes twice")
+            return Trouble("Cycle", f"{name!r} comes twice")
     if len(set(after) | set(names)) > MAX_STAGES:
-        return Problem("TooManyStages", f"chains have more than {MAX_STAGES} functions together")
+        return Trouble("TooManyStages", f"chains have more than {MAX_STAGES} functions together")
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
             if _leads(second, first, after):
                 text = f"{first!r} comes before {second!r} here, and after it in an older chain"
-                return Problem("Cycle", text)
+                return Trouble("Cycle", text)
     return None
 
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from mesh.conditions import Trouble, condition
 from mesh.kube.api import CHAINS, FUNCTIONS, Object
 from mesh.kube.chains import Place
 from mesh.kube.functions import Tools
 from mesh.kube.models import ServiceChainSpec
-from mesh.kube.pods import Trouble
 from mesh.kube.status import same_status, with_conditions
 
 __all__ = ["Chains"]
@@ -45,8 +45,7 @@ class Chains:
         if not isinstance(spec := parsed.spec, ServiceChainSpec):
             return _status(found, "", [], Trouble("Invalid", str(parsed.error)), None)
         arrangement = self._world.arrangement()
-        problem = arrangement.problems.get(name)
-        trouble = Trouble(problem.reason, problem.text) if problem else None
+        trouble = arrangement.problems.get(name)
         path = " → ".join(spec.functions)
         places = {each: arrangement.places[each] for each in spec.functions
                   if each in arrangement.places}  # fmt: skip
@@ -76,22 +75,13 @@ def _status(
     generation = int(found["metadata"].get("generation", 1))
     ready = trouble or waits or Trouble("InPlace", "all functions are in line and ready")
     wrong = trouble or Trouble("AsWanted", "nothing is wrong")
-
-    def condition(kind: str, holds: bool, why: Trouble) -> Object:
-        return {
-            "type": kind,
-            "status": "True" if holds else "False",
-            "reason": why.reason,
-            "message": why.text,
-            "observedGeneration": generation,
-        }
-
+    more = {"observedGeneration": generation}
     return {
         "observedGeneration": generation,
         "path": path or None,
         "stages": stages,
         "conditions": [
-            condition("Ready", trouble is None and waits is None, ready),
-            condition("Degraded", trouble is not None, wrong),
+            condition("Ready", trouble is None and waits is None, ready, **more),
+            condition("Degraded", trouble is not None, wrong, **more),
         ],
     }

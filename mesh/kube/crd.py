@@ -8,6 +8,7 @@ part; what a schema cannot say (a ring's size is a power of two) the operator ch
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from mesh.kube.models import (
     ServiceChainSpec,
 )
 
-__all__ = ["crds", "spec_schema", "write_crds"]
+__all__ = ["crds", "row_of", "spec_schema", "write_crds"]
 
 _HEAD = "# Generated from mesh/kube/models.py by `python -m mesh.kube.crd`; do not edit.\n"
 _DROPPED = ("title", "const", "additionalProperties")
@@ -230,6 +231,26 @@ def crds() -> dict[str, dict[str, Any]]:
         "networkfunctions": _crd("NetworkFunction", "networkfunctions", "nfn", functions),
         "servicechains": _crd("ServiceChain", "servicechains", "nfc", chains),
     }
+
+
+def row_of(plural: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `kubectl get` prints of an object, by column.
+
+    >>> row_of("servicechains", {"metadata": {"name": "a"}, "status": {"path": "b → c"}})["Path"]
+    'b → c'
+    """
+    columns = crds()[plural]["spec"]["versions"][0]["additionalPrinterColumns"]
+    cells = {each["name"]: _at(each["jsonPath"], found) for each in columns}
+    return {"Name": found["metadata"]["name"], **cells}
+
+
+def _at(path: str, found: Any) -> Any:
+    """Follows what columns use of JSONPath: fields, and the one of a list that has a type."""
+    for name, kind in re.findall(r'\.(\w+)(?:\[\?\(@\.type=="(\w+)"\)\])?', path):
+        found = (found or {}).get(name)
+        if kind:
+            found = next((each for each in found or () if each["type"] == kind), None)
+    return found
 
 
 class _Plain(yaml.SafeDumper):

@@ -13,12 +13,19 @@ from typing import Any
 
 import yaml
 
-from mesh.errors import SpecError, system_text
+from mesh.errors import PlanError, SpecError, system_text
 from mesh.kube.chains import Place, arrange
 from mesh.kube.models import GROUP, NetworkFunctionSpec, ServiceChainSpec, parse_object
 from mesh.spec import MAX_BYTES
 
-__all__ = ["Manifests", "entry_of", "is_manifest", "local_entries", "read_manifests"]
+__all__ = [
+    "Manifests",
+    "as_in_file",
+    "entry_of",
+    "is_manifest",
+    "local_entries",
+    "read_manifests",
+]
 
 _TAKEN = (
     "config",
@@ -40,11 +47,13 @@ class Manifests:
     Attributes:
         functions: name → spec, in the order of the file.
         chains: name and spec, in the order of the file.
+        objects: all of them, as they were written.
     """
 
     def __init__(self, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         self.functions: dict[str, NetworkFunctionSpec] = {}
         self.chains: list[tuple[str, ServiceChainSpec]] = []
+        self.objects: list[dict[str, Any]] = []
         for place, data in documents:
             self._take(place, data)
 
@@ -65,6 +74,7 @@ class Manifests:
             self.functions[name] = spec
         if taken:
             raise SpecError(f"{place}.metadata.name", f"there are two of the name {name!r}")
+        self.objects.append(dict(data))
 
     def entries(self) -> list[dict[str, Any]]:
         """Returns entries for the `nfs` of a spec.
@@ -109,6 +119,16 @@ def entry_of(name: str, spec: NetworkFunctionSpec, place: Place | None) -> dict[
     if stage is not None:
         entry["stage"] = stage
     return entry
+
+
+def as_in_file(error: SpecError | PlanError, name: str) -> SpecError:
+    """Names the place of an error in an NF's entry as the function's object has it."""
+    path = error.path
+    inside = path.partition("].")[2] if path.startswith("nfs[") else path
+    place = inside.removeprefix(f"nfs.{name}").removeprefix(".")
+    place = place.replace("deadline_ms", "deadlineMs")
+    where = f"NetworkFunction {name}: spec"
+    return SpecError(f"{where}.{place}" if place else where, error.text)
 
 
 def is_manifest(data: object) -> bool:

@@ -7,19 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.conditions import Trouble, shortage_in
 from mesh.kube.api import Object
 
-__all__ = ["PodFacts", "Trouble", "pod_facts", "trouble_of"]
+__all__ = ["PodFacts", "pod_facts", "trouble_of"]
 
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _LOOP = ("CrashLoopBackOff",)
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-_SHORT = (
-    ("Insufficient cpu", "InsufficientCpu"),
-    ("Insufficient hugepages-", "InsufficientHugepages"),
-    ("Insufficient memory", "InsufficientMemory"),
-    ("Insufficient ", "InsufficientDevices"),
-)
 _TEXT_LIMIT = 400
 
 
@@ -52,14 +47,6 @@ class PodFacts:
     def is_over(self) -> bool:
         """True when none of its processes runs any more."""
         return self.phase in ("Succeeded", "Failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why a pod does not come up: a word for the condition, and a sentence."""
-
-    reason: str
-    text: str
 
 
 def pod_facts(pod: Object) -> PodFacts:
@@ -97,10 +84,7 @@ def _waiting(status: Mapping[str, Any]) -> tuple[str, str] | None:
 def trouble_of(pod: PodFacts) -> Trouble | None:
     """Says why a pod does not come up; None: nothing is wrong (yet)."""
     if pod.unplaced and not pod.node:
-        for text, reason in _SHORT:
-            if text in pod.unplaced:
-                return Trouble(reason, _short(pod.unplaced))
-        return Trouble("Unschedulable", _short(pod.unplaced))
+        return Trouble(shortage_in(pod.unplaced) or "Unschedulable", _short(pod.unplaced))
     if pod.phase == "Failed" and not pod.is_leaving:
         return Trouble("PodFailed", f"pod {pod.name} failed")
     if pod.waiting is None:

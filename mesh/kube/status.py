@@ -1,12 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what is known of a NetworkFunction to its status: conditions and rows per pod. Pure.
-
-    Ready        its pods' rings are attached, on the cores that were asked for
-    Progressing  something is on its way that ends by itself
-    Degraded     something is wrong, and the reason says what
-
-The reason of Ready = False is that of Degraded, else that of Progressing.
-"""
+"""From what is known of a NetworkFunction to its status: conditions and rows per pod. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.conditions import Trouble, conditions_of, failure_of, with_times
 from mesh.kube.api import Object
 from mesh.kube.models import NetworkFunctionSpec
-from mesh.kube.pods import PodFacts, Trouble, trouble_of
+from mesh.kube.pods import PodFacts, trouble_of
 
 __all__ = [
     "Attachment",
@@ -24,7 +18,6 @@ __all__ = [
     "attachment_of",
     "cores_of",
     "function_status",
-    "merged_conditions",
     "same_status",
     "with_conditions",
 ]
@@ -113,24 +106,16 @@ def function_status(facts: Facts) -> Object:
     trouble = facts.trouble or _trouble(facts, live)
     step = None if trouble else _step(facts, live, ready)
     rows = [_row(pod, facts) for pod in sorted(facts.pods, key=lambda each: each.name)]
-    is_ready = trouble is None and step is None
-    why = trouble or step or Trouble("Attached", _attached_text(facts, ready))
-    settled = Trouble("Settled", "nothing is under way")
-    fine = Trouble("AsWanted", "nothing is wrong")
-    status: Object = {
+    text = _attached_text(facts, ready)
+    return {
         "observedGeneration": facts.generation,
         "replicas": len(live),
         "readyReplicas": ready,
         "selector": facts.selector,
         "cores": _cores_text(rows) or None,
         "nodes": rows,
-        "conditions": [
-            _condition("Ready", is_ready, why, facts),
-            _condition("Progressing", step is not None, step or settled, facts),
-            _condition("Degraded", trouble is not None, trouble or fine, facts),
-        ],
+        "conditions": conditions_of(trouble, step, text, observedGeneration=facts.generation),
     }
-    return status
 
 
 def _is_attached(pod: PodFacts, facts: Facts) -> bool:
@@ -162,8 +147,7 @@ def _trouble(facts: Facts, live: Sequence[PodFacts]) -> Trouble | None:
     for pod in live:
         seen = facts.seen.get(pod.node)
         if seen is not None and seen.error:
-            reason = "GraphInvalid" if seen.error_where == "plan" else "StartFailed"
-            return Trouble(reason, f"node {pod.node}: {seen.error}")
+            return failure_of(seen.error_where, f"node {pod.node}: {seen.error}")
     if facts.stacks == 0 and facts.wanted and facts.stack_trouble:
         short = facts.stack_trouble
         return Trouble(short.reason, f"no stack is up: {short.text}")
@@ -235,35 +219,12 @@ def _cores_text(rows: Sequence[Object]) -> str:
     return ", ".join(f"{row.get('node')}: {row['cores']}" for row in placed[:16])
 
 
-def _condition(kind: str, holds: bool, why: Trouble, facts: Facts) -> Object:
-    return {
-        "type": kind,
-        "status": "True" if holds else "False",
-        "reason": why.reason,
-        "message": why.text,
-        "observedGeneration": facts.generation,
-    }
-
-
 # ---- against what was written before -------------------------------------------------------
-
-
-def merged_conditions(
-    new: Sequence[Object], old: Sequence[Object] | None, now: str
-) -> list[Object]:
-    """Gives conditions the time of their last change of status."""
-    before = {each.get("type"): each for each in old or ()}
-    merged = []
-    for each in new:
-        was = before.get(each["type"], {})
-        same = was.get("status") == each["status"] and was.get("lastTransitionTime")
-        merged.append({**each, "lastTransitionTime": was["lastTransitionTime"] if same else now})
-    return merged
 
 
 def with_conditions(status: Object, old: Object | None, now: str) -> Object:
     """Returns a status with the times of its conditions."""
-    conditions = merged_conditions(status["conditions"], (old or {}).get("conditions"), now)
+    conditions = with_times(status["conditions"], (old or {}).get("conditions"), now)
     return {**status, "conditions": conditions}
 
 

@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mesh.conditions import Trouble
 from mesh.errors import SpecError
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Object
 from mesh.kube.chains import Arrangement, arrange
 from mesh.kube.models import NetworkFunctionSpec, ServiceChainSpec, parse_object
-from mesh.kube.pods import PodFacts, Trouble, pod_facts, trouble_of
+from mesh.kube.pods import PodFacts, pod_facts, trouble_of
 from mesh.kube.reflector import Changed, Reflector, Store
 from mesh.kube.render import FUNCTION_LABEL, INSTANCE_LABEL
 from mesh.kube.settings import OperatorSettings

@@ -133,6 +133,10 @@ static bool is_martian(const router *self, const router_packet *p) {
            (v == 4 && (router_is_link_local(p->src, v) || router_is_link_local(p->dst, v)));
 }
 
+static bool is_multicast(const router_packet *p) {
+    return p->ip_version == 6 ? p->dst[0] == 0xff : p->dst[0] >> 4 == 14;
+}
+
 static uint32_t judge_ip(router *self, const router_packet *p, nfm_edit *edit) {
     router_stats *stats = &self->stats;
     uint8_t v = p->ip_version;
@@ -140,6 +144,8 @@ static uint32_t judge_ip(router *self, const router_packet *p, nfm_edit *edit) {
         return NFM_DROP;
     if (is_martian(self, p))
         return drop(&stats->martian);
+    if (is_multicast(p))
+        return drop(&stats->multicast);
     if (p->is_group || router_is_group(p->dst, v))
         return drop(&stats->group);
     if (is_source_routed(p))
@@ -156,6 +162,11 @@ static uint32_t judge_ip(router *self, const router_packet *p, nfm_edit *edit) {
     if (self->config.check_source && to->kind != ROUTER_LOCAL && !is_right_port(self, p))
         return drop(&stats->wrong_source);
     return take_hop(self, p, to, edit);
+}
+
+static bool is_tagged(const router_packet *p) {
+    uint16_t type = router_read16(p->frame + 12);
+    return type == 0x8100 || type == 0x88a8;
 }
 
 static void translate(router_packet *p, const nfm_edit *before) {
@@ -180,7 +191,7 @@ uint32_t router_judge(router *self, router_packet *p, bool is_edited, nfm_edit *
         return NFM_DROP;
     }
     if (p->ip_version == 0)
-        return drop(&stats->other_protocol);
+        return drop(is_tagged(p) ? &stats->tagged : &stats->other_protocol);
     if (!router_read_ip(p))
         return drop(&stats->bad_header);
     translate(p, is_edited ? &before : NULL);

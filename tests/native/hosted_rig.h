@@ -6,6 +6,7 @@
 
 #include "engine/hosted.h"
 #include "nfm_test.h"
+#include "small_pools.h"
 
 enum { RIG_FLOWS = 4096, RIG_HOSTS = 2, RIG_RING = 512 };
 
@@ -94,8 +95,8 @@ static inline void rig_begin(rig *r) {
     memset(r, 0, sizeof(*r));
     nfm_worker_config_init(&r->config);
     r->config.max_flows = RIG_FLOWS;
-    r->config.n_small = 4096;
-    r->config.n_large = 128;
+    r->config.n_small = 1024;
+    r->config.n_large = 16;
     r->config.n_records = 8192;
     CHECK_EQ(nfm_worker_object_sizes(&r->config, sizes, NULL), NFM_OK);
     for (int i = 0; i < NFM_OBJ_COUNT; i++) {
@@ -120,7 +121,9 @@ static inline int rig_host_module(rig *r, const rig_plan *plan, const nfm_module
         host->ring_fd = rig_object(nfm_ring_object_size(RIG_RING));
         host->answers_fd = rig_object(nfm_answers_object_size(NFM_ANSWERS_MIN));
     }
+    small_pools pools = small_pools_of(module);
     nfm_hosting hosting = {.module = module,
+                           .limits = pools.limits,
                            .types = types,
                            .ring_fd = host->ring_fd,
                            .answers_fd = host->answers_fd,
@@ -140,11 +143,12 @@ static inline uint64_t rig_add_modules(rig *r, const rig_plan *plan) {
         const nfm_module *module = i < n ? modules[i] : plan->extra;
         uint32_t types[NFM_MAX_EMITS] = {0};
         bool is_app = module->phase == NFM_PHASE_APP;
+        small_pools pools = small_pools_of(module);
         for (uint32_t e = 0; is_app && e < module->n_emits; e++)
             types[e] = type++;
         int index = rig_is_hosted(plan, module->name)
                         ? rig_host_module(r, plan, module, types)
-                        : nfm_worker_add_module(r->worker, module, NULL, types, &err);
+                        : nfm_worker_add_module(r->worker, module, pools.limits, types, &err);
         CHECK_EQ(index, (int)i);
         apps |= is_app ? UINT64_C(1) << index : 0;
     }
@@ -175,7 +179,9 @@ static inline void rig_start_worker(rig *r, const rig_plan *plan, const char *pa
 
 static inline void rig_start_host(rig *r, uint32_t i) {
     nfm_error err = {0};
+    small_pools pools = small_pools_of(r->host[i].module);
     nfm_module_host_config config = {.module = r->host[i].module,
+                                     .limits = pools.limits,
                                      .fds = r->read,
                                      .ring_fd = r->host[i].ring_fd,
                                      .answers_fd = r->host[i].answers_fd};

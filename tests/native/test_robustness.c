@@ -7,9 +7,10 @@
 
 #include "engine/worker.h"
 #include "nfm_test.h"
+#include "small_pools.h"
 #include "wire/emit.h"
 
-enum { RING = 4096, PATHS_MAX = 4096, MAX_FLOWS = 4096 };
+enum { RING = 4096, PATHS_MAX = 4096, MAX_FLOWS = 4096, FLOOD_SLOTS = 4096 };
 
 static uint64_t seen;
 
@@ -31,15 +32,15 @@ static int consume(void *state, const nfm_batch *batch) {
     return NFM_OK;
 }
 
-/* A worker with every module and one subscriber to everything. */
-static nfm_worker *make(nfm_port *port, bool verify_checksums) {
+/* A worker with every module and one subscriber to everything. Small pools are made quickly. */
+static nfm_worker *make(nfm_port *port, bool verify_checksums, uint32_t slots) {
     nfm_error err = {0};
     nfm_worker_config config;
     nfm_worker_config_init(&config);
     config.max_flows = MAX_FLOWS;
-    config.n_small = 4096;
-    config.n_large = 32;
-    config.n_records = 16384;
+    config.n_small = slots;
+    config.n_large = 16;
+    config.n_records = 4 * slots;
     config.verify_checksums = verify_checksums;
     nfm_worker *worker = nfm_worker_new(&config, &err);
     CHECK(worker != NULL);
@@ -53,7 +54,8 @@ static nfm_worker *make(nfm_port *port, bool verify_checksums) {
         CHECK_EQ(nfm_module_describe(modules[i], &info), NFM_OK);
         for (uint32_t e = 0; e < info.n_emits; e++)
             types[e] = info.phase == NFM_PHASE_APP ? type++ : 0;
-        int index = nfm_worker_add_module(worker, modules[i], NULL, types, &err);
+        small_pools pools = small_pools_of(modules[i]);
+        int index = nfm_worker_add_module(worker, modules[i], pools.limits, types, &err);
         CHECK_EQ(index, (int)i);
         apps |= info.phase == NFM_PHASE_APP ? UINT64_C(1) << index : 0;
     }
@@ -147,7 +149,7 @@ static void test_every_capture_leaves_nothing_behind(void) {
             CHECK(err.text[0] != '\0'); /* not a capture, and it says so */
             continue;
         }
-        nfm_worker *worker = make(port, i % 2);
+        nfm_worker *worker = make(port, i % 2, 1024);
         packets += run(worker).packets;
         if (nfm_test_failed)
             printf("# %s\n", p.path[i]);
@@ -200,7 +202,7 @@ static void test_damaged_captures_leave_nothing_behind(void) {
     paths p = find_captures();
     for (uint32_t i = 0; i < p.n && !nfm_test_failed; i++) {
         nfm_port *port = damaged(p.path[i]);
-        nfm_worker *worker = make(port, false);
+        nfm_worker *worker = make(port, false, 1024);
         run(worker);
         if (nfm_test_failed)
             printf("# %s\n", p.path[i]);
@@ -238,7 +240,7 @@ static void test_syn_flood_is_shed_and_counted(void) {
     nfm_port *port = nfm_port_mem_new(1, &err);
     for (uint32_t i = 0; i < 100000; i++)
         push_tcp(port, 0xc0000000 + i, (uint16_t)i, i, 2, 0, 1000 + i);
-    nfm_worker *worker = make(port, false);
+    nfm_worker *worker = make(port, false, FLOOD_SLOTS);
     uint64_t most = 0;
     nfm_worker_stats stats;
     while (nfm_worker_run(worker, 1000) != NFM_RUN_EOF) {
@@ -263,15 +265,15 @@ static void test_holes_everywhere_stay_within_the_caps(void) {
     for (uint32_t i = 0; i < 40000; i++) /* every segment leaves a hole in front of it */
         push_tcp(port, 0xc0000000 + i % 1000, 5000, 100 + 3000 * (1 + i / 1000), 16, 1400,
                  2000 + i);
-    nfm_worker *worker = make(port, false);
+    nfm_worker *worker = make(port, false, FLOOD_SLOTS);
     nfm_worker_stats stats;
     uint64_t most = 0;
     while (nfm_worker_run(worker, 500) != NFM_RUN_EOF) {
         nfm_worker_stats_get(worker, &stats);
         most = stats.slots_used > most ? stats.slots_used : most;
     }
-    CHECK(most > 500);  /* it did hold segments, */
-    CHECK(most < 4096); /* and never all slots */
+    CHECK(most > 500);         /* it did hold segments, */
+    CHECK(most < FLOOD_SLOTS); /* and never all slots */
     run(worker);
     nfm_worker_free(worker);
     nfm_port_free(port);

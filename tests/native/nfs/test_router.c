@@ -236,6 +236,34 @@ static void test_nobody_is_told_about_errors_groups_and_later_fragments(void) {
     end_rig(&r);
 }
 
+static void test_tags_and_multicast_go_no_further_and_are_counted(void) {
+    static const uint8_t all_hosts[6] = {1, 0, 0x5e, 1, 2, 3}, all6[6] = {0x33, 0x33, [5] = 0xfb};
+    static const uint8_t group6[16] = {0xff, 2, [15] = 0xfb};
+    rig r = make_rig(16);
+    wire_frame plain = udp_to(PEER, 64), f = plain;
+    for (uint16_t type = 0; type < 2; type++) {
+        memcpy(f.data + 16, plain.data + 12, plain.len - 12);
+        nfm_write16(f.data + 12, type == 0 ? 0x8100 : 0x88a8);
+        nfm_write16(f.data + 14, 7);
+        f.len = plain.len + 4;
+        nf_rig_send(r.nf, INSIDE, &f);
+        check_quiet(&r);
+    }
+    f = udp_to(V4(239, 1, 2, 3), 64);
+    memcpy(f.data, all_hosts, 6);
+    nf_rig_send(r.nf, INSIDE, &f);
+    check_quiet(&r);
+    message m = {.proto = IPPROTO_UDP, .src6 = near6, .dst6 = group6, .src_port = 5353};
+    f = to_router(&m, INSIDE, near_mac);
+    memcpy(f.data, all6, 6);
+    nf_rig_send(r.nf, INSIDE, &f);
+    check_quiet(&r);
+    CHECK_EQ(stats_of(&r).tagged, 2);
+    CHECK_EQ(stats_of(&r).multicast, 2);
+    CHECK_EQ(stats_of(&r).group + stats_of(&r).other_protocol + stats_of(&r).forwarded, 0);
+    end_rig(&r);
+}
+
 /* ---- what goes no further ------------------------------------------------------------------- */
 
 static void test_martians_are_dropped(void) {
@@ -353,6 +381,7 @@ static const nfm_test tests[] = {
     T(test_senders_are_told_why),
     T(test_errors_are_few),
     T(test_what_is_too_long_is_told_the_mtu),
+    T(test_tags_and_multicast_go_no_further_and_are_counted),
     T(test_nobody_is_told_about_errors_groups_and_later_fragments),
     T(test_martians_are_dropped),
     T(test_damaged_headers_and_frames_of_others_are_dropped),

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened to the NFs of a mesh: events, in the words and the shape of a cluster's.
+
+The controller looks at all NFs now and then and tells what has changed for the better or the worse
+since it looked last. Equal events are one with a count. All of it lies in the run folder too, so a
+controller that comes back goes on where the last one was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from mesh.conditions import (
+    Condition,
+    News,
+    Reason,
+    Trouble,
+    conditions_of,
+    failure_of,
+    news_of,
+    with_times,
+)
+from mesh.control import messages as m
+from mesh.control.requests import Change, is_dry, place_in
+from mesh.errors import MeshError
+
+__all__ = ["FILE", "History", "load_history", "save_history"]
+
+log = logging.getLogger("nfmesh.controller")
+
+FILE = "history.json"
+KEPT_EVENTS = 256
+KEPT_REFUSALS = 64
+TEXT_LIMIT = 1000
+_STARTING = conditions_of(None, Trouble("Starting", "it is new"), "")
+
+
+class History:
+    """Events, and what they are found by.
+
+    Args:
+        clock: seconds since the epoch.
+
+    Attributes:
+        refused: NF → why what was asked for last was not taken; it goes when something is.
+        is_fresh: something has changed since it was saved.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._events: OrderedDict[tuple[str, str, str], dict[str, Any]] = OrderedDict()
+        self._told: dict[str, list[Condition]] = {}
+        self.refused: dict[str, Trouble] = {}
+        self.is_fresh = False
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """All events, the last one last."""
+        return list(self._events.values())
+
+    def refuse(self, request: m.NfPut, error: MeshError, where: str) -> None:
+        """Notes that NFs were not put in: the one that is wrong, or all when none is known.
+
+        Args:
+            request: what was asked for.
+            error: why not.
+            where: it went wrong, as in `Failed`.
+        """
+        place, text = place_in(error), str(getattr(error, "text", error))
+        why = failure_of(where, f"spec.{place}: {text}" if place else text)
+        names = [str(entry.get("name") or "") for entry in request.entries]
+        wrong = getattr(error, "nf", "")
+        for name in [wrong] if wrong in names else names:
+            self.refused.pop(name, None)
+            self.refused[name] = why
+            self.is_fresh = True
+        while len(self.refused) > KEPT_REFUSALS:
+            del self.refused[next(iter(self.refused))]
+
+    def accept(self, request: Change) -> None:
+        """Notes that a change was made: what was refused before of what it is about is past."""
+        if is_dry(request):
+            return
+        if isinstance(request, m.NfPut):
+            names = [str(entry.get("name")) for entry in request.entries]
+        elif isinstance(request, m.Apply):
+            names = list(self.refused)
+        else:
+            names = [str(getattr(request, "nf", ""))]
+        for name in names:
+            self.is_fresh |= self.refused.pop(name, None) is not None
+
+    def look(self, functions: Iterable[dict[str, Any]]) -> None:
+        """Looks at all NFs, and tells what has changed; their conditions get times."""
+        found = {}
+        for each in functions:
+            name, conditions = each["metadata"]["name"], each["status"]["conditions"]
+            before = self._told.get(name)
+            news = news_of(conditions, before or _STARTING)
+            if news is not None:
+                self.tell(name, news)
+            found[name] = with_times(conditions, before, self._now())
+            each["status"]["conditions"] = found[name]
+        self.is_fresh |= found != self._told
+        self._told = found
+
+    def tell(self, name: str, news: News) -> None:
+        """Adds an event, or counts the one that says the same."""
+        text = news.text[:TEXT_LIMIT]
+        now = self._now()
+        key = (name, news.reason, text)
+        known = self._events.get(key)
+        self._events[key] = {
+            "type": news.kind,
+            "reason": news.reason,
+            "message": text,
+            "involvedObject": {"kind": "NetworkFunction", "name": name},
+            "count": known["count"] + 1 if known else 1,
+            "firstTimestamp": known["firstTimestamp"] if known else now,
+            "lastTimestamp": now,
+        }
+        self._events.move_to_end(key)
+        while len(self._events) > KEPT_EVENTS:
+            self._events.popitem(last=False)
+        self.is_fresh = True
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def saved(self) -> dict[str, Any]:
+        """Returns all of it as plain data; it is not fresh then."""
+        self.is_fresh = False
+        refused = {name: [why.reason, why.text] for name, why in self.refused.items()}
+        return {"events": self.events, "told": self._told, "refused": refused}
+
+    def restore(self, saved: _File) -> None:
+        """Takes what another controller has saved."""
+        for each in saved.events:
+            key = (each["involvedObject"]["name"], each["reason"], each["message"])
+            self._events[key] = each
+        self._told = saved.told
+        self.refused = {name: Trouble(*why) for name, why in saved.refused.items()}
+
+
+@checked(frozen=True, slots=True)
+class _File:
+    events: list[dict[str, Any]]
+    told: dict[str, list[Condition]]
+    refused: dict[str, tuple[Reason, str]]
+
+
+def save_history(folder: Path, history: History) -> None:
+    """Writes it so that a reader sees the old one or the new one, whole; a full disk is noted."""
+    path = folder / FILE
+    fresh = path.with_suffix(".new")
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(history.saved(), file)
+        fresh.replace(path)
+    except OSError as error:
+        log.warning("%s: %s", path, error.strerror)
+
+
+def load_history(folder: Path) -> History:
+    """Reads it; one that is not there or damaged is begun anew: nothing hangs on it."""
+    found = History()
+    try:
+        found.restore(TypeAdapter(_File).validate_json((folder / FILE).read_bytes()))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValidationError, KeyError) as error:
+        log.warning("%s: events begin anew: %s", folder / FILE, error)
+        return History()
+    return found

@@ -22,6 +22,7 @@ from chart_rig import ROOT
 from pod_rig import Storage
 from test_image import names_in_archive
 
+pytestmark = pytest.mark.timeout(3600)
 BASE, BUILT = "docker.io/library/debian:bookworm", "localhost/nfmesh:built"
 
 

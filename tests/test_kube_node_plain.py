@@ -21,6 +21,7 @@ from live_rig import Here, Namespace, Server, digest, fetch, find_plugin, join, 
 from live_rig import why_not as no_namespaces
 from node_rig import NAMESPACE, Node, until
 
+pytestmark = pytest.mark.timeout(1200)  # clusters come and go in it
 LEFT, BANNED, RIGHT = "10.9.0.1", "10.9.0.3", "10.9.0.2"
 ENDS = ("nfmk0", "nfmk1")
 PAGES = 400

@@ -188,7 +188,7 @@ static void parse(int argc, char **argv, options *o) {
     measured_parse(argc, argv, known, "One worker and its NFs as processes.");
     if (level != NULL)
         o->level = measured_find_level(level);
-    if (o->nfs < 1 || o->nfs > MAX_NFS || o->passes == 0 || o->offload > 100)
+    if (o->nfs < 1 || o->nfs > MAX_NFS || o->passes == 0 || o->offload > BLIND)
         measured_die("arguments", "1 to 16 NFs, at least one pass, at most 100 percent");
 }
 
@@ -197,6 +197,7 @@ int main(int argc, char **argv) {
                  .passes = 1,
                  .level = measured_find_level("data"),
                  .nfs = 1,
+                 .offload = BLIND,
                  .worker_spin_ns = 200000}; /* as in a mesh of live ports */
     shared s;
     pid_t pids[MAX_NFS];

@@ -7,7 +7,7 @@
 
 #include "measured.h"
 
-enum { MAX_NFS = 16 };
+enum { MAX_NFS = 16, BLIND = 101 };
 #define IDLE_NS 50000000
 
 typedef struct options {
@@ -17,7 +17,8 @@ typedef struct options {
     uint32_t nfs;
     int64_t spin_ns, gap_ns, worker_spin_ns;
     bool in_line;     /* packets wait for the NFs and leave by another port */
-    uint32_t offload; /* inline: percent of the flows that the NFs want to see one packet of */
+    uint32_t offload; /* inline: percent of the flows that the NFs want to see one packet of; BLIND:
+                       * they let all pass without looking at entries */
     char *command;    /* of the NFs; NULL: native */
 } options;
 

@@ -32,7 +32,7 @@ static int count(void *state, const nfm_batch *batch) {
 /* Passes all, and settles the share of flows that is to be offloaded. */
 static int pass(void *state, const nfm_batch *batch) {
     nf *self = state;
-    for (uint32_t i = 0; self->offload > 0 && i < batch->n; i++)
+    for (uint32_t i = 0; self->offload != BLIND && i < batch->n; i++)
         if (batch->desc[i].flow % 100 < self->offload)
             batch->verdict[i] = NFM_PASS | UINT32_C(1) << NFM_REST_SHIFT;
     self->totals.events += batch->n;

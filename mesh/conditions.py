@@ -26,6 +26,7 @@ __all__ = [
     "failure_of",
     "news_of",
     "shortage_in",
+    "with_times",
 ]
 
 Condition = dict[str, Any]
@@ -124,6 +125,19 @@ def condition(kind: str, holds: bool, why: Trouble, **more: Any) -> Condition:
     """Returns one condition."""
     status = "True" if holds else "False"
     return {"type": kind, "status": status, "reason": why.reason, "message": why.text, **more}
+
+
+def with_times(
+    new: Iterable[Condition], old: Iterable[Condition] | None, now: str
+) -> list[Condition]:
+    """Gives conditions the time of their last change of status."""
+    before = _by_type(old or ())
+    timed = []
+    for each in new:
+        was = before.get(each["type"], {})
+        same = was.get("status") == each["status"] and was.get("lastTransitionTime")
+        timed.append({**each, "lastTransitionTime": was["lastTransitionTime"] if same else now})
+    return timed
 
 
 def failure_of(where: str, text: str) -> Trouble:

@@ -519,6 +519,8 @@ class Supervisor:
         child.ended(status, time.monotonic())
         if child.state == "done":
             return
+        if self._stop_at and child.hang:
+            child.state = "failed"  # the others are to give their totals: nobody waits for it again
         self._lost(child)
 
     def _lost(self, child: Child) -> None:

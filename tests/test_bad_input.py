@@ -14,6 +14,8 @@ import pytest
 from mesh_rig import Rig, rig
 
 from mesh import child as child_module
+from mesh.child import Patience
+from mesh.supervisor import SupervisorSettings
 
 OFFICE = Path(__file__).parent / "captures" / "office.pcap"
 IS_ROOT = os.geteuid() == 0
@@ -193,3 +195,23 @@ def test_a_capture_that_is_not_whole_is_an_error(folder, workers):
         line.startswith(f"nfmesh: {folder}/disk/x.pcapng") and "No space left" in line
         for line in lines
     )
+
+
+def test_an_nf_that_hangs_does_not_keep_the_others_from_their_totals_when_all_ends():
+    with rig(SupervisorSettings(patience=Patience(30, 0.5, 5))) as mesh:
+        hangs = """
+            class Hangs(NF):
+                @on("packet")
+                def see(self, batch):
+                    time.sleep(1000)
+        """
+        nfs = [{"use": mesh.nf("hangs", hangs)}, {"use": "http_log"}]
+        mesh.start(nfs, mesh.capture(3))
+        mesh.running("hangs")
+        mesh.running("http_log")
+        starts = mesh.supervisor.children["hangs"].starts
+        mesh.supervisor.stop()
+        found = mesh.report()
+    assert mesh.outcome.restarts.get("hangs", 0) <= starts
+    assert found["http_log"]["results"] is not None
+    assert "no sign of life" in found["hangs"]["errors"][0]

@@ -63,9 +63,15 @@ def test_both_helms_make_the_same(values: Path | None) -> None:
         ({"stack.port.mode": "dpdk", "stack.port.options": {"mtuu": 1}}, "/stack/port/options"),
         ({"stack.spec": {"nfs": []}}, "/stack/spec"),
         ({"stack.spec": {"domains": {"a": {"memory": {"slots": 1}}}}}, "/stack/spec/domains/a"),
+        ({"stack.spec": {"domains": {"a b": {}}}}, "/stack/spec/domains': additional"),
         ({"stack.ports": [{"afpacket": {"interface": 7}}]}, "/stack/ports/0/afpacket"),
         ({"stack.extraVolumes": [{"name": "s", "hostPath": {"path": "/s", "type": "Socket"}}]},
          "/stack/extraVolumes/0/hostPath/type"),
+        ({"stack.maxUnavailable": "200%"}, "/stack/maxUnavailable"),
+        ({"stack.env": {"a b": "1"}}, "/stack/env': additional properties 'a b'"),
+        ({"commonLabels": {"-a": "1"}}, "/commonLabels': additional properties '-a'"),
+        ({"commonLabels": {"a": "b c"}}, "/commonLabels/a'"),
+        ({"seLinuxOptions": {"levl": "s0"}}, "/seLinuxOptions"),
         ({"operator.replicas": 0}, "/operator/replicas"),
         ({"image.digest": "sha256:1"}, "/image/digest"),
         ({"stacks": {}}, "additional properties 'stacks'"),
@@ -77,6 +83,7 @@ def test_both_helms_make_the_same(values: Path | None) -> None:
         ({"stack.port.mode": "afxdp"}, "stack.port.interfaces: name the interfaces of afxdp"),
         ({"stack.port.mode": "afpacket", "stack.port.interfaces": ["a"], "stack.port.pass": True},
          "there are 1: give two"),
+        ({"stack.cpus": 2, "stack.workers": 3}, "stack.workers: 3 workers want as many cores"),
         ({"stack.healthPort": 7600}, "stack.healthPort: is stack.controlPort already"),
         ({"operator.enabled": False, "nfs": {"nat": {"use": "nat"}}}, "without the operator"),
     ],
@@ -189,6 +196,7 @@ def test_devices_huge_pages_and_networks_are_asked_for() -> None:
     spec = yaml.safe_load(of_kind(documents, "ConfigMap", "-stack")["data"]["stack.yaml"])
     assert [port["out"] for port in spec["ports"]] == ["second", "first"]
     assert {port["dpdk"]["resource"] for port in spec["ports"]} == {"intel.com/sriov_dpdk"}
+    assert spec["workers"] == 3
 
 
 @pytest.mark.parametrize("values", value_files())

@@ -391,7 +391,11 @@ def test_an_nf_finds_the_next_stack_and_lets_the_old_memory_go():
         until(lambda: not mapped(pid), "the last memory to go")
         assert joined.process.poll() is None
         assert joined.end() == 0
-        assert sorted(path.name for path in node.run.iterdir()) == ["desired.json", "kept", "lock"]
+        left = sorted(path.name for path in node.run.iterdir())
+        assert left == ["desired.json", "history.json", "kept", "lock"]
+        events = json.loads((node.run / "history.json").read_text())["events"]
+        counts = {each["reason"]: each["count"] for each in events}
+        assert counts["Attached"] == 2, "to the first stack, and to the one that followed"
 
 
 def test_a_worker_that_dies_in_the_stack_leaves_nfs_attached(node):

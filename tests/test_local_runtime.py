@@ -152,13 +152,10 @@ def test_applying_resources_adds_changes_and_leaves_the_rest(node, file):
     shown = json.loads(nfmesh_at(node, "status", "--json").stdout)["functions"]
     ready = {each["metadata"]["name"] for each in shown if each["status"]["readyReplicas"]}
     assert ready == {"web", "count", "dns_log"}
-    again = apply(node, "-f", str(file))
-    assert again.stdout == "networkfunction/web: unchanged\nnetworkfunction/count: unchanged\n"
     file.write_text(FUNCTIONS.replace("port 80", "port 8080"))
-    tried = apply(node, "-f", str(file), "--dry-run")
-    assert "networkfunction/web: configured (dry run)" in tried.stdout
-    changed = apply(node, "-f", str(file))
-    assert "networkfunction/web: configured, from packet" in changed.stdout
+    tried = apply(node, "-f", str(file), "--dry-run").stdout.splitlines()
+    assert tried == ["networkfunction/web: configured (dry run)",
+                     "networkfunction/count: unchanged (dry run)"]  # fmt: skip
     table = nfmesh_at(node, "status", "--events").stdout
     assert "networkfunction/web" in table
     assert "Attached" in table

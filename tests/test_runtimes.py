@@ -18,6 +18,7 @@ import yaml
 pytest.importorskip("kubernetes")
 
 from cluster_rig import Cluster
+from fakekube_rules import check
 from fakenode import NAMESPACE
 from joining_rig import site, until
 from kube_rig import Rig, condition
@@ -27,6 +28,7 @@ from test_local_runtime import nfmesh
 from mesh.control.tool import ask
 from mesh.errors import MeshError, SpecError
 from mesh.kube.api import FUNCTIONS
+from mesh.kube.crd import crds
 from mesh.kube.manifests import read_manifests
 from mesh.runtime.cluster import KubernetesRuntime
 from mesh.runtime.local import LocalRuntime
@@ -132,6 +134,14 @@ def comes_to(runtime, name, reason):
         raise AssertionError(f"{error}: {found[0].get('status')}") from error
 
 
+def problems_of(status):
+    """Checks a status as an API server does."""
+    version = crds()["networkfunctions"]["spec"]["versions"][0]
+    found = []
+    check(status, version["schema"]["openAPIV3Schema"]["properties"]["status"], "status", found)
+    return found
+
+
 def told(runtime, name):
     """Returns what events say of a function."""
     return {
@@ -199,6 +209,7 @@ def test_what_is_started_becomes_ready_changes_and_goes(runtime, file):
         "Degraded": "False",
     }
     assert found["spec"]["where"] == "tcp port 80"
+    assert not problems_of(status)
     assert lines(runtime.start(file(web=wanted))) == ["networkfunction/web: unchanged"]
     wanted["where"] = "tcp port 8080"
     assert lines(runtime.plan(file(web=wanted))) == ["networkfunction/web: configured"]

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from mesh.conditions import Condition, News, Reason, Trouble, conditions_of, failure_of, news_of
+from mesh.conditions import (
+    Condition,
+    News,
+    Reason,
+    Trouble,
+    conditions_of,
+    failure_of,
+    news_of,
+    with_times,
+)
 from mesh.control import messages as m
 from mesh.control.requests import Change, is_dry, place_in
 from mesh.errors import MeshError
@@ -92,24 +101,24 @@ class History:
         for name in names:
             self.is_fresh |= self.refused.pop(name, None) is not None
 
-    def look(self, functions: Iterable[Mapping[str, Any]]) -> None:
-        """Looks at all NFs, and tells what has changed."""
-        found = {each["metadata"]["name"]: each["status"]["conditions"] for each in functions}
-        for name, conditions in found.items():
-            before = self._told.get(name, _STARTING)
-            if conditions == before:
-                continue
-            self.is_fresh = True
-            news = news_of(conditions, before)
+    def look(self, functions: Iterable[dict[str, Any]]) -> None:
+        """Looks at all NFs, and tells what has changed; their conditions get times."""
+        found = {}
+        for each in functions:
+            name, conditions = each["metadata"]["name"], each["status"]["conditions"]
+            before = self._told.get(name)
+            news = news_of(conditions, before or _STARTING)
             if news is not None:
                 self.tell(name, news)
-        self.is_fresh |= found.keys() != self._told.keys()
+            found[name] = with_times(conditions, before, self._now())
+            each["status"]["conditions"] = found[name]
+        self.is_fresh |= found != self._told
         self._told = found
 
     def tell(self, name: str, news: News) -> None:
         """Adds an event, or counts the one that says the same."""
         text = news.text[:TEXT_LIMIT]
-        now = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = self._now()
         key = (name, news.reason, text)
         known = self._events.get(key)
         self._events[key] = {
@@ -125,6 +134,9 @@ class History:
         while len(self._events) > KEPT_EVENTS:
             self._events.popitem(last=False)
         self.is_fresh = True
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def saved(self) -> dict[str, Any]:
         """Returns all of it as plain data; it is not fresh then."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.conditions import Trouble, conditions_of, failure_of
+from mesh.conditions import Trouble, conditions_of, failure_of, with_times
 from mesh.kube.api import Object
 from mesh.kube.models import NetworkFunctionSpec
 from mesh.kube.pods import PodFacts, trouble_of
@@ -18,7 +18,6 @@ __all__ = [
     "attachment_of",
     "cores_of",
     "function_status",
-    "merged_conditions",
     "same_status",
     "with_conditions",
 ]
@@ -223,22 +222,9 @@ def _cores_text(rows: Sequence[Object]) -> str:
 # ---- against what was written before -------------------------------------------------------
 
 
-def merged_conditions(
-    new: Sequence[Object], old: Sequence[Object] | None, now: str
-) -> list[Object]:
-    """Gives conditions the time of their last change of status."""
-    before = {each.get("type"): each for each in old or ()}
-    merged = []
-    for each in new:
-        was = before.get(each["type"], {})
-        same = was.get("status") == each["status"] and was.get("lastTransitionTime")
-        merged.append({**each, "lastTransitionTime": was["lastTransitionTime"] if same else now})
-    return merged
-
-
 def with_conditions(status: Object, old: Object | None, now: str) -> Object:
     """Returns a status with the times of its conditions."""
-    conditions = merged_conditions(status["conditions"], (old or {}).get("conditions"), now)
+    conditions = with_times(status["conditions"], (old or {}).get("conditions"), now)
     return {**status, "conditions": conditions}
 
 

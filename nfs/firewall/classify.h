@@ -52,7 +52,7 @@ typedef struct fw_dim {
     uint64_t *any;         /* rules that are not bounded here: n_groups * 64 words */
     uint64_t *any_present; /* n_groups */
     uint32_t *root;        /* by leading bits: the interval of the least such number */
-    uint32_t n, max_n;
+    uint32_t n;
     uint32_t n_words, max_words;
     uint8_t skip; /* leading bits that begin[1..n-1] have in common */
     uint8_t bits; /* of root's index */

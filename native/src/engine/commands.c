@@ -37,14 +37,16 @@ static uint32_t open_flow(const nfm_worker *w, uint64_t id) {
 void nfm__flow_choose(nfm_worker *w, uint32_t index, const nfm_ring *ring, uint32_t group,
                       bool on) {
     nfm_error err;
-    uint32_t choice;
+    uint32_t choice, before = nfm__flow_choice(w, index);
     if ((w->choices.base == NULL &&
          nfm_region_init(&w->choices, "choices", w->table.max_flows * sizeof(uint32_t), &err) !=
              NFM_OK) ||
-        !nfm_subs_choose(&w->subs, nfm__flow_choice(w, index), ring, group, on, &choice)) {
+        !nfm_subs_choose(&w->subs, before, ring, group, on, &choice)) {
         w->core_counters[NFM_CC_CHOICES_FULL]++;
         return;
     }
+    if (choice == before)
+        return; /* packets that came before the verdict on the first say it again */
     set_choice(w, index, choice);
     nfm_flow *flow = nfm_table_flow(&w->table, index);
     for (uint8_t side = 0; side < 2; side++) {

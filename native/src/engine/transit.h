@@ -106,7 +106,6 @@ struct nfm_way {            /* allocated when a worker forwards */
     uint32_t next_fragment;        /* identification of an IPv6 datagram that is cut */
     nfm_out_queue *queue;          /* by port */
     struct nfm_stream_way *stream; /* strand.h */
-    uint32_t fragment_id;          /* of the last datagram that was cut */
     bool has_inline;
     bool is_live;    /* some port does not end: there are deadlines */
     int64_t mono_ns; /* monotonic time of the last settling, 0 when nobody needs it */
@@ -121,6 +120,10 @@ void nfm__inline_free(nfm_ring *ring);
  * has the key that it would get. */
 bool nfm__rule_set(nfm_worker *w, nfm_ring *ring, nfm_transit *t, uint32_t verdict,
                    const nfm_edit *how);
+/* No further packet of the frame's flow passes. */
+void nfm__rule_drop(nfm_worker *w, const nfm_transit *t);
+/* A flow is ending: its rule goes. */
+void nfm__transit_forget_flow(nfm_worker *w, uint32_t index);
 bool nfm__rule_edit(nfm_worker *w, nfm_rule *rule, const nfm_transit *t, const nfm_edit *how);
 /* What is to be edited of a frame, as far as it is decided: its flow's rule, then verdicts. */
 bool nfm__edits_so_far(const nfm_worker *w, uint32_t slot, nfm_edit *out);
@@ -136,6 +139,15 @@ static inline bool nfm__is_late(const nfm_ring *ring) {
     return ring->in_line != NULL && ring->in_line->late_until != 0;
 }
 
+/* The frame on its way in a slot. */
+static inline nfm_transit *nfm__transit_of(const nfm_worker *w, uint32_t slot) {
+    return &w->way->transits[slot];
+}
+
+static inline uint8_t nfm__worse(uint8_t a, uint8_t b) {
+    return a > b ? a : b;
+}
+
 /* ---- transit.c ---- */
 
 /* |p| has gone through the stack: it leaves, waits or is dropped. Takes slot references of its own.
@@ -143,10 +155,6 @@ static inline bool nfm__is_late(const nfm_ring *ring) {
 void nfm__transit_begin(nfm_worker *w, nfm_packet *p);
 /* What is left to do for a frame that was opened before: its snapshot is asked about. */
 void nfm__transit_finish(nfm_worker *w, const nfm_packet *p);
-/* Takes the verdicts of the entries that |ring|'s receiver has passed. */
-void nfm__transit_judge(nfm_worker *w, nfm_ring *ring);
-/* All verdicts that are there, and who is late. Between bursts. */
-void nfm__transit_settle(nfm_worker *w);
 /* For strand.h. The frame of |p| enters its line before all is done with it; one inquiry is
  * outstanding until nfm__transit_close. */
 void nfm__transit_open(nfm_worker *w, const nfm_packet *p);
@@ -158,31 +166,32 @@ void nfm__transit_open_late(nfm_worker *w, uint32_t slot, const nfm_record *reco
 void nfm__transit_ask_frame(nfm_worker *w, const nfm_packet *p);
 /* One inquiry less is outstanding. */
 void nfm__transit_close(nfm_worker *w, uint32_t slot);
+/* All is said of it: it leaves as soon as it is the first of its line. */
+void nfm__transit_decide(nfm_worker *w, nfm_transit *t);
 /* Asks stage after stage until somebody has to answer, or nobody has. */
 void nfm__transit_ask(nfm_worker *w, nfm_question *q, uint32_t slot, const nfm_record *record);
-/* Enters what a verdict says of the frame in |slot|. False: it makes no sense. */
-bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
-                        const nfm_edit *how);
 /* What a receiver that cannot be asked, or does not answer, means. Counts. */
 uint8_t nfm__transit_policy(nfm_worker *w, const nfm_ring *ring);
 /* Sends |tx|, a frame made of that in |slot|, with its edits; the slot reference moves. */
 void nfm__transit_send(nfm_worker *w, uint32_t slot, const nfm_transit *t, nfm_tx *tx);
-/* No further packet of the frame's flow passes. */
-void nfm__rule_drop(nfm_worker *w, const nfm_transit *t);
-static inline uint8_t nfm__worse(uint8_t a, uint8_t b) {
-    return a > b ? a : b;
+static inline bool nfm__transit_has_line(const nfm_worker *w, uint32_t index) {
+    return w->way != NULL && w->way->first[index] != 0;
 }
 
+/* ---- verdict.c ---- */
+
+/* Takes the verdicts of the entries that |ring|'s receiver has passed. */
+void nfm__transit_judge(nfm_worker *w, nfm_ring *ring);
+/* All verdicts that are there, and who is late. Between bursts. */
+void nfm__transit_settle(nfm_worker *w);
+/* Enters what a verdict says of the frame in |slot|. False: it makes no sense. */
+bool nfm__transit_apply(nfm_worker *w, nfm_ring *ring, uint32_t slot, uint32_t verdict,
+                        const nfm_edit *how);
 /* A kept packet's verdict; false: no such packet. */
 bool nfm__transit_judge_kept(nfm_worker *w, nfm_ring *ring, const nfm_command *judgement);
 /* The receiver will not answer: what waits for it takes its policy. */
 void nfm__transit_give_up(nfm_worker *w, nfm_ring *ring);
 void nfm__transit_give_up_kept(nfm_worker *w, nfm_ring *ring);
-/* A flow is ending: its rule goes. */
-void nfm__transit_forget_flow(nfm_worker *w, uint32_t index);
-static inline bool nfm__transit_has_line(const nfm_worker *w, uint32_t index) {
-    return w->way != NULL && w->way->first[index] != 0;
-}
 
 /* ---- raise.c ---- */
 

@@ -52,7 +52,7 @@ typedef struct nfm_delivery {
     uint64_t epoch_retired; /* all epochs below are released */
     nfm_region flow_holds;  /* u16 by flow index; mapped when somebody may hold */
     uint32_t max_holds;     /* of all receivers */
-    uint64_t no_record, no_fields, delivered, bad_commands;
+    uint64_t no_record, no_fields, delivered;
 } nfm_delivery;
 
 /* Borrows everything it points to except its own lists. */

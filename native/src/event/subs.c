@@ -63,6 +63,7 @@ static uint32_t place_of_group(nfm_subs *subs, const nfm_subscription *sub) {
         if (!group_in_use(subs, i))
             forget_group(subs, at = i);
     subs->groups[at] = (nfm_group){sub->ring, sub->group, sub->per_flow != 0, sub->in_line != 0};
+    subs->n_groups = at < subs->n_groups ? subs->n_groups : at + 1;
     return at;
 }
 
@@ -288,7 +289,7 @@ static uint32_t intern(nfm_subs *subs, const nfm_choice *wanted) {
 bool nfm_subs_choose(nfm_subs *subs, uint32_t choice, const nfm_ring *ring, uint32_t number,
                      bool on, uint32_t *found) {
     nfm_choice wanted = subs->choices[choice];
-    for (uint32_t i = 0; i < NFM_MAX_SUBS; i++) {
+    for (uint32_t i = 0; i < subs->n_groups; i++) {
         const nfm_group *group = &subs->groups[i];
         if (group->ring == ring && (number == NFM_ALL_GROUPS || number == group->number ||
                                     (number == NFM_INLINE_GROUPS && group->in_line)))

@@ -89,6 +89,7 @@ typedef struct nfm_subs {
     nfm_subscription sub[NFM_MAX_SUBS]; /* without a ring: free */
     uint8_t group_of[NFM_MAX_SUBS];
     nfm_group groups[NFM_MAX_SUBS];
+    uint32_t n_groups;   /* places ever used */
     nfm_choice *choices; /* NFM_MAX_CHOICES; 0 is "none" and has no content */
     uint32_t n_choices;  /* numbers ever used */
     uint32_t n;          /* numbers ever used */

@@ -30,6 +30,9 @@ class Line:
     def put_nf(self, entry: Any, token_sha256: str) -> Any:
         return self._call("put_nf", dict(entry), token_sha256)
 
+    def check_nf(self, entry: Any) -> Any:
+        return self._call("check_nf", dict(entry))
+
     def remove_nf(self, name: str) -> Any:
         return self._call("remove_nf", name)
 

@@ -88,7 +88,8 @@ class Cluster:
         class Manager(BaseManager):
             pass
 
-        Manager.register("stack_at", self.nodes.connect, exposed=("status", "put_nf", "remove_nf"))
+        orders = ("status", "check_nf", "put_nf", "remove_nf")
+        Manager.register("stack_at", self.nodes.connect, exposed=orders)
         server = Manager(("127.0.0.1", 0), authkey=b"bench").get_server()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server.address

@@ -26,10 +26,14 @@ class Stack:
         self.refuses, self.errors, self.cpus = {}, {}, {}
         self.cores, self.free = cores, set(range(cores))
         self.is_away = False
-        self.puts, self.removed = [], []
+        self.puts, self.removed, self.checks = [], [], []
 
     def connect(self):
         return _Link(self)
+
+    def check(self, name):
+        if name in self.refuses:
+            raise SpecError(f"nfs.{name}.where", self.refuses[name])
 
     def pod_runs(self, name, pod, cores):
         with self.lock:
@@ -76,10 +80,15 @@ class _Link:
         with self.stack.lock:
             name = entry["name"]
             self.stack.puts.append(name)
-            if name in self.stack.refuses:
-                raise SpecError(f"nfs.{name}", self.stack.refuses[name])
+            self.stack.check(name)
             self.stack.entries[name], self.stack.tokens[name] = dict(entry), token_sha256
         return {"revision": 1}
+
+    def check_nf(self, entry):
+        self._check()
+        with self.stack.lock:
+            self.stack.checks.append(entry["name"])
+            self.stack.check(entry["name"])
 
     def remove_nf(self, name):
         self._check()

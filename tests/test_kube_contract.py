@@ -11,13 +11,15 @@ import pytest
 pytest.importorskip("kubernetes")
 
 from fakekube import FakeKube
-from kube_rig import function, until
+from fakenode import STACK_LABELS, Stack
+from kube_rig import condition, function, settings, until
 from kubernetes.client import Configuration
 from real_kube import CONTROL, RealKube, need
 
 from mesh.errors import ApiError
-from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, LEASES, SECRETS, Api
+from mesh.kube.api import CHAINS, DEPLOYMENTS, EVENTS, FUNCTIONS, LEASES, PODS, SECRETS, Api
 from mesh.kube.crd import crds
+from mesh.kube.operator import Operator
 from mesh.kube.reflector import Reflector
 
 NAMESPACE = "edge"
@@ -367,3 +369,41 @@ def test_rights_are_those_that_were_given(server, api, name):
     assert refused(403, operator.create, FUNCTIONS, function("more")).reason == "Forbidden"
     refused(403, operator.list, DEPLOYMENTS)
     refused(403, operator.list, SECRETS)
+
+
+@pytest.fixture
+def stack(server, api):
+    """A stack on a node, and an operator that sees it."""
+    containers = [{"name": "stack", "image": "nfmesh:1"}]
+    pod = {"metadata": {"name": "stack-node-1", "labels": STACK_LABELS},
+           "spec": {"nodeName": "node-1", "containers": containers}}  # fmt: skip
+    api.create(PODS, pod)
+    api.patch(PODS, "stack-node-1", {"status": {"phase": "Running", "podIP": "10.0.0.1"}}, "status")
+    found = Stack(4)
+    config = settings(adoptUnlabelled=False)
+    operator = Operator(server.api(), config, lambda _: found.connect(), "contract")
+    operator.start()
+    yield found
+    operator.stop()
+
+
+def test_spec_that_no_stack_would_take_is_a_condition_an_event_and_no_pod(api, stack, name):
+    stack.refuses[name] = "unknown event 'http.nonsense'"
+    labels = {"app.kubernetes.io/instance": "one"}
+    api.create(FUNCTIONS, function(name, labels=labels, events=["http.nonsense"]))
+
+    def reason():
+        return condition(api.get(FUNCTIONS, name), "Degraded").get("reason")
+
+    until(lambda: reason() == "GraphInvalid", patience=60)
+    text = f"node node-1: spec.where: {stack.refuses[name]}"
+    assert condition(api.get(FUNCTIONS, name), "Degraded")["message"] == text
+    until(lambda: text in [event["message"] for event in api.list(EVENTS)["items"]])
+    refused(404, api.get, DEPLOYMENTS, name)
+    refused(404, api.get, SECRETS, f"{name}-nf-token")
+    stack.refuses.clear()
+    api.patch(FUNCTIONS, name, {"spec": {"events": None}})
+    until(lambda: reason() == "AsWanted", patience=60)
+    assert api.get(DEPLOYMENTS, name)["spec"]["replicas"] == 1
+    api.delete(FUNCTIONS, name)
+    until(lambda: not api.list(FUNCTIONS, "app.kubernetes.io/instance=one")["items"], patience=60)

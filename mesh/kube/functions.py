@@ -4,7 +4,9 @@
 Theory of operation: `reconcile` looks at the object and at all that belongs to it, does what is
 missing, and writes the status when it differs. It is called whenever something may have changed,
 remembers nothing that it cannot find out again, and does nothing when all is as wanted. In order:
-our finalizer, the token's Secret, the Deployment, the wishes to the stacks, the status.
+our finalizer, the stacks' word that they would take it, the token's Secret and the Deployment
+(`owned.py`), the wishes to the stacks, the status. A spec that no stack would take goes no further:
+what was made of an earlier one stays as it is.
 
 A stack is told of a function while a pod of it is on its node, before that pod attaches. When the
 pod is gone, the stack keeps the function (and its fail policy) until its successor elsewhere is
@@ -16,10 +18,6 @@ unless something is wrong, the longer the more functions come at once: most are 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -28,45 +26,26 @@ from datetime import UTC, datetime
 
 from mesh.conditions import Trouble, news_of
 from mesh.errors import ApiError
-from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, SECRETS, Api, Object
+from mesh.kube.agent import View, Wish
+from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object
 from mesh.kube.manifests import entry_of
 from mesh.kube.models import GROUP, NetworkFunctionSpec
+from mesh.kube.owned import Later, Owned, Taken, is_rolling
 from mesh.kube.recorder import Recorder
-from mesh.kube.render import (
-    deployment,
-    is_owned,
-    same_as,
-    secret_name,
-    selector_of,
-    token_secret,
-)
-from mesh.kube.status import (
-    Facts,
-    cores_of,
-    function_status,
-    same_status,
-    with_conditions,
-)
-from mesh.kube.wiring import Stacks, View, Wish
+from mesh.kube.render import deployment, selector_of, token_digest
+from mesh.kube.status import Facts, cores_of, function_status, same_status, with_conditions
+from mesh.kube.wiring import Stacks
 from mesh.kube.world import World
 
-__all__ = ["FINALIZER", "Functions", "Later"]
-
-log = logging.getLogger("nfmesh.operator")
+__all__ = ["FINALIZER", "Functions", "Tools"]
 
 FINALIZER = f"{GROUP}/attached"
 FIRST_STATUS_S, MORE_S, MOST_S = 5.0, 0.1, 30.0
 LEAVE_S = 60.0
-TOKEN_BYTES = 32
-CONFLICT, NOT_FOUND = 409, 404
-
-
-class Later(Exception):
-    """Something has to come first; look again after so many seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"again in {seconds} s")
-        self.seconds = seconds
+CHECKING_S = 5.0
+COMING_S = 30.0
+"""Between two looks at a function whose pods are placed and do not run: a Secret may be gone."""
+NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +72,10 @@ class Functions:
         self._api, self._world, self._stacks = tools.api, tools.world, tools.stacks
         self._recorder, self._clock, self._now = tools.recorder, tools.clock, tools.now
         self._settings = tools.world.settings
+        deployments = tools.world.store(DEPLOYMENTS)
+        self._owned = Owned(tools.api, deployments, self._settings, tools.clock)
         self._lock = threading.Lock()
-        self._tokens: dict[str, str] = {}
         self._since: dict[str, float] = {}
-        self._unlike: dict[str, Object] = {}
 
     def reconcile(self, name: str) -> float | None:
         """Makes a function be as its object says.
@@ -119,14 +98,35 @@ class Functions:
             text = str(parsed.error) if parsed.error else "no spec"
             return self._report_invalid(found, Trouble("Invalid", text))
         found = self._hold(found)
+        made, trouble = self._carry_out(found, spec)
+        pause = self._report(self._facts(found, spec, made, trouble), found)
+        is_coming = any(pod.node and pod.phase != "Running" for pod in self._world.pods_of(name))
+        return COMING_S if pause is None and is_coming else pause
+
+    def _carry_out(
+        self, found: Object, spec: NetworkFunctionSpec
+    ) -> tuple[Object | None, Trouble | None]:
+        """Makes what belongs to a function, and tells the stacks.
+
+        Returns:
+            Its Deployment, None while there is none; what keeps the spec from being carried out.
+        """
+        name = found["metadata"]["name"]
+        made = self._world.store(DEPLOYMENTS).get(name)
+        entry = entry_of(name, spec, self._world.arrangement().places.get(name))
+        unfit = self._stacks.check(name, entry)
+        if unfit is None:
+            raise Later(CHECKING_S)
+        if unfit:
+            return made, Trouble("GraphInvalid", unfit)
         try:
-            token = self._token(found)
-            made = self._deployment(found, spec)
-        except _Taken as taken:
-            return self._report(self._facts(found, spec, None, taken.trouble), found)
-        self._wire(name, spec, token)
-        trouble = self._refusal(name)
-        return self._report(self._facts(found, spec, made, trouble), found)
+            token = self._owned.token(found)
+            wanted = deployment(found, spec, self._settings, self.wanted(spec), token)
+            made = self._owned.deployment(found, wanted)
+        except Taken as taken:
+            return None, taken.trouble
+        self._wire(name, spec, Wish(entry, token_digest(token)))
+        return made, self._refusal(name)
 
     def wanted(self, spec: NetworkFunctionSpec) -> int:
         """Returns how many pods a function shall have."""
@@ -155,78 +155,10 @@ class Functions:
         self._world.store(FUNCTIONS).put(after)
         return after
 
-    def _token(self, found: Object) -> str:
-        """Returns the function's token; makes its Secret when there is none."""
-        uid, name = found["metadata"]["uid"], found["metadata"]["name"]
-        with self._lock:
-            if uid in self._tokens:
-                return self._tokens[uid]
-        token = None
-        if self._world.store(DEPLOYMENTS).get(name) is not None:
-            token = self._read_token(found)
-        if token is None:
-            token = secrets.token_hex(TOKEN_BYTES)
-            try:
-                self._api.create(SECRETS, token_secret(found, token, self._settings))
-            except ApiError as error:
-                if error.status != CONFLICT:
-                    raise
-                token = self._read_token(found)
-        if token is None:
-            raise Later(1.0)
-        with self._lock:
-            self._tokens[uid] = token
-        return token
-
-    def _read_token(self, found: Object) -> str | None:
-        name = found["metadata"]["name"]
-        try:
-            secret = self._api.get(SECRETS, secret_name(name))
-        except ApiError as error:
-            if error.status == NOT_FOUND:
-                return None
-            raise
-        _check_owner(secret, found, "Secret")
-        text = (secret.get("data") or {}).get("token", "")
-        token = base64.b64decode(text).decode(errors="replace").strip()
-        if not token:
-            text = f"Secret {secret_name(name)!r} has no token: delete it, it is made again"
-            raise _Taken(Trouble("SecretInvalid", text))
-        return token
-
-    def _deployment(self, found: Object, spec: NetworkFunctionSpec) -> Object:
-        name, uid = found["metadata"]["name"], found["metadata"]["uid"]
-        store = self._world.store(DEPLOYMENTS)
-        wanted = deployment(found, spec, self._settings, self.wanted(spec))
-        actual = store.get(name)
-        if actual is None:
-            try:
-                actual = self._api.create(DEPLOYMENTS, wanted)
-            except ApiError as error:
-                if error.status != CONFLICT:
-                    raise
-                actual = self._api.get(DEPLOYMENTS, name)
-            store.put(actual)
-        _check_owner(actual, found, "Deployment")
-        if _is_as(actual, wanted) or self._unlike.get(uid) == wanted:
-            return actual
-        metadata = {**actual["metadata"]}
-        metadata["labels"] = {**(metadata.get("labels") or {}), **wanted["metadata"]["labels"]}
-        after = self._api.replace(DEPLOYMENTS, {**wanted, "metadata": metadata})
-        store.put(after)
-        if not _is_as(after, wanted):
-            log.warning("deployment %s: the server keeps it otherwise than it was told", name)
-            self._unlike[uid] = wanted
-        return after
-
     # ---- the stacks ------------------------------------------------------------------------
 
-    def _wire(self, name: str, spec: NetworkFunctionSpec, token: str) -> None:
-        place = self._world.arrangement().places.get(name)
-        digest = hashlib.sha256(token.encode()).hexdigest()
-        wish = Wish(entry_of(name, spec, place), digest)
-        pods = self._world.pods_of(name)
-        nodes = {pod.node for pod in pods if pod.node}
+    def _wire(self, name: str, spec: NetworkFunctionSpec, wish: Wish) -> None:
+        nodes = {pod.node for pod in self._world.pods_of(name) if pod.node}
         for node in nodes:
             self._stacks.want(node, name, wish)
         wanted = self.wanted(spec)
@@ -272,10 +204,10 @@ class Functions:
         self._stacks.unwant(name)
         self._world.forget(FUNCTIONS, name)
         uids = {found["metadata"]["uid"] for found in self._world.store(FUNCTIONS)}
+        self._owned.keep_only(uids)
         with self._lock:
-            for known in (self._tokens, self._since, self._unlike):
-                for uid in [uid for uid in known if uid not in uids]:
-                    del known[uid]
+            for uid in self._since.keys() - uids:
+                del self._since[uid]
 
     # ---- the status ------------------------------------------------------------------------
 
@@ -306,7 +238,7 @@ class Functions:
             neighbours=self._neighbours(name, {n: v for n, v in views.items() if n in nodes}),
             unreachable={node: view.error for node, view in views.items() if view.error},
             trouble=trouble,
-            rolling=made is not None and _is_rolling(made),
+            rolling=made is not None and is_rolling(made),
         )
 
     def _neighbours(
@@ -357,46 +289,6 @@ class Functions:
         if news is not None:
             say = self._recorder.warning if news.kind == "Warning" else self._recorder.normal
             say(found, news.reason, news.text)
-
-
-class _Taken(Exception):
-    """A name that the function needs is somebody else's."""
-
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.text)
-        self.trouble = trouble
-
-
-def _check_owner(found: Object, owner: Object, what: str) -> None:
-    """Refuses what is not ours.
-
-    Raises:
-        Later: it was made for a namesake that is gone, and goes soon.
-        _Taken: it is somebody else's.
-    """
-    if is_owned(found, owner):
-        return
-    references = found["metadata"].get("ownerReferences") or ()
-    if any(each.get("kind") == FUNCTIONS.name for each in references):
-        raise Later(1.0)
-    name = found["metadata"]["name"]
-    text = f"there is a {what} {name!r} that is not this function's: rename one of them"
-    raise _Taken(Trouble("NameTaken", text))
-
-
-def _is_as(actual: Object, wanted: Object) -> bool:
-    labels = wanted["metadata"]["labels"]
-    return same_as(actual.get("spec"), wanted["spec"]) and same_as(
-        actual["metadata"].get("labels"), labels
-    )
-
-
-def _is_rolling(made: Object) -> bool:
-    """True while pods of an older revision are there beside those of the newest."""
-    status = made.get("status") or {}
-    if int(status.get("observedGeneration") or 0) < int(made["metadata"].get("generation") or 0):
-        return bool(status)
-    return int(status.get("replicas") or 0) > int(status.get("updatedReplicas") or 0)
 
 
 def _phase(view: View, name: str) -> str:

@@ -2,11 +2,11 @@
 """The operator: keeps a release's custom resources and what runs on its nodes equal.
 
 Theory of operation: reflectors keep copies of the objects (`world.py`), agents keep lines to the
-stacks (`wiring.py`); whatever they hear puts names of functions and chains into a queue, and
-workers take a name, look at all that is known of it and do what is missing (`functions.py`).
-Nothing depends on what exactly happened or in which order: every name is looked at anyway when
-this operator begins to lead, and now and then. A failure puts the name back, after a pause that
-doubles. While it does not lead, copies are kept, and nothing is written or told.
+stacks (`wiring.py`, `agent.py`); whatever they hear puts names of functions and chains into a
+queue, and workers take a name, look at all that is known of it and do what is missing
+(`functions.py`). Nothing depends on what exactly happened or in which order: every name is looked
+at anyway when this operator begins to lead, and now and then. A failure puts the name back, after
+a pause that doubles. While it does not lead, copies are kept, and nothing is written or told.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from collections.abc import Iterable, Mapping
 
 from mesh.conditions import Trouble
 from mesh.errors import ApiError, MeshError
+from mesh.kube.agent import Connect
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Object
 from mesh.kube.chainstatus import Chains
-from mesh.kube.functions import Functions, Later, Tools, affected_chains
+from mesh.kube.functions import Functions, Tools, affected_chains
 from mesh.kube.leader import Leader
+from mesh.kube.owned import Later
 from mesh.kube.recorder import Recorder
 from mesh.kube.render import FUNCTION_LABEL, INSTANCE_LABEL
 from mesh.kube.settings import OperatorSettings
-from mesh.kube.wiring import Connect, Stacks
+from mesh.kube.wiring import Stacks
 from mesh.kube.workqueue import WorkQueue
 from mesh.kube.world import World
 

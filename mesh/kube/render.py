@@ -28,11 +28,13 @@ __all__ = [
     "owner_of",
     "secret_name",
     "selector_of",
+    "token_digest",
     "token_secret",
 ]
 
 FUNCTION_LABEL = f"{GROUP}/network-function"
 REVISION_LABEL = f"{GROUP}/revision"
+TOKEN_ANNOTATION = f"{GROUP}/token"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 TOKEN_FILE = "/etc/nfmesh/token"
 SCRATCH = "64Mi"
@@ -86,12 +88,17 @@ def token_secret(function: Object, token: str, settings: OperatorSettings) -> Ob
     }
 
 
+def token_digest(token: str) -> str:
+    """Returns what a stack knows a token by."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
 def deployment(
     function: Object,
     spec: NetworkFunctionSpec,
     settings: OperatorSettings,
     replicas: int,
-    surge: bool = True,
+    token: str = "",
 ) -> Object:
     """Returns a function's Deployment.
 
@@ -100,12 +107,17 @@ def deployment(
         spec: its spec, checked.
         settings: of the release.
         replicas: pods that there shall be.
-        surge: whether a rolling update may have one pod more than that.
+        token: its token; another one makes other pods, since those that run never see it.
     """
     name = function["metadata"]["name"]
     labels = labels_of(name, settings)
     pod = _pod_spec(name, spec, settings)
-    revision = _digest([pod, settings.nf.labels, settings.nf.annotations])
+    annotations = {
+        **settings.nf.annotations,
+        "kubectl.kubernetes.io/default-container": "nf",
+        TOKEN_ANNOTATION: token_digest(token)[:16],
+    }
+    revision = _digest([pod, settings.nf.labels, annotations])
     pod["affinity"] = _affinity(name, revision, settings)
     return {
         "apiVersion": DEPLOYMENTS.api_version,
@@ -116,14 +128,11 @@ def deployment(
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": 600,
             "selector": {"matchLabels": labels},
-            "strategy": _strategy(spec, surge),
+            "strategy": _strategy(spec),
             "template": {
                 "metadata": {
                     "labels": {**settings.nf.labels, **labels, REVISION_LABEL: revision},
-                    "annotations": {
-                        **settings.nf.annotations,
-                        "kubectl.kubernetes.io/default-container": "nf",
-                    },
+                    "annotations": annotations,
                 },
                 "spec": pod,
             },
@@ -131,11 +140,10 @@ def deployment(
     }
 
 
-def _strategy(spec: NetworkFunctionSpec, surge: bool) -> Object:
+def _strategy(spec: NetworkFunctionSpec) -> Object:
     if spec.update_strategy.type == "Recreate":
         return {"type": "Recreate"}
-    more = {"maxSurge": 1, "maxUnavailable": 0} if surge else {"maxSurge": 0, "maxUnavailable": 1}
-    return {"type": "RollingUpdate", "rollingUpdate": more}
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
 def _pod_spec(name: str, spec: NetworkFunctionSpec, settings: OperatorSettings) -> Object:

@@ -39,7 +39,7 @@ class Counting(NF):
 THIEF = """
     import mmap, os, sys, json
     from pathlib import Path
-    from mesh.fdpass import DescriptorClient
+    from mesh.fdclient import DescriptorClient
     run, token = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes().strip()
     client = DescriptorClient(run / "attach.sock", "thief", token)
     found = {}

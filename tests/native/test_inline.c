@@ -411,6 +411,31 @@ static void test_who_is_rejected_is_told(void) {
     end_rig(&r);
 }
 
+static void test_who_comes_through_a_tunnel_is_not_answered(void) {
+    rig r = make_rig();
+    const judge_fn judges[] = {reject_all};
+    uint8_t inner[256], frame[300] = {0};
+    uint32_t len = numbered_frame(inner, 0, 0) - 14;
+    const uint8_t outer[24] = {
+        0x45, 0, 0, (uint8_t)(24 + len), 0, 1, 0, 0, 64, 47, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, 0,
+        0,    8, 0}; /* GRE, IPv4 inside */
+    memcpy(frame, inner, 14);
+    memcpy(frame + 14, outer, sizeof(outer));
+    memcpy(frame + 14 + sizeof(outer), inner + 14, len);
+    len += 14 + (uint32_t)sizeof(outer);
+    CHECK_EQ(nfm_port_mem_push(r.in, frame, len, len, INT64_C(1) << 62), NFM_OK);
+    CHECK_EQ(nfm_port_mem_keep(r.in, 1 << 20), NFM_OK);
+    add_judge(&r, 0, true);
+    run(&r, judges);
+    uint64_t at = 0;
+    uint32_t all = 0;
+    while (nfm_port_mem_sent(r.in, &at).data != NULL)
+        all++;
+    CHECK_EQ(all, FRAMES);
+    CHECK_EQ(counter(&r, NFM_CC_INLINE_REJECTED), FRAMES + 1);
+    end_rig(&r);
+}
+
 static const nfm_test tests[] = {
     T(test_frames_pass_byte_for_byte_when_nobody_decides),
     T(test_the_most_restrictive_verdict_of_all_stages_holds),
@@ -423,6 +448,7 @@ static const nfm_test tests[] = {
     T(test_a_judge_that_is_late_takes_the_policy_and_holds_nobody_up),
     T(test_what_a_judge_decided_before_it_left_holds_and_no_more),
     T(test_who_is_rejected_is_told),
+    T(test_who_comes_through_a_tunnel_is_not_answered),
 };
 
 int main(int argc, char **argv) {

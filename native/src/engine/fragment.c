@@ -82,7 +82,8 @@ static bool read_ipv4(datagram *d, const uint8_t *ip, bool was_cut) {
     d->len = nfm_read16(ip + 2);
     uint32_t field = nfm_read16(ip + 6);
     bool is_whole = (field & (MORE | OFFSET)) == 0;
-    if (d->header < IPV4 || d->len < d->header || (field & DONT && !(was_cut && is_whole)))
+    if (d->header < IPV4 || d->len < d->header || d->link + d->len > d->tx->len ||
+        (field & DONT && !(was_cut && is_whole)))
         return false;
     copy_options(d, ip);
     return true;
@@ -93,6 +94,8 @@ static bool read_ipv6(datagram *d, const uint8_t *ip, bool was_cut) {
     d->len = nfm_read16(ip + 4) + (uint32_t)IPV6;
     d->header = IPV6;
     uint8_t next = ip[6];
+    if (d->link + d->len > d->tx->len)
+        return false;
     while (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING) {
         if (d->header + 8 > d->len)
             return false;
@@ -112,8 +115,7 @@ static bool read_datagram(datagram *d, uint8_t *base, bool was_cut) {
     d->link = (uint32_t)(ip - d->frame);
     if (!(d->ipv6 ? read_ipv6(d, ip, was_cut) : read_ipv4(d, ip, was_cut)))
         return false;
-    return d->len > d->mtu && d->link + d->len <= d->tx->len &&
-           d->mtu >= d->header + FRAGMENT_HEADER + 8;
+    return d->len > d->mtu && d->mtu >= d->header + FRAGMENT_HEADER + 8;
 }
 
 /* Writes the header of the fragment with |n| bytes from |at| on; returns where they belong. */

@@ -23,12 +23,15 @@ static bool is_group(const uint8_t *address, bool ipv6) {
                 : address[0] >= 224 || (address[0] | address[1] | address[2] | address[3]) == 0;
 }
 
+/* What came in a tunnel is not answered: the way back has addresses, labels and lengths of its own.
+ */
 static bool read_frame(const nfm_worker *w, uint32_t slot, const nfm_transit *t, refused *f) {
     memset(f, 0, sizeof(*f));
     f->base = nfm_pool_addr(&w->pool, slot);
     f->ipv6 = (t->flags & NFM_F_IPV6) != 0;
     uint32_t end = NFM_HEADROOM + t->len, size = f->ipv6 ? 16 : 4, src = f->ipv6 ? 8 : 12;
-    if (t->l3_off == 0 || t->l4_off == 0 || t->l4_off > end || t->flags & NFM_F_FRAGMENT)
+    if (t->l3_off == 0 || t->l4_off == 0 || t->l4_off > end ||
+        t->flags & (NFM_F_FRAGMENT | NFM_F_TUNNEL))
         return false;
     f->l3 = f->base + t->l3_off;
     f->l4 = f->base + t->l4_off;

@@ -77,8 +77,8 @@ class Wire:
 
     def __exit__(self, *_):
         if self.sender is not None:
-            self.sender.kill()
-            self.sender.wait()
+            with self.sender:
+                self.sender.kill()
         self.far.close()
         subprocess.run(["ip", "link", "del", IFACE], check=False, capture_output=True)
 
@@ -214,3 +214,12 @@ def test_an_update_loses_no_frame_and_no_verdict(drained):
     marks = [ttl == MARK for _, ttl in left]
     away = sent - sum(judged)
     assert marks == [True] * judged[0] + [False] * away + [True] * judged[1]
+
+
+def test_a_stack_that_ends_lets_go_what_it_took(drained):
+    guard = drained.function("closed")
+    drained.wire.begin()
+    drained.until_more("inline.rewritten")
+    left = drained.left()
+    assert left == [(number, MARK) for number in range(len(left))]
+    assert f"judged {len(left)}" in guard.log.read_text()

@@ -3,7 +3,9 @@
 
 `python -m bench.pods ROUNDS` prints events per second of both, round by round in turn. Plain ones
 run in the unpacked image by chroot, so that interpreter and libraries are the same; what differs is
-what a container is: namespaces, control groups, seccomp, a read-only root.
+what a container is: namespaces, control groups, seccomp, a read-only root. And milliseconds from
+the NF's imports to its first event, as it says itself, for each time that its container was killed
+and started again.
 """
 
 from __future__ import annotations
@@ -30,11 +32,12 @@ from bench.table_pods import SKIPPED
 
 PACKETS = 200_000
 WARM_S, WINDOW_S, PATIENCE_S = 2.0, 4.0, 60.0
-PORT = 19464
+PORT, NF_PORT = 19464, 19465
+RESTARTS = 5
 TOKEN = "the token of this bench"
 STACK = ("stack", "--config=/bench/stack.json", "--run-dir=/bench/run", f"--health-port={PORT}")
 JOIN = ("nf", "--name=count", "--use=flow_counter", "--run-dir=/bench/run",
-        "--token-file=/bench/token")  # fmt: skip
+        "--token-file=/bench/token", f"--health-port={NF_PORT}")  # fmt: skip
 
 
 def prepare(folder: Path) -> None:
@@ -55,13 +58,13 @@ def prepare(folder: Path) -> None:
 
 
 @contextmanager
-def in_containers(folder: Path) -> Iterator[None]:
+def in_containers(folder: Path) -> Iterator[Containers]:
     """Runs both in containers, as the chart's pods are."""
     with Containers(network="host") as containers:
         shared = (f"--volume={folder}:/bench",)
         containers.start("stack", *STACK, options=shared, user="0:0")
         containers.start("nf", *JOIN, options=(f"{shared[0]}:ro", "--cpuset-cpus=1"))
-        yield
+        yield containers
 
 
 @contextmanager
@@ -96,15 +99,29 @@ def unpack(root: Path) -> None:
                 layer.extractall(root)
 
 
-def heard() -> float:
-    """Returns how many entries the NF has passed."""
+def metric(name: str, port: int = PORT) -> float:
+    """Returns the sum of a metric's rows; 0 while nobody answers."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
     except OSError:
         return 0.0
-    rows = [line for line in lines if line.startswith("nfmesh_ring_tail_total")]
-    return sum(float(line.rpartition(" ")[2]) for line in rows)
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+
+
+def heard() -> float:
+    """Returns how many entries the NF has passed."""
+    return metric("nfmesh_ring_tail_total")
+
+
+def restarts(containers: Containers, n: int) -> Iterator[float]:
+    """Kills the NF and starts it again; yields milliseconds from its imports to an event."""
+    for _ in range(n):
+        containers.call("kill", "--signal=KILL", "nf")
+        containers.call("wait", "nf")
+        containers.call("start", "nf")
+        _until(lambda: metric("nfmesh_nf_first_event_ms", NF_PORT) > 0)
+        yield metric("nfmesh_nf_first_event_ms", NF_PORT)
 
 
 def rate() -> float:
@@ -130,7 +147,7 @@ def main() -> None:
     if reason := why_not():
         print(reason, file=sys.stderr)
         sys.exit(SKIPPED)
-    found: dict[str, list[float]] = {"containers": [], "processes": []}
+    found: dict[str, list[float]] = {"containers": [], "processes": [], "restart": []}
     with tempfile.TemporaryDirectory(prefix="nfmesh-bench-") as temporary:
         Path(temporary).chmod(0o755)  # the NF is another user
         root, folder = Path(temporary) / "root", Path(temporary) / "bench"
@@ -141,8 +158,10 @@ def main() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(mode=0o755)
                 prepare(folder)
-                with run(folder, root) if run is as_processes else run(folder):
+                with run(folder, root) if run is as_processes else run(folder) as containers:
                     found[name].append(rate())
+                    if containers is not None:
+                        found["restart"] += restarts(containers, RESTARTS)
     print(json.dumps(found))
 
 

@@ -17,7 +17,10 @@ SKIPPED = 77
 
 
 def pods(n: int) -> Iterator[Row]:
-    """Events per second from a stack's container into an NF's; needs root, podman and the image."""
+    """Events per second from a stack's container into an NF's, and how soon one is back.
+
+    Needs root, podman and the image.
+    """
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(
         [sys.executable, "-m", "bench.pods", str(n)],
@@ -32,8 +35,11 @@ def pods(n: int) -> Iterator[Row]:
         return
     if done.returncode:
         raise BenchError("bench.pods failed: what it said is above")
-    found = {name: [each / 1e6 for each in runs] for name, runs in json.loads(done.stdout).items()}
+    measured = json.loads(done.stdout)
+    restarts = measured.pop("restart")
+    found = {name: [each / 1e6 for each in runs] for name, runs in measured.items()}
     plain = statistics.median(found["processes"])
     factor = statistics.median(found["containers"]) / plain
     yield row("pods", "containers", found["containers"], "Mevents/s", "processes", factor)
     yield row("pods", "processes", found["processes"], "Mevents/s")
+    yield row("pods", "restart", restarts, "ms")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What worker, stack module and NF have in common as processes that the supervisor starts.
 
-Each is a `Host`, whose program is `run_child`: privileges go before any other code runs, the token
-proves who it is, the journal tells the supervisor how it is, SIGTERM makes it leave in order.
+Each is a `ChildHost`, whose program is `run_child`: privileges go before any other code runs, the
+token proves who it is, the journal tells the supervisor how it is, SIGTERM makes it leave in order.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from pathlib import Path
 from mesh._ffi import native
 from mesh.confine import become, confine, read_token
 from mesh.errors import AttachError, MeshError
-from mesh.fdpass import SOCKET, DescriptorClient
+from mesh.fdclient import DescriptorClient
+from mesh.fdpass import SOCKET
 from mesh.journal import Journal
 from mesh.process import CANNOT_START
 from mesh.reach import keep_reachable
 
-__all__ = ["Host", "child_parser", "run_child"]
+__all__ = ["ChildHost", "child_parser", "run_child"]
 
 
-class Host(ABC):
+class ChildHost(ABC):
     """What a child runs, from its start to its end.
 
     Args:
@@ -77,7 +78,7 @@ def child_parser(module: str) -> argparse.ArgumentParser:
 
 
 def run_child(
-    arguments: argparse.Namespace, make: Callable[[bytes], Host], *, is_worker: bool = False
+    arguments: argparse.Namespace, make: Callable[[bytes], ChildHost], *, is_worker: bool = False
 ) -> int:
     """Is the program of a child; returns its exit status.
 

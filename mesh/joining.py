@@ -100,6 +100,7 @@ class _Session(NFHost):
         super().__init__(member.name, member.run, read_shown_token(member.token_file), Caution())
         self._caution = caution_of(self._client.welcome.get("arguments", ()))
         self.is_attached = self._is_called = False
+        self.heard_at: float | None = None
 
     def end(self) -> None:
         """Makes it hand over what it has, soon: the container ends."""
@@ -151,6 +152,8 @@ class _Session(NFHost):
     def _check_host(self) -> None:
         if not self._client.is_open:
             raise HostGone
+        if self.heard_at is None and self._loop is not None and self._loop.seat.counts().events:
+            self.heard_at = time.monotonic()
 
     def _make(self, part: NFPart) -> Station:
         use = self._member.use
@@ -177,7 +180,8 @@ class Joining:
         self._carried: Carried | None = None
         self._session: _Session | None = None
         self._over = threading.Event()
-        self._tried_at = time.monotonic()
+        self._loaded_at = self._tried_at = time.monotonic()
+        self._first_event_ms = 0.0
 
     def run(self) -> int:
         """Returns the exit status: 0 when it was told to end."""
@@ -233,12 +237,16 @@ class Joining:
         nf = {} if stats is None else stats.model_dump(exclude={"kind", "rings"})
         rings = [] if stats is None else [ring.model_dump() for ring in stats.rings]
         name = self.member.name
+        if session is not None and session.heard_at is not None and not self._first_event_ms:
+            self._first_event_ms = 1000 * (session.heard_at - self._loaded_at)
+        own: dict[str, float] = {"sessions": self.sessions, "attached": int(not self.missing)}
+        own["first_event_ms"] = round(self._first_event_ms, 3)
         return {
             "revision": 0,
             "workers": {},
             "stack": [],
             "rings": [{"nf": name, **ring} for ring in rings],
-            "nfs": {name: {**nf, "sessions": self.sessions, "attached": int(not self.missing)}},
+            "nfs": {name: {**nf, **own}},
             "subscriptions": [],
             "processes": [],
             "refused": {},

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh._ffi import check_pointer, native
-from mesh.child_main import Host, child_parser, run_child
+from mesh.child_main import ChildHost, child_parser, run_child
 from mesh.control.wire import ModuleHostPart, from_wire
 from mesh.errors import MeshError
 from mesh.fdpass import Handle
@@ -38,7 +38,7 @@ RETRY_S = 0.002
 """Between two looks whether the worker has laid out its memory."""
 
 
-class ModuleHost(Host):
+class ModuleHost(ChildHost):
     """Serves one module.
 
     Args:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mesh._ffi import native
-from mesh.child_main import Host, child_parser, run_child
+from mesh.child_main import ChildHost, child_parser, run_child
 from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import NFStats
@@ -61,7 +61,7 @@ class LeaveNow(Exception):
     """The controller or a signal wants this process to end before it has begun."""
 
 
-class NFHost(Host):
+class NFHost(ChildHost):
     """Runs one NF from its start to its report.
 
     Args:

@@ -18,7 +18,8 @@ from mesh.control.wire import LogPart, NFPart
 from mesh.errors import NFError
 from mesh.eventlog import LogReader, LogWriter
 from mesh.events import Catalogue
-from mesh.fdpass import DescriptorClient, Handle
+from mesh.fdclient import DescriptorClient
+from mesh.fdpass import Handle
 from mesh.journal import Journal
 from mesh.native_nf import load
 from mesh.native_worker import Filters

@@ -25,11 +25,11 @@ from mesh.control import messages as m
 from mesh.control.composing import compose_desired
 from mesh.control.desired import FILE, Desired, with_files
 from mesh.control.tool import ask
-from mesh.errors import MeshError, ProcessError, SpecError, system_text
+from mesh.errors import MeshError, ProcessError, SpecError
 from mesh.health import HealthServer
 from mesh.launch import Launch, launch
 from mesh.registry import Registry
-from mesh.spec import MAX_BYTES, Spec, parse
+from mesh.spec import Spec, parse, read_yaml
 from mesh.supervisor import Outcome, SupervisorSettings
 
 __all__ = ["Node", "load_node", "run_node"]
@@ -71,15 +71,9 @@ def load_node(path: Path, environment: Mapping[str, str] | None = None) -> Spec:
     """
     known = os.environ if environment is None else environment
     try:
-        with path.open("rb") as file:
-            data = yaml.safe_load(file.read(MAX_BYTES))
-    except OSError as error:
-        raise SpecError(str(path), system_text(error)) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SpecError(str(path), f"no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, Mapping):
-        raise SpecError(str(path), "a spec is a mapping with the key 'ports'")
-    try:
+        data = read_yaml(path, yaml.safe_load)
+        if not isinstance(data, Mapping):
+            raise SpecError("", "a spec is a mapping with the key 'ports'")
         return _parsed(dict(data), known)
     except SpecError as error:
         raise SpecError(str(path), str(error)) from error

@@ -20,7 +20,7 @@ Every error names the place: `nfs[2].where: unknown field 'prot'; did you mean '
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,6 +46,7 @@ __all__ = [
     "json_schema",
     "load",
     "parse",
+    "read_yaml",
 ]
 
 MAX_BYTES = 1 << 20
@@ -297,20 +298,28 @@ def load(path: Path) -> Spec:
         SpecError: unreadable, too long, no YAML, or not a spec; the text names file and place.
     """
     try:
+        return parse(read_yaml(path, yaml.safe_load))
+    except SpecError as error:
+        raise SpecError(str(path), str(error)) from error
+
+
+def read_yaml(path: Path, read: Callable[[bytes], Any]) -> Any:
+    """Returns what `read` makes of a file of at most MAX_BYTES.
+
+    Raises:
+        SpecError: unreadable, too long, or no YAML.
+    """
+    try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SpecError(str(path), system_text(error)) from error
+        raise SpecError("", system_text(error)) from error
     if len(raw) > MAX_BYTES:
-        raise SpecError(str(path), f"longer than {MAX_BYTES} bytes: not a spec")
+        raise SpecError("", f"longer than {MAX_BYTES} bytes")
     try:
-        data = yaml.safe_load(raw)
+        return read(raw)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SpecError(str(path), f"no YAML: {' '.join(str(error).split())}") from error
-    try:
-        return parse(data)
-    except SpecError as error:
-        raise SpecError(str(path), str(error)) from error
+        raise SpecError("", f"no YAML: {' '.join(str(error).split())}") from error
 
 
 def parse(data: object) -> Spec:

@@ -18,7 +18,7 @@ from mesh.control.wire import (
     WorkerPart,
 )
 from mesh.errors import SpecError
-from mesh.fdpass import DescriptorClient
+from mesh.fdclient import DescriptorClient
 from mesh.module import ModuleInfo
 from mesh.native_worker import (
     Filters,

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mesh._ffi import native
-from mesh.child_main import Host, child_parser, run_child
+from mesh.child_main import ChildHost, child_parser, run_child
 from mesh.control import messages as m
 from mesh.control.client import Control, Settings
 from mesh.control.stats import PortStats, WorkerStats
@@ -45,7 +45,7 @@ SNAPSHOT_S = 0.1
 LEAVE_S = 30.0
 
 
-class WorkerHost(Host):
+class WorkerHost(ChildHost):
     """Runs one worker from its start to its report.
 
     Args:

@@ -53,10 +53,10 @@ def no_mesh_left(run_folders):
 
 @pytest.fixture(autouse=True)
 def no_process_left():
-    """No process outlives the test that started it."""
+    """No process outlives the test that started it; a module's stack may start its own anew."""
     before = leftovers.descendants(os.getpid())
     yield
-    left = leftovers.end(lambda: leftovers.descendants(os.getpid()), before)
+    left = leftovers.end(lambda: leftovers.descendants(os.getpid(), before), before)
     if left:
         pytest.fail("left behind and killed: " + "; ".join(left), pytrace=False)
 

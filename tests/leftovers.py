@@ -23,10 +23,13 @@ def children(pid):
     return found
 
 
-def descendants(pid):
-    """Returns the pids of children, their children and so on, those that still run."""
+def descendants(pid, known=frozenset()):
+    """Returns the pids of children, their children and so on, those that still run.
+
+    Those of `known` and what they started since are left out.
+    """
     found, new = set(), {pid}
-    while new := {child for each in new for child in children(each)} - found:
+    while new := {child for each in new for child in children(each)} - found - known:
         found |= new
     return {each for each in found if _runs(each)}
 

@@ -5,6 +5,7 @@ import pytest
 from control_play import Play, eof, kinds, result
 
 from mesh.control import messages as m
+from mesh.control.keys import REMOTE
 from mesh.control.wire import NFPart, WorkerPart, from_wire
 
 
@@ -211,3 +212,17 @@ def test_all_may_go_when_a_new_one_comes():
     play.bring_up()
     apply(play, entry("double"))
     assert (names(play), list(play.saved[-1].leaving)) == (["double"], ["counter"])
+
+
+def test_what_is_put_in_over_the_network_is_not_started_here():
+    play = Play("counter")
+    play.bring_up()
+    pod = {"use": "double", "name": "a", "place": "pod", "token": "0" * 64}
+    for dry_run in (False, True):
+        for entries in ([{"use": "/tmp/mine.py:Mine", "name": "x"}], [pod, {**pod, "place": ""}]):
+            [refused] = play.tell(REMOTE, m.NfPut(entries=entries, dry_run=dry_run))
+            assert refused.path == f"entries[{len(entries) - 1}].place"
+    assert play.mesh.desired.revision == 1
+    play.tell(REMOTE, m.NfPut(entries=[pod]))
+    assert play.heard(REMOTE, m.Error)[4:] == []
+    assert play.mesh.desired.revision == 2

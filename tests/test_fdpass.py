@@ -18,20 +18,15 @@ import pytest
 from mesh_rig import few_descriptors_left, wait_for
 
 from mesh.errors import AttachError
-from mesh.fdpass import (
-    MAX_REFUSED,
-    DescriptorClient,
-    DescriptorService,
-    Handle,
-    make_token,
-)
+from mesh.fdclient import DescriptorClient
+from mesh.fdpass import MAX_REFUSED, DescriptorService, Handle, make_token
 
 IS_ROOT = os.geteuid() == 0
 CLIENT = """
 import os, sys
 from pathlib import Path
 from mesh.errors import AttachError
-from mesh.fdpass import DescriptorClient
+from mesh.fdclient import DescriptorClient
 if int(sys.argv[3]):
     os.setgroups([])
     os.setresgid(*[int(sys.argv[4])] * 3)

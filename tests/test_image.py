@@ -9,6 +9,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -50,12 +51,12 @@ def tool() -> ModuleType:
     return module
 
 
-def names_in_archive() -> set[str]:
+def names_in_archive(archive: Path = ARCHIVE) -> set[str]:
     """Names of the files of all layers."""
-    if not ARCHIVE.exists():
-        pytest.skip(f"no {ARCHIVE}: run tools/kube/image.py archive")
+    if not archive.exists():
+        pytest.skip(f"no {archive}: run tools/kube/image.py archive")
     found: set[str] = set()
-    with tarfile.open(ARCHIVE) as outer:
+    with tarfile.open(archive) as outer:
         index = json.loads(outer.extractfile("index.json").read())
 
         def blob(entry: dict[str, str]) -> bytes:
@@ -69,14 +70,10 @@ def names_in_archive() -> set[str]:
     return found
 
 
-def programs_of(names: set[str]) -> set[str]:
-    """Returns what lies where programs lie."""
-    return {name for name in names if re.fullmatch(r"(usr/)?(local/)?s?bin/[^/]+", name)}
-
-
 def test_nothing_is_in_it_that_runs_anything_else() -> None:
     names = names_in_archive()
-    assert programs_of(names) == {"usr/bin/python3", "usr/bin/python3.11"}
+    programs = {n for n in names if re.fullmatch(r"(usr/)?(local/)?s?bin/[^/]+", n)}
+    assert programs == {"usr/bin/python3", "usr/bin/python3.11"}
     assert not [n for n in names if n.endswith(("/pip", "/gcc", "/cc", "/sh"))]
     for plugin in ("dpdk", "afxdp"):
         assert f"opt/nfmesh/lib/python3.11/site-packages/mesh/libnfm_{plugin}.so" in names

@@ -39,7 +39,7 @@ class Counting(NF):
 THIEF = """
     import mmap, os, sys, json
     from pathlib import Path
-    from mesh.fdpass import DescriptorClient
+    from mesh.fdclient import DescriptorClient
     run, token = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes().strip()
     client = DescriptorClient(run / "attach.sock", "thief", token)
     found = {}
@@ -107,6 +107,15 @@ def test_an_nf_in_namespaces_of_its_own_hears_and_says_where_it_is(node):
     assert joined.end() == 0
     until(lambda: node.phase("scan") == "away", "its leaving")
     assert node.remote.remove_nf("scan")["nf"] == "scan"
+
+
+def test_an_nf_says_how_soon_it_had_its_first_event(node, monkeypatch):
+    monkeypatch.setattr(node, "_apart", [])  # in the test's network
+    node.put("soon", "flow_counter")
+    joined = node.join("soon", "flow_counter")
+    node.hears("soon")
+    row = r'^nfmesh_nf_first_event_ms\{nf="soon"\} ([1-9][0-9.]*)$'
+    until(lambda: re.search(row, probe(joined.port, "/metrics")[1], re.MULTILINE), "its number")
 
 
 def test_an_nf_that_is_killed_comes_back_and_hears(node):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node is drained while frames pass an inline function: each frame is accounted for, once.
+"""An inline function leaves its node, or is updated, while frames pass it: each is accounted for.
 
 Two nodes with real stacks (`kube_host.py`). The first one's port is a veth, on whose other end a
 program sends numbered frames; what leaves is recorded. The function marks what it judges by its
@@ -77,8 +77,8 @@ class Wire:
 
     def __exit__(self, *_):
         if self.sender is not None:
-            self.sender.kill()
-            self.sender.wait()
+            with self.sender:
+                self.sender.kill()
         self.far.close()
         subprocess.run(["ip", "link", "del", IFACE], check=False, capture_output=True)
 
@@ -89,10 +89,11 @@ class Drained:
     def __init__(self, rig, wire, out):
         self.rig, self.wire, self.out = rig, wire, out
 
-    def function(self, fail):
+    def function(self, fail, **more):
         use = self.rig.place.code("guard", GUARD)
         self.rig.nodes.cordoned.add("node-2")
-        self.rig.apply(function("guard", use=use, cores=0, mode="inline", fail=fail))
+        judge = {"mode": "inline", "fail": fail, "deadlineMs": 0}  # however slow this machine is
+        self.rig.apply(function("guard", use=use, cores=0, **judge, **more))
         self.rig.wait("guard", "Attached")
         (pod,) = self.rig.pods("guard")
         return self.rig.host.pods[pod["metadata"]["name"]]
@@ -192,3 +193,33 @@ def test_a_drained_node_counts_each_frame_that_may_not_pass(drained):
     drained.move()
     assert drained.left() == [(number, MARK) for number in range(judged)]
     assert f"judged {judged}" in guard.log.read_text(), "no verdict was lost"
+
+
+def test_an_update_loses_no_frame_and_no_verdict(drained):
+    first = drained.function("open", updateStrategy={"type": "RollingUpdate"})
+    drained.wire.begin()
+    drained.until_more("inline.rewritten")
+    drained.rig.change("guard", image="other:2")
+    until(lambda: drained.rig.row("guard").get("restarts") == 1, "the next one", WAIT_S)
+    drained.until_more("inline.rewritten")
+    drained.rig.wait("guard", "Attached")
+    sent = drained.wire.end()
+    until(lambda: drained.ended() == sent, "the last frame", WAIT_S)
+    (second,) = drained.rig.host.pods.values()
+    assert second is not first
+    second.end()
+    judged = [int(each.log.read_text().split("judged ")[1].split()[0]) for each in (first, second)]
+    left = drained.left()
+    assert [number for number, _ in left] == list(range(sent)), "all of them, once, in order"
+    marks = [ttl == MARK for _, ttl in left]
+    away = sent - sum(judged)
+    assert marks == [True] * judged[0] + [False] * away + [True] * judged[1]
+
+
+def test_a_stack_that_ends_lets_go_what_it_took(drained):
+    guard = drained.function("closed")
+    drained.wire.begin()
+    drained.until_more("inline.rewritten")
+    left = drained.left()
+    assert left == [(number, MARK) for number in range(len(left))]
+    assert f"judged {len(left)}" in guard.log.read_text()

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from node_rig import NAMESPACE, Node, until
 
+pytestmark = pytest.mark.timeout(1200)  # a cluster comes and goes in it
 PAGES = 400
 SECOND = """
 apiVersion: nfmesh.io/v1alpha1

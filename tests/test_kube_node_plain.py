@@ -21,6 +21,7 @@ from live_rig import Here, Namespace, Server, digest, fetch, find_plugin, join, 
 from live_rig import why_not as no_namespaces
 from node_rig import NAMESPACE, Node, until
 
+pytestmark = pytest.mark.timeout(1200)  # clusters come and go in it
 LEFT, BANNED, RIGHT = "10.9.0.1", "10.9.0.3", "10.9.0.2"
 ENDS = ("nfmk0", "nfmk1")
 PAGES = 400
@@ -31,6 +32,11 @@ FIREWALL = {
     "deadlineMs": 5000,
     "cores": 0,
     "config": {"lines": ["policy drop", f"ip saddr {BANNED} reject", "tcp dport 8080 accept"]},
+}
+SECOND: dict[str, Any] = {
+    "stack.sharedCpu": "250m",
+    "operator.adoptUnlabelled": False,
+    "nfs.core-log": {"use": "flow_counter", "cores": 0},
 }
 WIRE: dict[str, Any] = {
     "stack.sharedCpu": "900m",
@@ -43,7 +49,7 @@ WIRE: dict[str, Any] = {
     "nfs.http-log": {"use": "http_log", "cores": 0, "config": {"path": "-"}},
 }
 MODES: dict[str, dict[str, Any]] = {
-    "afpacket": {"stack.port.mode": "afpacket"},
+    "afpacket": {"stack.port.mode": "afpacket", "stack.workers": 2},
     "afxdp": {
         "stack.port.mode": "afxdp",
         "stack.port.options": {"generic": True},
@@ -168,6 +174,19 @@ def test_readme_takes_a_user_to_two_functions_on_default_values(node: Node, rele
     asked = [c["resources"]["limits"] for pod in pods for c in pod["spec"]["containers"]]
     assert {name for each in asked for name in each} == {"cpu", "memory"}
     assert "Succeeded" in node.helm("test", release, "-n", NAMESPACE)  # through Services, too
+    check_second_release(node, first)
+
+
+def check_second_release(node: Node, of_the_first: str) -> None:
+    """Another release in the same namespace, on the same node, comes and goes."""
+    node.install("core", *set_json(SECOND))
+    wait_for(node, "core-log", Ready="Attached")
+    wait_for(node, of_the_first, Ready="Attached")
+    folders = [v["hostPath"]["path"] for pod in node.pods(NAMESPACE).values()
+               for v in pod["spec"]["volumes"] if "hostPath" in v]  # fmt: skip
+    assert set(folders) == {f"/var/run/nfmesh/{NAMESPACE}/{name}" for name in ("edge", "core")}
+    node.helm("uninstall", "core", "-n", NAMESPACE, "--wait", "--timeout=180s")
+    wait_for(node, of_the_first, Ready="Attached")
 
 
 def test_packets_of_two_hosts_pass_whatever_takes_them(

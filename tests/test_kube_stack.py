@@ -4,11 +4,15 @@
 `kube_host.py` says what runs here.
 """
 
+import base64
+import json
+import logging
+
 import pytest
 
 pytest.importorskip("kubernetes")
 
-from joining_rig import WAIT_S, site
+from joining_rig import WAIT_S, probe, site
 from kube_host import HostRig, start
 from kube_rig import condition, function, until
 
@@ -85,11 +89,51 @@ def test_rolling_update_hands_over_from_pod_to_pod(rig):
     rig.place.hears("roller")
 
 
-def test_functions_attach_again_to_a_stack_that_was_killed(rig):
+def test_functions_attach_again_to_a_stack_that_was_killed():
+    with site() as place:  # its second stack is this test's own
+        start(place)
+        with HostRig({"node-1": place}) as rig:
+            rig.apply(function("counter", use="flow_counter", cores=0))
+            rig.wait("counter", "Attached")
+            place.kill_stack()
+            rig.wait("counter", "StackUnreachable")
+            start(place)
+            rig.wait("counter", "Attached")
+            place.hears("counter")
+
+
+def test_tokens_and_keys_are_said_nowhere(rig, caplog):
+    caplog.set_level(logging.DEBUG)
+    place, guess = rig.place, "what somebody guessed who knows no token"
     rig.apply(function("counter", use="flow_counter", cores=0))
     rig.wait("counter", "Attached")
-    rig.place.kill_stack()
-    rig.wait("counter", "StackUnreachable")
-    start(rig.place)
-    rig.wait("counter", "Attached")
-    rig.place.hears("counter")
+    wrong = place.folder / "wrong.token"
+    wrong.write_text(guess)
+    wrong.chmod(0o644)
+    before = place.status()["refused"].get("descriptors.token", 0)
+    stranger = place.join("counter", "flow_counter", wrong)
+    until(lambda: place.status()["refused"].get("descriptors.token", 0) > before, "it", WAIT_S)
+    rig.change("counter", where="prot 6")
+    rig.wait("counter", "GraphInvalid")
+
+    (secret,) = rig.objects("secrets").values()
+    token = base64.b64decode(secret["data"]["token"]).decode()
+    hidden = [guess, token, secret["data"]["token"]]
+    hidden += [(place.folder / "keys" / name).read_text() for name in ("server.key", "client.key")]
+    (pod,) = rig.host.pods
+    said = {
+        "operator": caplog.text + json.dumps(rig.operators[0].statistics()),
+        "objects": json.dumps(
+            [rig.objects(kind) for kind in ("networkfunctions", "deployments", "pods", "events")]
+        ),
+        "status": json.dumps(place.status()),
+        "metrics": probe(place.stack_port, "/metrics")[1],
+        "stack": (place.folder / "stack.log").read_text(),
+        "NF": rig.host.pods[pod].log.read_text() + stranger.log.read_text(),
+        "command": " ".join(rig.host.words(pod)),
+        "kept": (place.run / "desired.json").read_text(),
+    }
+    assert "wrong token for counter" in said["stack"]
+    for where, text in said.items():
+        assert text
+        assert not [word for word in hidden if word.strip() in text], where

@@ -187,7 +187,8 @@ def test_a_second_process_cannot_take_an_nfs_place(mesh):
     slow(mesh)
     mesh.running("slow")
     from mesh.errors import AttachError
-    from mesh.fdpass import DescriptorClient, make_token
+    from mesh.fdclient import DescriptorClient
+    from mesh.fdpass import make_token
 
     client = DescriptorClient(mesh.supervisor.folder.path / "attach.sock", "slow", make_token())
     with pytest.raises(AttachError, match=r"wrong token|runs as uid"):

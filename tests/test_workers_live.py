@@ -24,6 +24,8 @@ from live_rig import (
     wire,
 )
 
+from mesh import NF, EventBatch, on, replay
+
 pytestmark = needs_namespaces
 Start = Callable[..., LiveMesh]
 FETCHES = 6
@@ -141,6 +143,51 @@ def test_a_killed_worker_comes_back(net: Wire, page: Path, start: Start) -> None
         assert mesh.process(name)["pid"] == pids[name]
     assert mesh.process("worker-0")["restarts"] == 1
     assert len(records(mesh.stop())) == FETCHES
+
+
+class Count(NF):
+    """Counts packets."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    @on("packet")
+    def see(self, batch: EventBatch) -> None:
+        self.n += len(batch)
+
+
+def packets_in(path: Path) -> int:
+    nf = Count()
+    replay(path, [nf])
+    return nf.n
+
+
+def test_each_worker_captures_its_share_and_keeps_it_when_it_dies(
+    net: Wire, page: Path, start: Start, tmp_path: Path
+) -> None:
+    ports = [
+        {"afpacket": "m0", "out": "m1", "capture": str(tmp_path / "wire.pcapng")},
+        {"afpacket": "m1", "out": "m0"},
+    ]
+    (tmp_path / "mesh.json").write_text(json.dumps({"ports": ports}))
+    mesh = start(str(tmp_path / "mesh.json"))
+    net.wait_for_ping("10.9.0.2")
+
+    def each_has_a_share() -> bool:
+        return min(worker["statistics"]["packets"] for worker in workers(mesh)) > 100
+
+    fetch_many((net.left, net.right, "10.9.0.2"), page, each_has_a_share)
+    pid = mesh.process("worker-1")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: mesh.process("worker-1").get("pid") not in (pid, None), "a new one")
+    mesh.wait_running()
+    fetch_many((net.left, net.right, "10.9.0.2"), page)
+    report = mesh.stop()
+    written = report["counters"]["capture.written"]
+    found = {path.name: packets_in(path) for path in tmp_path.glob("wire*")}
+    assert set(found) == {"wire.pcapng", "wire.w1.pcapng", "wire.w1.1.pcapng"}
+    assert found["wire.w1.1.pcapng"] > 100, "of the worker that was killed"
+    assert found["wire.pcapng"] + found["wire.w1.pcapng"] == written
 
 
 def test_an_nf_joins_and_leaves_at_all_workers(net: Wire, page: Path, start: Start) -> None:

@@ -51,6 +51,7 @@ NFS = {
     "log_gaps": ("counter", "Published events of others that were overwritten unread."),
     "skipped": ("counter", "Entries passed unheard after repeated crashes."),
     "memory_bytes": ("gauge", "Resident memory."),
+    "first_event_ms": ("gauge", "From its code loaded to its first event, of one that joins."),
 }
 PROCESSES = {
     "memory_bytes": ("gauge", "Resident memory."),

@@ -404,6 +404,10 @@ class Mesh:
             self._answer(identity, message.name, message.seq, {"stopping": True})
         elif isinstance(body, m.Record | m.RecordEnd):
             self._hand_on(identity, message, body)
+        elif message.name == REMOTE and (path := _started_here(body)):
+            text = "what is put in over the network joins (place: pod), and is not started here"
+            error = m.Error(request=message.seq, text=text, path=path)
+            self._send(identity, message.name, error)
         elif isinstance(body, CHANGES):
             self._waiting.append((identity, message, body))
             if len(self._waiting) > MAX_WAITING:
@@ -572,6 +576,13 @@ class Mesh:
 
     def _note(self, text: str) -> None:
         self.notices = [*self.notices, text][-KEPT_NOTICES:]
+
+
+def _started_here(body: m.Body) -> str:
+    """Returns the place of the first entry whose code this host would load and run, or ""."""
+    entries = body.entries if isinstance(body, m.NfPut) else ()
+    here = (i for i, entry in enumerate(entries) if entry.get("place") != "pod")
+    return next((f"entries[{i}].place" for i in here), "")
 
 
 def _may_say(process: Process, body: m.Body) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from mesh.errors import PlanError, SpecError, system_text
+from mesh.errors import PlanError, SpecError
 from mesh.kube.chains import Place, arrange
 from mesh.kube.models import GROUP, NetworkFunctionSpec, ServiceChainSpec, parse_object
-from mesh.spec import MAX_BYTES
+from mesh.spec import read_yaml
 
 __all__ = [
     "Manifests",
@@ -145,16 +145,10 @@ def read_manifests(path: Path) -> Manifests | None:
         SpecError: unreadable, too long, no YAML, or wrong; the text names the place.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise SpecError(str(path), system_text(error)) from error
-    if len(raw) > MAX_BYTES:
-        raise SpecError(str(path), f"longer than {MAX_BYTES} bytes")
-    try:
-        documents = [each for each in yaml.safe_load_all(raw) if each is not None]
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SpecError(str(path), f"no YAML: {' '.join(str(error).split())}") from error
+        found = read_yaml(path, lambda raw: list(yaml.safe_load_all(raw)))
+    except SpecError as error:
+        raise SpecError(str(path), str(error)) from error
+    documents = [each for each in found if each is not None]
     if not any(is_manifest(each) for each in documents):
         return None
     return Manifests(_numbered(documents, path))

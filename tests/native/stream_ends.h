@@ -58,7 +58,8 @@ typedef struct stream_sim {
     bool fail_open, ipv6, drops;
     bool resizes;
     int64_t now_ns;
-    uint64_t counters[NFM_CC_COUNT]; /* of the worker, when all is over */
+    void (*extend)(struct stream_sim *); /* before the worker starts; NULL: nothing */
+    uint64_t counters[NFM_CC_COUNT];     /* of the worker, when all is over */
 } stream_sim;
 
 static inline uint32_t sim_draw(stream_sim *s, uint32_t below) {

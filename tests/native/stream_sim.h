@@ -179,6 +179,8 @@ static inline void sim_begin_worker(stream_sim *s) {
     CHECK(nfm_worker_subscribe(s->worker, &sub) >= 0);
     if (s->raise > 0)
         sim_begin_later(s);
+    if (s->extend != NULL)
+        s->extend(s);
     CHECK_EQ(nfm_worker_start(s->worker, &err), NFM_OK);
 }
 
@@ -308,14 +310,19 @@ static inline void sim_begin(stream_sim *s) {
 
 /* One whose client has |n| bytes to say, and of whose runs |raise| of 256 raise events; all pass.
  */
-static inline stream_sim *sim_quiet(uint32_t n, uint32_t raise) {
+static inline stream_sim *sim_quiet_with(uint32_t n, uint32_t raise, void (*extend)(stream_sim *)) {
     stream_sim *s = calloc(1, sizeof(*s));
+    s->extend = extend;
     s->random.state = 99;
     s->mss = 700;
     s->raise = raise;
     sim_begin(s);
     s->end[0].n = n;
     return s;
+}
+
+static inline stream_sim *sim_quiet(uint32_t n, uint32_t raise) {
+    return sim_quiet_with(n, raise, NULL);
 }
 
 static inline void sim_quiet_end(stream_sim *s) {

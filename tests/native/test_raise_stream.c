@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Events raised about bytes of streams and about such events in turn, decided on stage by stage;
  * and events that find no room. That each is heard once is held in stream_sim.h for random ones. */
+#include "../../stack_modules/http/http_events.h"
 #include "stream_sim.h"
+
+extern const nfm_module nfm_module_http;
 
 enum { ALWAYS = 256, LONG = NFM_RAISE_BYTES };
 
@@ -83,11 +86,11 @@ static void test_what_nobody_decides_on_takes_the_policy(void) {
 
 /* ---- no room -------------------------------------------------------------------------------- */
 
-/* Raises |n| events of |len| bytes about the next run, and lets it pass. */
-static void flood(stream_sim *s, uint32_t n, uint32_t len) {
+/* Raises |n| events of |len| bytes about the first |bytes|, and lets these pass. */
+static void flood(stream_sim *s, uint32_t bytes, uint32_t n, uint32_t len) {
     static const uint8_t fields[LONG];
     const nfm_desc *desc;
-    sim_send(s, &s->end[0], 0, 100, 24);
+    sim_send(s, &s->end[0], 0, bytes, 24);
     sim_turn(s);
     CHECK_EQ(nfm_ring_peek(s->ring, &desc, 8), 1);
     (void)nfm_ring_verdicts(s->ring, 1);
@@ -96,6 +99,7 @@ static void flood(stream_sim *s, uint32_t n, uint32_t len) {
             nfm_worker_take_commands(s->worker);
     }
     nfm_ring_advance(s->ring, 1);
+    s->end[0].judged = bytes;
 }
 
 /* Passes all that the receiver of events gets; returns how many. */
@@ -119,7 +123,7 @@ static void overflow(bool open, uint32_t n, uint32_t len) {
     stream_sim *s = sim_quiet(100, 1);
     enum nfm_core_counter failed = open ? NFM_CC_INLINE_FAILED_OPEN : NFM_CC_INLINE_FAILED_CLOSED;
     s->later[1]->in_line->config.fail_open = open;
-    flood(s, n, len);
+    flood(s, 100, n, len);
     uint32_t heard = hear(s, s->later[1]);
     CHECK(heard > 0 && heard < n);
     CHECK_EQ(heard + sim_counter(s, failed), n);
@@ -142,6 +146,48 @@ static void test_events_without_a_record_are_not_overlooked(void) {
         overflow(open, 5000, 8);
 }
 
+/* A receiver that decides on requests, as the http module finds them. */
+static void add_http(stream_sim *s) {
+    static const uint32_t types[NFM__HTTP_EV_COUNT] = {20, 21, 22, 23, 24, 25, 26};
+    nfm_error err = {0};
+    const nfm_inline_config how = {0};
+    int module = nfm_worker_add_module(s->worker, &nfm_module_http, NULL, types, &err);
+    CHECK(module >= 0);
+    s->later[0] = nfm_worker_add_ring(s->worker, 64, &err);
+    CHECK_EQ(nfm_worker_make_inline(s->worker, s->later[0], &how), NFM_OK);
+    const nfm_subscription sub = {.ring = s->later[0],
+                                  .type_first = types[NFM__HTTP_EV_REQUEST],
+                                  .type_last = types[NFM__HTTP_EV_REQUEST],
+                                  .modules = UINT64_C(1) << module,
+                                  .level = NFM_LEVEL_SPLIT,
+                                  .in_line = 1,
+                                  .stage = 1};
+    CHECK(nfm_worker_subscribe(s->worker, &sub) >= 0);
+}
+
+static void test_a_request_without_room_does_not_pass_unjudged(void) {
+    enum { FIRST = 10, ALL = 27 };
+    for (int mode = 0; mode < 3; mode++) { /* room; none, closed; none, open */
+        stream_sim *s = sim_quiet_with(ALL, 1, add_http);
+        s->later[0]->in_line->config.fail_open = mode == 2;
+        memcpy(s->end[0].stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", ALL);
+        flood(s, FIRST, mode == 0 ? 1 : 8, mode == 0 ? 8 : LONG);
+        sim_send(s, &s->end[0], FIRST, ALL - FIRST, 24);
+        sim_turn(s);
+        sim_serve(s, 8);
+        CHECK_EQ(hear(s, s->later[0]), mode == 0);
+        CHECK_EQ(hear(s, s->later[1]), mode == 0 ? 1 : 8);
+        CHECK_EQ(s->end[1].next, mode == 1 ? FIRST : ALL);
+        say(s, FIRST, ALL - FIRST); /* again */
+        CHECK_EQ(s->end[1].next, mode == 1 ? FIRST : ALL);
+        CHECK_EQ(s->end[1].on_wire[FIRST], mode != 1);
+        CHECK_EQ(sim_counter(s, NFM_CC_RAISE_LIMIT), mode != 0);
+        CHECK_EQ(sim_counter(s, NFM_CC_INLINE_NO_ROOM), mode != 0);
+        s->later[0] = NULL;
+        sim_quiet_end(s);
+    }
+}
+
 static void test_observers_miss_what_has_no_room_and_it_is_counted(void) {
     stream_sim *s = sim_quiet(100, 0);
     nfm_error err = {0};
@@ -150,7 +196,7 @@ static void test_observers_miss_what_has_no_room_and_it_is_counted(void) {
     nfm_subscription sub = {.ring = beside, .type_first = what.type, .type_last = what.type};
     CHECK(nfm_worker_subscribe(s->worker, &sub) >= 0);
     CHECK_EQ(nfm_worker_allow_raise(s->worker, s->ring, &what), NFM_OK);
-    flood(s, 20, LONG);
+    flood(s, 100, 20, LONG);
     uint32_t heard = hear(s, beside);
     CHECK(heard > 0);
     CHECK_EQ(heard + sim_counter(s, NFM_CC_RAISE_LIMIT), 20);
@@ -166,6 +212,7 @@ static const nfm_test tests[] = {
     T(test_what_nobody_decides_on_takes_the_policy),
     T(test_events_without_room_for_their_fields_are_not_overlooked),
     T(test_events_without_a_record_are_not_overlooked),
+    T(test_a_request_without_room_does_not_pass_unjudged),
     T(test_observers_miss_what_has_no_room_and_it_is_counted),
 };
 

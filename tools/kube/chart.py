@@ -90,7 +90,7 @@ def _close(schema: Any) -> Any:
         for key, value in schema.items()
         if key not in _SILENT and not key.startswith("x-kubernetes-")
     }
-    if found.get("type") == "object" and "properties" in found:
+    if found.get("type") == "object" and {"properties", "patternProperties"} & found.keys():
         found.setdefault("additionalProperties", False)
     return found
 

@@ -35,6 +35,9 @@ listen:
   control: tcp://0.0.0.0:{{ .Values.stack.controlPort }}
   keys: /etc/nfmesh/control
 {{- end }}
+{{- if gt (int .Values.stack.workers) 1 }}
+workers: {{ .Values.stack.workers }}
+{{- end }}
 {{- with .Values.stack.spec }}
 {{ toYaml . }}
 {{- end }}
@@ -86,6 +89,9 @@ hugepages-{{ $size }}: {{ $amount }}
 {{- if and (eq .port.mode "dpdk") (not .port.resources) }}
 {{- fail "stack.port.resources: name the device plugin's resource, as `intel.com/sriov_dpdk: 1`, or write stack.ports" }}
 {{- end }}
+{{- end }}
+{{- if and (int .cpus) (gt (int .workers) (int .cpus)) }}
+{{- fail (printf "stack.workers: %d workers want as many cores, and stack.cpus is %d" (int .workers) (int .cpus)) }}
 {{- end }}
 {{- if eq (int .controlPort) (int .healthPort) }}
 {{- fail "stack.healthPort: is stack.controlPort already" }}

@@ -89,14 +89,17 @@ def test_rolling_update_hands_over_from_pod_to_pod(rig):
     rig.place.hears("roller")
 
 
-def test_functions_attach_again_to_a_stack_that_was_killed(rig):
-    rig.apply(function("counter", use="flow_counter", cores=0))
-    rig.wait("counter", "Attached")
-    rig.place.kill_stack()
-    rig.wait("counter", "StackUnreachable")
-    start(rig.place)
-    rig.wait("counter", "Attached")
-    rig.place.hears("counter")
+def test_functions_attach_again_to_a_stack_that_was_killed():
+    with site() as place:  # its second stack is this test's own
+        start(place)
+        with HostRig({"node-1": place}) as rig:
+            rig.apply(function("counter", use="flow_counter", cores=0))
+            rig.wait("counter", "Attached")
+            place.kill_stack()
+            rig.wait("counter", "StackUnreachable")
+            start(place)
+            rig.wait("counter", "Attached")
+            place.hears("counter")
 
 
 def test_tokens_and_keys_are_said_nowhere(rig, caplog):

@@ -127,6 +127,18 @@ def test_change_that_no_stack_would_take_leaves_what_there_is(rig):
     assert stack_of(rig).entries["scan"]["where"] == "udp"
 
 
+def test_change_that_makes_no_sense_leaves_what_there_is(rig):
+    rig.apply(function("scan", image="one:1"))
+    rig.wait("scan", "Attached")
+    rig.change("scan", image="two:2", ring=1000)
+    found = rig.wait("scan", "Invalid")
+    assert "1000 is no power of two" in condition(found, "Degraded")["message"]
+    assert found["status"]["readyReplicas"] == 1
+    assert images(rig) == ["one:1"]
+    assert stack_of(rig).entries.keys() == {"scan"}
+    assert stack_of(rig).removed == []
+
+
 def test_function_that_hears_another_is_looked_at_again_when_that_comes(rig):
     stack_of(rig).refuses["second"] = "nobody raises 'first.found'"
     rig.apply(function("second", events=["first.found"]))

@@ -256,8 +256,7 @@ class Functions:
         }
 
     def _report_invalid(self, found: Object, trouble: Trouble) -> float | None:
-        name = found["metadata"]["name"]
-        self._stacks.unwant(name)
+        """Says what is wrong; what an earlier spec made goes on, lest a typo opens a hole."""
         nothing = NetworkFunctionSpec(use="none", replicas=0)
         return self._report(self._facts(found, nothing, None, trouble), found)
 
@@ -267,22 +266,24 @@ class Functions:
         if same_status(status, old):
             return None
         ready, _, degraded = status["conditions"]
-        is_soon = ready["status"] != "True" and facts.stacks > 0
-        if not old and is_soon and degraded["status"] != "True":
-            uid = found["metadata"]["uid"]
-            with self._lock:
-                since = self._since.setdefault(uid, self._clock())
-                patience = FIRST_STATUS_S + MORE_S * len(self._since)
-            left = since + min(patience, MOST_S) - self._clock()
-            if left > 0:
-                return left
+        is_on_its_way = ready["status"] != "True" and degraded["status"] != "True"
+        uid = found["metadata"]["uid"]
+        if not old and is_on_its_way and facts.stacks and (left := self._patience(uid)) > 0:
+            return left
         with self._lock:
-            self._since.pop(found["metadata"]["uid"], None)
+            self._since.pop(uid, None)
         after = self._patched(
             found, {"status": with_conditions(status, old, self._now())}, "status"
         )
         self._tell(after, status, old)
         return None
+
+    def _patience(self, uid: str) -> float:
+        """Returns how many seconds a first status may still wait for better news."""
+        with self._lock:
+            since = self._since.setdefault(uid, self._clock())
+            patience = FIRST_STATUS_S + MORE_S * len(self._since)
+        return since + min(patience, MOST_S) - self._clock()
 
     def _tell(self, found: Object, status: Object, old: Object | None) -> None:
         news = news_of(status["conditions"], (old or {}).get("conditions"))

@@ -59,8 +59,8 @@ class Wire:
         self.far, self.sender = Namespace(), None
         line = ["ip", "link", "add", IFACE, "type", "veth", "peer", "name", "l0"]
         subprocess.run([*line, "netns", str(self.far.pid)], check=True)
-        with open(f"/proc/sys/net/ipv6/conf/{IFACE}/disable_ipv6", "w") as file:
-            file.write("1")
+        for file in Path("/proc/sys/net/ipv6/conf").glob(f"{IFACE}/disable_ipv6"):
+            file.write_text("1")
         subprocess.run(["ip", "link", "set", IFACE, "up"], check=True)
         self.far.ip("link set l0 up")
         return self

@@ -462,6 +462,9 @@ class KeptBatch(HeldBatch):
         """Drops the packets."""
         self.judge(drop=True)
 
+    def _judge(self, mask: Mask, verdict: int) -> npt.NDArray[np.intp]:
+        raise StateError("packets that are kept wait for kept.judge(), or kept.judge(drop=True)")
+
 
 class EventView:
     """One event of a batch: its fields are attributes, valid until the handler returns.

@@ -40,11 +40,11 @@ def run_folders():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_mesh_left(run_folders):
-    """No process of a mesh outlives its module, whoever became its parent; nor does memory."""
-    before, memory = leftovers.of_session(), leftovers.memory()
-    yield
-    left = leftovers.end(leftovers.of_session, before)
+def nothing_left(run_folders):
+    """Nothing that a module's tests started outlives it: no process, nor the memory of one."""
+    before, memory, tests = leftovers.processes(), leftovers.memory(), {}
+    yield tests
+    left = leftovers.end(before, tests)
     gc.collect()
     left += [name for fd, name in leftovers.memory().items() if memory.get(fd) != name]
     if left:
@@ -52,13 +52,12 @@ def no_mesh_left(run_folders):
 
 
 @pytest.fixture(autouse=True)
-def no_process_left():
-    """No process outlives the test that started it; a module's stack may start its own anew."""
+def started_here(request, nothing_left):
+    """Notes in which test a process came up; it may be one of the module's rig."""
     before = leftovers.descendants(os.getpid())
     yield
-    left = leftovers.end(lambda: leftovers.descendants(os.getpid(), before), before)
-    if left:
-        pytest.fail("left behind and killed: " + "; ".join(left), pytrace=False)
+    for pid in leftovers.descendants(os.getpid()) - before:
+        nothing_left[pid] = request.node.name
 
 
 @pytest.fixture(scope="session")

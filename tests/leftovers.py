@@ -34,28 +34,32 @@ def descendants(pid, known=frozenset()):
     return {each for each in found if _runs(each)}
 
 
-def of_session():
-    """Returns the pids of processes that run with this session's run folder, this one left out.
+def processes():
+    """Returns the pids of processes of this session, this one left out.
 
-    A process of a mesh that died has another parent, but its environment is the session's.
+    Of a mesh that died they have another parent, but this run folder in their environment.
     """
     mark = f"{VARIABLE}={os.environ[VARIABLE]}".encode()
-    found = set()
+    found = descendants(os.getpid())
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if mark in path.read_bytes().split(b"\0"):
                 found.add(int(path.parent.name))
         except OSError:
             continue  # it has just ended, or is another user's
-    return found - {os.getpid()}
+    return {pid for pid in found - {os.getpid()} if _runs(pid)}
 
 
-def end(find, before):
-    """Waits for processes that `find` finds beyond `before`; kills what stays and describes it."""
+def end(before, tests):
+    """Waits for processes beyond those of before; kills what stays and describes it.
+
+    Args:
+        tests: pid -> the test in which a process came up.
+    """
     until = time.monotonic() + LEAVING_S
-    while (left := find() - before) and time.monotonic() < until:
-        time.sleep(0.02)
-    said = [f"{pid}: {_command(pid)}" for pid in sorted(left)]
+    while (left := processes() - before) and time.monotonic() < until:
+        time.sleep(0.05)
+    said = [f"{pid}: {_command(pid)} ({tests.get(pid, 'of no test')})" for pid in sorted(left)]
     for pid in left:
         try:
             os.kill(pid, signal.SIGKILL)

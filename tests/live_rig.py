@@ -25,10 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60.0
 PAGE_BYTES = 8 << 20
 SERVE = """
-import functools, http.server, socket, sys
-http.server.ThreadingHTTPServer.address_family = socket.AF_INET6  # and IPv4
+import functools, http.server, os, socket, sys
+if os.path.isdir("/proc/sys/net/ipv6"):
+    http.server.ThreadingHTTPServer.address_family = socket.AF_INET6  # and IPv4
 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
-server = http.server.ThreadingHTTPServer(("::", 8080), handler)
+server = http.server.ThreadingHTTPServer(("", 8080), handler)
 print("ready", flush=True)
 server.serve_forever()
 """
@@ -55,6 +56,7 @@ with socket.create_connection((sys.argv[1], 8080), timeout=30) as s:
 """
 """Sends a request in parts; prints the first line of the answer, or "reset"."""
 PYTHON = "python3"
+HAS_IPV6 = Path("/proc/sys/net/ipv6").is_dir()
 PROGRAMS = {"ip": "iproute2", "ethtool": "ethtool", "ping": "iputils-ping", "nsenter": "util-linux"}
 IO = (
     "afpacket_rx",
@@ -81,6 +83,8 @@ def why_not() -> str | None:
             return f"no {program} (Debian: {package})"
     if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
         return "network namespaces need root, or: unshare -Urn pytest"
+    if not os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK):
+        return "/proc/sys cannot be written here"
     return None
 
 
@@ -100,8 +104,7 @@ class Namespace:
         own = os.readlink("/proc/self/ns/net")
         self.pid = self._holder.pid
         wait_until(lambda: os.readlink(f"/proc/{self.pid}/ns/net") != own, "a namespace")
-        for what in ("all", "default"):
-            self.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{what}/disable_ipv6")
+        self.speak_ipv6(False, "all", "default")
         self.run("ip", "link", "set", "lo", "up")
 
     def command(self, *command: str) -> list[str]:
@@ -118,6 +121,12 @@ class Namespace:
     def ip(self, text: str) -> None:
         """Runs ip(8)."""
         self.run("ip", *text.split())
+
+    def speak_ipv6(self, is_on: bool, *interfaces: str) -> None:
+        """Switches IPv6 on or off, where the kernel has it."""
+        for each in interfaces if HAS_IPV6 else ():
+            file = f"/proc/sys/net/ipv6/conf/{each}/disable_ipv6"
+            self.run("sh", "-c", f"echo {int(not is_on)} > {file}")
 
     def mac(self, interface: str) -> str:
         """Returns the MAC address of an interface."""
@@ -179,8 +188,9 @@ def join(middle: Namespace, port: str, host: Namespace, end: str, addresses: Seq
     """
     middle.ip(f"link add {port} type veth peer name {end} netns {host.pid}")
     middle.ip(f"link set {port} up")
+    addresses = [each for each in addresses if HAS_IPV6 or ":" not in each]
     if any(":" in address for address in addresses):
-        host.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
+        host.speak_ipv6(True, end)
     for address in addresses:
         host.ip(f"addr add {address} dev {end}{' nodad' if ':' in address else ''}")
     host.ip(f"link set {end} up")
@@ -319,3 +329,4 @@ def wire(tool: Path) -> Iterator[Wire]:
 
 
 needs_namespaces = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this kernel has no IPv6")

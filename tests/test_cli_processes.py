@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
+from patience import PATIENCE_S, until
 
+from mesh.control import messages as m
+from mesh.control.tool import ask
+from mesh.errors import ProcessError
 from mesh.rundir import base_folder, running
 from mesh.testing import conversation, write_capture
 
@@ -22,7 +25,6 @@ HERE = Path(__file__).parent
 OFFICE = HERE / "captures" / "office.pcap"
 EXAMPLES = HERE.parent / "examples"
 NFMESH = [sys.executable, "-m", "mesh.cli"]
-PATIENCE_S = 60
 
 
 def nfmesh(*words, status=0):
@@ -153,14 +155,14 @@ class Tick(Event, name="slow.tick"):
     entries: int
 
 class Slow(NF):
-    "Holds the worker back, so that a test has time."
+    "Holds the worker back, and the more the longer it takes, so that a test has time."
     publishes = (Tick,)
     n = 0
     @on("packet")
     def see(self, batch):
         self.n += len(batch)
         self.publish(Tick(entries=self.n))
-        time.sleep(0.03)
+        time.sleep(0.03 + self.n * 1e-5)
     def results(self): return {"packets": self.n}
 
 class Counts(NF):
@@ -201,29 +203,31 @@ def write_spec(folder, **spec):
     (folder / "mesh.yaml").write_text(yaml.safe_dump(spec))
 
 
+@pytest.fixture(scope="module")
+def long_capture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "x.pcapng"
+    write_capture(path, [f for _ in range(10_000) for f in conversation()])
+    return path
+
+
 @pytest.fixture
-def slow(tmp_path):
+def slow(tmp_path, long_capture):
     """A mesh over a long capture that runs until it is stopped; yields (name, its process)."""
-    frames = [f for _ in range(20_000) for f in conversation()]
-    with held_back(tmp_path, frames, {"use": "./mine.py:Counts", "name": "first"}) as mesh:
+    with held_back(tmp_path, long_capture, {"use": "./mine.py:Counts", "name": "first"}) as mesh:
         yield mesh
 
 
 @contextmanager
-def held_back(folder, frames, *nfs):
+def held_back(folder, capture, *nfs):
     """Runs a mesh whose first NF is slow."""
-    write_capture(folder / "x.pcapng", frames)
     slow = {"use": "./mine.py:Slow", "ring": 64}
-    write_spec(folder, nfs=[slow, *nfs], ports=[{"pcap": "x.pcapng"}], metrics_port=0)
+    write_spec(folder, nfs=[slow, *nfs], ports=[{"pcap": str(capture)}], metrics_port=0)
     name = f"test-{os.getpid()}"
     command = [*NFMESH, "run", folder / "mesh.yaml", "--name", name, "--json"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        end = time.monotonic() + PATIENCE_S
-        while not (name in running() and status_of(name) == "running"):
-            assert run.poll() is None, run.communicate()[1]
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: run.poll() is not None or status_of(name).get("state") == "running")
+        assert run.poll() is None, run.communicate()[1]
         yield name, run
     finally:
         if run.poll() is None:
@@ -234,8 +238,14 @@ def held_back(folder, frames, *nfs):
 
 
 def status_of(name):
-    done = subprocess.run([*NFMESH, "status", name, "--json"], capture_output=True, text=True)
-    return json.loads(done.stdout)["state"] if done.returncode == 0 else None
+    """What a mesh says of itself; nothing while nobody answers."""
+    with suppress(ProcessError):
+        return ask(base_folder() / name, m.Status())
+    return {}
+
+
+def packets(name):
+    return status_of(name)["workers"]["worker-0"].get("statistics", {}).get("packets", 0)
 
 
 def ended(run, status=130):
@@ -272,13 +282,15 @@ def lanes():
 
 def test_modules_that_nobody_needed_start_while_packets_flow(tmp_path):
     frames = lanes()
-    with held_back(tmp_path, frames) as (name, run):
+    write_capture(tmp_path / "lanes.pcapng", frames)
+    with held_back(tmp_path, tmp_path / "lanes.pcapng") as (name, run):
         [before] = objects("status", name)
         assert "tcp_stream" not in before["modules"]
         use = f"{tmp_path}/mine.py:Streams"
         [added] = objects("nf", "add", use, "--mesh", name)
         [during] = objects("status", name)
         assert {"tcp_track", "tcp_stream"} <= set(during["modules"])
+        until(lambda: packets(name) > added["effective_from"] + 1500, "short connections")
         [removed] = objects("nf", "remove", "streams", "--mesh", name)
         [again] = objects("nf", "add", use, "--mesh", name)
         nfmesh("stop", name)
@@ -362,9 +374,7 @@ def test_a_spec_is_applied_to_what_runs(slow, tmp_path):
     assert anew["reports"]["first"]["results"]["packets"] == anew["effective_from"] - 1
     assert anew["replaced_from"] > anew["effective_from"]
     assert apply(first, max_packets=7, status=2) == []
-    until = time.monotonic() + 60
-    while {r["nf"]: r["entries"] for r in objects("status", name)[0]["rings"]}["first"] != 1024:
-        assert time.monotonic() < until  # as the worker's next heartbeat says
+    until(lambda: entries(name)["first"] == 1024, "the worker's next heartbeat")
     nfmesh("stop", name)
     report = ended(run)
     found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
@@ -375,14 +385,16 @@ def test_a_spec_is_applied_to_what_runs(slow, tmp_path):
     }
 
 
+def entries(name):
+    return {ring["nf"]: ring["entries"] for ring in status_of(name)["rings"]}
+
+
 def test_a_killed_controller_does_not_change_what_is_found(slow):
     name, run = slow
     [found] = objects("status", name)
     pid = next(row["pid"] for row in found["processes"] if row["name"] == "controller")
     os.kill(pid, signal.SIGKILL)
-    end = time.monotonic() + PATIENCE_S
-    while status_of(name) != "running":
-        assert time.monotonic() < end
+    until(lambda: status_of(name).get("state") == "running", "another controller")
     nfmesh("stop", name)
     report = ended(run)
     found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}

@@ -179,6 +179,11 @@ def test_garbage_is_counted_and_disturbs_nobody(running):
     assert running.status()["state"] == "running"
 
 
+def test_published_events_are_for_tools_of_the_same_user(running):
+    modes = {name: (running.run / name).stat().st_mode & 0o777 for name in ("control", "events")}
+    assert modes == {"control": 0o666, "events": 0o600}
+
+
 def test_a_tool_with_another_key_gets_no_answer(running):
     (running.run / TOOL_KEY).write_bytes(b"0" * 32)
     with pytest.raises(ProcessError, match="does not answer"):

@@ -167,6 +167,8 @@ class Keeps(NF):
             mask = np.zeros(len(batch), np.bool_)
             mask[first[0]] = True
             self.kept = batch.keep(mask)
+            with pytest.raises(StateError, match=r"kept\.judge\(\)"):
+                self.kept.accept()
         self.seen += int((ports == 83).sum())
         if self.kept is not None and self.seen > 100:
             self.kept.judge()

@@ -6,6 +6,7 @@ program sends numbered frames; what leaves is recorded. The function marks what 
 TTL, so the record shows who let each frame pass.
 """
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -45,7 +46,7 @@ while not select.select([sys.stdin], [], [], 0.001)[0]:
     n += 1
 print(n)
 """
-IFACE = "nfmdrain0"
+IFACE = f"nfmd{os.getpid()}"
 
 
 def recorded(path):
@@ -59,8 +60,8 @@ class Wire:
         self.far, self.sender = Namespace(), None
         line = ["ip", "link", "add", IFACE, "type", "veth", "peer", "name", "l0"]
         subprocess.run([*line, "netns", str(self.far.pid)], check=True)
-        with open(f"/proc/sys/net/ipv6/conf/{IFACE}/disable_ipv6", "w") as file:
-            file.write("1")
+        for file in Path("/proc/sys/net/ipv6/conf").glob(f"{IFACE}/disable_ipv6"):
+            file.write_text("1")
         subprocess.run(["ip", "link", "set", IFACE, "up"], check=True)
         self.far.ip("link set l0 up")
         return self
@@ -77,8 +78,8 @@ class Wire:
 
     def __exit__(self, *_):
         if self.sender is not None:
-            self.sender.kill()
-            self.sender.wait()
+            with self.sender:
+                self.sender.kill()
         self.far.close()
         subprocess.run(["ip", "link", "del", IFACE], check=False, capture_output=True)
 
@@ -214,3 +215,12 @@ def test_an_update_loses_no_frame_and_no_verdict(drained):
     marks = [ttl == MARK for _, ttl in left]
     away = sent - sum(judged)
     assert marks == [True] * judged[0] + [False] * away + [True] * judged[1]
+
+
+def test_a_stack_that_ends_lets_go_what_it_took(drained):
+    guard = drained.function("closed")
+    drained.wire.begin()
+    drained.until_more("inline.rewritten")
+    left = drained.left()
+    assert left == [(number, MARK) for number in range(len(left))]
+    assert f"judged {len(left)}" in guard.log.read_text()

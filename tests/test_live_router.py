@@ -19,13 +19,14 @@ from live_rig import (
     Star,
     digest,
     fetch,
+    needs_ipv6,
     needs_namespaces,
     public_folder,
     star,
     wait_until,
 )
 
-pytestmark = needs_namespaces
+pytestmark = [needs_namespaces, needs_ipv6]
 FAR = "203.0.113.9"
 """An address of the third host, behind it."""
 

@@ -21,6 +21,7 @@ from live_rig import (
     Wire,
     digest,
     fetch,
+    needs_ipv6,
     needs_namespaces,
     wait_until,
     wire,
@@ -72,6 +73,7 @@ def test_a_page_passes_and_is_seen(net: Wire, page: Path, start: Start, offload:
     assert report["statistics"]["bytes"] > PAGE_BYTES
 
 
+@needs_ipv6
 def test_packets_pass_at_the_edge_of_the_mtu(net: Wire, start: Start) -> None:
     start("--in", "m0", "--out", "m1")
     net.wait_for_ping("10.9.0.2")
@@ -92,7 +94,7 @@ def test_time_goes_on_on_a_quiet_link(net: Wire, start: Start) -> None:
 
     wait_until(lambda: now()[1] > 0, "packets")
     for host, end in ((net.left, "l0"), (net.right, "r0")):
-        host.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{end}/disable_ipv6")
+        host.speak_ipv6(False, end)
     time, packets = now()
     wait_until(lambda: now()[0] > time + 2_000_000_000, "event time")
     assert now()[1] <= packets + 4, "a link that is quiet"

@@ -15,7 +15,7 @@ import threading
 from ipaddress import ip_address
 
 import pytest
-from live_rig import Namespace, why_not
+from live_rig import HAS_IPV6, Namespace, why_not
 from pcap_file import frames_of
 
 from mesh import replay
@@ -54,8 +54,7 @@ class Router:
         self.left, self.middle, self.right = (Namespace() for _ in range(3))
         for near, far, ours, theirs in (("m0", "l0", 0, self.left), ("m1", "r0", 1, self.right)):
             run = self.middle.ip
-            self.middle.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
-            self.middle.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+            self.middle.speak_ipv6(True, "all", "default")
             run(f"link add {near} type veth peer name {far} netns {theirs.pid}")
             run(f"link set {near} address 02:00:00:00:00:0{ours + 1} up")
             theirs.ip(f"link set {far} up")
@@ -128,6 +127,7 @@ def serial_of(frame):
 @pytest.fixture
 def router():
     reason = why_not() or (None if shutil.which("nft") else "no nft (Debian: nftables)")
+    reason = reason or (None if HAS_IPV6 else "this kernel has no IPv6")
     if reason is None:
         namespace = Namespace()
         if not namespace.works("nft", PROBE):

@@ -18,6 +18,7 @@ from live_rig import (
     Wire,
     digest,
     fetch,
+    needs_ipv6,
     needs_namespaces,
     wait_until,
     wire,
@@ -58,6 +59,7 @@ def test_a_page_arrives_whole(net: Wire, page: Path, offload: str, block_ms: str
     assert (mean > 3000) == (offload == "on")
 
 
+@needs_ipv6
 def test_packets_pass_at_the_edge_of_the_mtu(net: Wire) -> None:
     bridge = net.bridge()
     net.wait_for_ping("10.9.0.2")

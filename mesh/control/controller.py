@@ -133,8 +133,9 @@ class Controller:
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
             socket.setsockopt(zmq.MAXMSGSIZE, 4 * MAX_BYTES)
         socket.bind(f"ipc://{path}")
-        # NFs have other uids; who may come near is decided by the directory, who is taken by keys.
-        path.chmod(0o666)
+        # NFs have other uids: who may come near is decided by the directory, who is taken by keys.
+        # Events are for tools, which are this user's: NFs of other domains must not hear them.
+        path.chmod(0o600 if kind == zmq.XPUB else 0o666)
         return socket
 
     def _key_of(self, name: str) -> bytes | None:

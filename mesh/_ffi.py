@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mesh.errors import CapacityError, NativeError, StateError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 """The ABI that this Python code was written for (NFM_ABI_VERSION in nfm.h)."""
 
 

@@ -15,7 +15,7 @@ extern "C" {
 #include "nfm/nfm_abi.h"
 #pragma GCC visibility pop
 
-#define NFM_ABI_VERSION 3u
+#define NFM_ABI_VERSION 4u
 #define NFM_NO_SLOT 0xffffffffu
 #define NFM_NO_FLOW 0xffffffffu
 #define NFM_NO_RECORD 0xffffffffu

@@ -11,6 +11,7 @@ import threading
 import time
 
 import msgpack
+from patience import PATIENCE_S
 
 from mesh._ffi import ABI_VERSION
 from mesh.control import messages as m
@@ -19,17 +20,6 @@ from mesh.control.stats import NFStats, RingStats, WorkerStats
 from mesh.control.tool import TOOL_KEY, ask
 from mesh.control.wire import HostPart, from_wire
 from mesh.errors import ProcessError
-
-PATIENCE_S = 60.0
-
-
-def until(condition, what):
-    """Waits for another process; fails saying for what."""
-    end = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
-    return found
 
 
 class Fake:

@@ -113,6 +113,7 @@ class Guests:
         self._service, self._drainer, self._grants = service, drainer, grants
         self._tell, self._keys_changed = tell, keys_changed
         self._guests: dict[str, Guest] = {}
+        self._is_closed = False
         service.host = self
 
     def make(self, part: ChildPart, journal: Journal) -> Guest:
@@ -124,6 +125,8 @@ class Guests:
     def regrant(self, guest: Guest, part: ChildPart) -> None:
         """Goes on with another part of the plan; another token ends what there is."""
         before, guest.part = guest.part, part
+        if self._is_closed:
+            return
         if before is not None and before.token != part.token:
             self._service.withdraw(guest.name)
             if guest.is_here:
@@ -139,6 +142,10 @@ class Guests:
         """Expects a guest no longer."""
         if self._guests.pop(name, None) is not None:
             self._drainer.forget(name)
+
+    def close(self) -> None:
+        """Lets nobody come any more: who leaves now would find a stack that ends."""
+        self._is_closed = True
 
     def send_away_hanging(self) -> None:
         """Ends the connections of guests that give no sign of life."""
@@ -164,7 +171,11 @@ class Guests:
             return
         text = guest.left(time.monotonic())
         self._tell(m.Away(name=name, text=text[:4096]))
-        self.expect(guest)
+        if self._is_closed:
+            self._service.withdraw(name)
+            self._drain(guest)
+        else:
+            self.expect(guest)
 
     def expect(self, guest: Guest) -> None:
         """Lets a guest come: with a key of its own, once."""

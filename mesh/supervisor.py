@@ -244,6 +244,7 @@ class Supervisor:
             self._kill()
             return
         self._stop_at = time.monotonic() + self.settings.stop_s
+        self._guests.close()
         self._control.send(m.Stop())
         for child in self.children.values():
             if child.role == "worker":
@@ -349,6 +350,7 @@ class Supervisor:
                 self._apply(message)
             elif isinstance(message, m.Finished):
                 self._finished = message
+                self._guests.close()
                 self._ending_at = self._ending_at or time.monotonic()
 
     def _apply(self, message: m.PlanPart) -> None:

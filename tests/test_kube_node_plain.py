@@ -70,6 +70,13 @@ def node() -> Iterator[Node]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def pages(node: Node) -> int:
+    """Huge pages, of a kubelet that is started again for them."""
+    node.take_pages(PAGES)
+    return node.pages
+
+
 @pytest.fixture
 def release(node: Node) -> Iterator[str]:
     yield "edge"
@@ -226,10 +233,10 @@ def seen(node: Node) -> set[str]:
     return {row["target"] for row in log_of(node, "http-log")}
 
 
-def test_dpdk_finds_its_huge_pages_and_runs_in_a_pod(node: Node, release: str) -> None:
-    node.take_pages(PAGES)
-    if node.pages < PAGES:
-        pytest.skip(f"SKIPPED: this machine has {node.pages} huge pages to spare, not {PAGES}")
+def test_dpdk_finds_its_huge_pages_and_runs_in_a_pod(node: Node, pages: int, request: Any) -> None:
+    if pages < PAGES:
+        pytest.skip(f"SKIPPED: this machine has {pages} huge pages to spare, not {PAGES}")
+    request.getfixturevalue("release")
     install(node, DPDK)
     wait_for(node, "flow-counter", Degraded="CoresShared")  # attached, on cores of others
     (stack,) = node.pods(NAMESPACE, "app.kubernetes.io/component=stack").values()

@@ -125,10 +125,3 @@ uint32_t router_neighbours_get(const router *self, router_neighbour *out, uint32
             out[n++] = self->entries[i].is;
     return n;
 }
-
-/* router_find returns which hop packets to |address| take, by number; UINT32_MAX: none. */
-uint32_t router_find(const router *self, uint8_t ip_version, const uint8_t *address) {
-    const router_table *t = self->table;
-    uint32_t value = t == NULL ? 0 : lpm_find(&t->routes[ip_version == 6], address);
-    return value == 0 ? UINT32_MAX : value - 1;
-}

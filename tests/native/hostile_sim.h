@@ -191,7 +191,7 @@ static inline void hostile_scribble(hostile_sim *s, nfm_ring *ring) {
 
 static inline void hostile_serve(hostile_sim *s, nfm_ring *ring) {
     nfm_ring_shared *shared = ring->shared;
-    uint64_t tail = atomic_load(&shared->tail), head = nfm_ring_in(ring);
+    uint64_t tail = atomic_load(&shared->tail), head = ring->published;
     uint32_t n = head > tail ? hostile_draw(s, (uint32_t)(head - tail) + 1) : 0;
     for (uint32_t i = 0; i < n; i++) {
         *nfm_ring_verdict_of(ring, tail + i) = hostile_draw(s, 3) ? hostile_verdict(s) : NFM_PASS;

@@ -211,8 +211,8 @@ uint32_t nfm_slot_new(nfm_ctx *ctx, uint32_t len);
 uint8_t *nfm_slot_base(nfm_ctx *ctx, uint32_t slot);
 uint32_t nfm_slots_free(const nfm_ctx *ctx);
 
-/* A number that senders do not know, for hash tables keyed by what they send: of live packets another
- * one in each worker, of captures always the same. */
+/* A number that senders do not know, for hash tables keyed by what they send: of live packets
+ * another one in each worker, of captures always the same. */
 uint64_t nfm_secret(const nfm_ctx *ctx);
 
 /* Parses L4 of a packet whose L3 was just completed (reassembly): proto at payload [off, off+len)

@@ -114,7 +114,7 @@ int nfm_ring_adopt(nfm_ring *ring, int fd, bool lossy, nfm_error *err) {
     ring->gaps = atomic_load(&shared->gaps);
     ring->is_shared = true;
     ring->adopted = head != tail;
-    ring->head = head;
+    ring->head = ring->published = head;
     ring->tail_seen = head == 0 ? 0 : tail;
     return init_worker_side(ring, shared, entries, lossy);
 }
@@ -179,7 +179,7 @@ bool nfm_ring_push_full(nfm_ring *ring, uint32_t record, uint32_t flow, uint64_t
 }
 
 void nfm_ring_take_tail(nfm_ring *ring, uint64_t tail) {
-    if (tail < ring->tail_seen || tail > nfm_ring_in(ring)) {
+    if (tail < ring->tail_seen || tail > ring->published) {
         ring->bad_tails++;
         ring->quarantined = true;
         ring->tail_seen = ring->head; /* it holds nothing back any more */

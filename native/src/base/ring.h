@@ -94,7 +94,8 @@ struct nfm_ring {
     /* worker's side */
     uint64_t head;    /* next position, spilled entries included */
     uint64_t spilled; /* entries before head that are not in the ring yet */
-    uint64_t limit;   /* tail seen + entries: positions below fit */
+    uint64_t published;
+    uint64_t limit; /* tail seen + entries: positions below fit */
     uint64_t tail_seen;
     uint64_t dropped;   /* lossy ring full, or spill full */
     uint64_t bad_tails; /* tail moved back or past head */
@@ -213,7 +214,8 @@ static inline void nfm_ring_prefetch(const nfm_ring *ring) {
 }
 
 static inline void nfm_ring_publish(nfm_ring *ring) {
-    atomic_store_explicit(&ring->shared->head, nfm_ring_in(ring), memory_order_release);
+    ring->published = nfm_ring_in(ring);
+    atomic_store_explicit(&ring->shared->head, ring->published, memory_order_release);
 }
 
 /* Receiver's side: where it waits, until it passes entries. */

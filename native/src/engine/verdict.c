@@ -219,5 +219,4 @@ void nfm__transit_settle(nfm_worker *w) {
     for (uint32_t i = 0; w->way->has_inline && i < w->n_rings; i++)
         if (w->rings[i] != NULL && w->rings[i]->in_line != NULL)
             look_after(w, w->rings[i]);
-    nfm__output_flush(w);
 }

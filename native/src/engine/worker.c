@@ -242,22 +242,26 @@ static void park_slow(nfm_worker *w) {
         nfm_delivery_retire(d);
 }
 
-/* Publishes what was delivered, and takes from receivers what they have passed. A wake-up costs
- * both sides some microseconds, so while bursts are full (the port has more) sleepers are woken now
- * and then, otherwise |at_once|. */
+/* Takes from receivers what they have passed, and publishes what was delivered, in that order: what
+ * a verdict passes on to the next stage is there at once, and a receiver that gets more does not
+ * write to the lines of verdicts that are being read. A wake-up costs both sides some microseconds,
+ * so while bursts are full (the port has more) sleepers are woken now and then, otherwise
+ * |at_once|. */
 static void settle(nfm_worker *w, bool at_once) {
     if (w->hosts != NULL)
         nfm__hosts_settle(w);
+    nfm_delivery_collect(&w->delivery);
+    if (w->way != NULL)
+        nfm__transit_settle(w);
     nfm_delivery_publish(&w->delivery);
     w->full_bursts = at_once ? 0 : (w->full_bursts + 1) % WAKE_BURSTS;
     nfm_delivery_wake(&w->delivery, w->full_bursts == 0);
     serve_native(w, at_once ? 1 : NATIVE_BATCH);
-    nfm_delivery_collect(&w->delivery);
     nfm__domains_publish(w, w->full_bursts == 0);
     if (w->n_workers > 1)
         nfm__share_tell_time(w);
     if (w->way != NULL)
-        nfm__transit_settle(w);
+        nfm__output_flush(w);
     else
         nfm__live_poll(w);
     if (w->share != NULL)

@@ -21,6 +21,10 @@ from mesh.control.tool import TOOL_KEY, ask
 from mesh.control.wire import HostPart, from_wire
 from mesh.errors import ProcessError
 
+SILENCE_S = 10.0
+"""A busy controller may say nothing for seconds; one that is another says that it knows nobody, so
+what is heard twice within this time is its doing."""
+
 
 class Fake:
     """A process of the mesh that does at once what it is told."""
@@ -31,8 +35,6 @@ class Fake:
         self.said = []
         self.position = 1
         register = m.Register(role=role, pid=os.getpid(), abi=ABI_VERSION)
-        # On a busy machine a controller may be silent for long without being another one. One that
-        # is another says that it knows nobody, so none of the messages below is a repetition.
         self.control = Control(
             Settings(
                 f"ipc://{host.run}/control",
@@ -40,7 +42,7 @@ class Fake:
                 self.key,
                 register,
                 self.stats,
-                silence_s=PATIENCE_S,
+                silence_s=SILENCE_S,
             )
         )
 

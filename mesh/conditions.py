@@ -35,7 +35,6 @@ Reason = Literal[
     "Attached",
     "AsWanted",
     "Settled",
-    "Recovered",
     "InPlace",
     # under way
     "Scheduling",
@@ -169,8 +168,6 @@ def news_of(new: Iterable[Condition], old: Iterable[Condition] | None) -> News |
     if wrong["status"] == "True":
         is_new = was_wrong.get("reason") != wrong["reason"]
         return News("Warning", wrong["reason"], wrong["message"]) if is_new else None
-    if was_wrong.get("status") == "True":
-        return News("Normal", "Recovered", ready["message"])
     if ready["status"] == "True":
         came = before.get("Ready", ready)["status"] != "True"
         return News("Normal", ready["reason"], ready["message"]) if came else None

@@ -200,6 +200,16 @@ def test_a_reader_that_is_gone_ends_the_recording(mesh: LiveMesh, tmp_path: Path
     wait_until(works, "another recording at this port")
 
 
+def test_what_the_mesh_replays_is_never_written(mesh: LiveMesh, tmp_path: Path) -> None:
+    replayed = Path(mesh.status()["workers"]["worker-0"]["ports"][0]["source"])
+    link = tmp_path / "other.pcapng"
+    link.symlink_to(replayed)
+    before = replayed.read_bytes()
+    done = capture(mesh, "--at", "half", "-w", str(link))
+    assert (done.returncode, replayed.read_bytes()) == (2, before)
+    assert "is read by this mesh" in done.stderr.decode()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -29,8 +29,8 @@ FINE, WRONG, COMES, LEAVES = how(), how("CrashLoop"), how(step="Starting"), how(
         (FINE, WRONG, ("Warning", "CrashLoop")),
         (WRONG, WRONG, None),
         (WRONG, how("GraphInvalid"), ("Warning", "GraphInvalid")),
-        (WRONG, FINE, ("Normal", "Recovered")),
-        (WRONG, COMES, ("Normal", "Recovered")),
+        (WRONG, FINE, ("Normal", "Attached")),
+        (WRONG, COMES, None),  # not yet
         (FINE, LEAVES, ("Normal", "Draining")),
         (LEAVES, LEAVES, None),
         (FINE, COMES, None),
@@ -82,7 +82,7 @@ def test_who_comes_next_goes_on_where_it_was(tmp_path):
     after.look([named("web", WRONG), named("new", COMES)])
     assert (after.events, after.is_fresh) == (history.events, False)
     after.look([named("web", FINE), named("new", FINE)])
-    assert [each["reason"] for each in after.events] == ["CrashLoop", "Recovered", "Attached"]
+    assert [each["reason"] for each in after.events] == ["CrashLoop", "Attached", "Attached"]
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"events": [{}], "told": {}, "refused": {}}'])
@@ -121,7 +121,7 @@ def test_a_refusal_is_a_condition_and_an_event_until_something_is_taken():
     play.tell("tool", m.NfPut(entries=[{"use": "counter", "name": "counter"}]))
     play.tick()
     said = [each["reason"] for each in asked(play)["events"]]
-    assert said == ["Attached", "GraphInvalid", "Recovered"]
+    assert said == ["GraphInvalid", "Attached"]
 
 
 def test_one_that_never_ran_is_shown_until_it_is_taken_back():

@@ -107,6 +107,14 @@ def test_chains_and_what_kubectl_shows(cluster, function_of):
     cluster.api.delete(CHAINS, "web")
 
 
+@pytest.fixture
+def ended_server(cluster):
+    """What a test starts ends with it: for the last one of this module."""
+    yield
+    cluster.kube.stop_api()
+
+
+@pytest.mark.usefixtures("ended_server")
 def test_api_server_that_was_killed_is_found_again(cluster, function_of):
     function_of("one")
     cluster.wait("one", "Attached")

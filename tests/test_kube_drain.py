@@ -6,6 +6,7 @@ program sends numbered frames; what leaves is recorded. The function marks what 
 TTL, so the record shows who let each frame pass.
 """
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -46,7 +47,7 @@ while not select.select([sys.stdin], [], [], 0.001)[0]:
     n += 1
 print(n)
 """
-IFACE = "nfmdrain0"
+IFACE = f"nfmd{os.getpid()}"
 
 
 def recorded(path):

@@ -188,7 +188,7 @@ def test_graph_error_is_a_condition_and_an_event_and_heals(rig):
     del stack.refuses["scan"]
     rig.change("scan", where="tcp")
     rig.wait("scan", "Attached")
-    until(lambda: rig.events("Recovered"))
+    until(lambda: rig.events("Attached"))
 
 
 def test_spec_that_passes_the_schema_and_is_wrong_is_a_condition(rig):

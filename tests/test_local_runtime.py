@@ -62,6 +62,7 @@ def said(row=None, attachment=None):
     made = function_of("nf", Seen(entry, row or {}, attachment))
     assert made["spec"] == {"use": "http_log", "deadlineMs": 5, "cores": 0}
     found = made["status"]["conditions"]
+    assert made["status"]["readyReplicas"] == int(found[0]["status"] == "True")
     holds = {each["type"] for each in found if each["status"] == "True"}
     assert [each["type"] for each in found] == ["Ready", "Progressing", "Degraded"]
     assert all(each["reason"].isalpha() and each["message"] for each in found)
@@ -105,6 +106,17 @@ def test_an_nf_of_this_host_has_the_conditions_of_its_resource(change, reason, h
 )
 def test_so_has_one_that_joins(change, reason, holds):
     assert said(None, {**ATTACHED, **change}) == (reason, holds)
+
+
+def test_cores_are_what_the_kernel_lets_it_run_on_else_what_it_says_itself():
+    entry = {"name": "nf", "use": "http_log"}
+    row = {**RUNNING, "cores": []}  # the supervisor has not looked since it started
+    status = function_of("nf", Seen(entry, row, cpus="2-3", backing={"a": "huge_2m"}))["status"]
+    assert status["cores"] == "2-3"
+    expected = {"pod": "nf", "attached": True, "cores": "2-3", "backing": "huge_2m"}
+    assert status["nodes"] == [expected]
+    status = function_of("nf", Seen(entry, {**row, "cores": [1]}, cpus="2-3"))["status"]
+    assert status["cores"] == "1"
 
 
 # ---- custom resources on one host ---------------------------------------------------------------

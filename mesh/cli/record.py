@@ -24,6 +24,7 @@ from mesh.cli.output import AsJson, complain, dump, explain
 from mesh.control import messages as m
 from mesh.control.tool import ask
 from mesh.errors import MeshError, ProcessError, SpecError, did_you_mean
+from mesh.outputs import check_apart
 from mesh.pcapng import Joined
 from mesh.ports import REMOTE
 
@@ -81,7 +82,10 @@ def capture(
     if where:
         _check_filter(where)
     asked = Asked(where, snaplen, direction)
-    places = _places(ask(folder, m.Status()), at or ())
+    status = ask(folder, m.Status())
+    places = _places(status, at or ())
+    if path != "-":
+        check_apart(_files_of(status), [path])
     session = Session(folder, path, Joined([place.name for place in places], count))
     with session.opened(places, asked), _stopped_by_signals(session):
         error = session.run(None if duration is None else time.monotonic() + duration)
@@ -242,6 +246,12 @@ def _places(status: Mapping[str, Any], at: Sequence[str]) -> list[Place]:
             raise SpecError(f"--at {word}", f"no such port or NF{hint}")
         found += matching
     return list(dict.fromkeys(found))
+
+
+def _files_of(status: Mapping[str, Any]) -> list[str]:
+    """Captures that the mesh reads or writes; of other ports names that are no files."""
+    ports = (port for worker in status["workers"].values() for port in worker.get("ports", ()))
+    return [port["source"] for port in ports]
 
 
 def _is_its_own(port: Mapping[str, Any], *, is_first: bool) -> bool:

@@ -204,7 +204,7 @@ def _print_work(console: Console, found: Mapping[str, Any]) -> None:
     _print_rows(console, "stack", found["stack"], ("module", "phase", "flow_bytes", "needed_by"))
     _print_rows(console, "rings", found["rings"], [*(found["rings"] or [{}])[0]])
     nfs = [{"nf": name, **stats} for name, stats in found["nfs"].items() if stats]
-    _print_rows(console, "events", nfs, [*(nfs or [{}])[0]])
+    _print_rows(console, "handled by NFs", nfs, [*(nfs or [{}])[0]])
     names = ("nf", "subscription", "events", "where", "entries")
     _print_rows(console, "subscriptions", found["subscriptions"], names)
     _print_counters(console, "refused: ", found["refused"].items())

@@ -24,6 +24,7 @@ class Seen:
         entry: of the spec; empty for one that was never taken in.
         row: of its process, as `nfmesh status --json` has it; empty: there is none.
         attachment: of one that joins, as there.
+        cpus: those that its threads may run on, as it said when it attached.
         backing: what the memory that it maps lies on.
         refusal: why what was asked for last is not what runs.
         is_leaving: it was removed.
@@ -32,6 +33,7 @@ class Seen:
     entry: Mapping[str, Any]
     row: Mapping[str, Any]
     attachment: Mapping[str, Any] | None = None
+    cpus: str = ""
     backing: Mapping[str, str] | None = None
     refusal: Trouble | None = None
     is_leaving: bool = False
@@ -45,11 +47,12 @@ class Seen:
 
 def function_of(name: str, seen: Seen) -> dict[str, Any]:
     """Returns an NF as an object: what was asked for, and its status."""
-    trouble = seen.refusal or _trouble(seen)
+    own = _trouble(seen)
+    trouble = seen.refusal or own
     step = None if trouble else _step(seen)
-    cores = cpu_text(seen.row.get("cores") or (seen.attachment or {}).get("cores") or ())
-    is_attached = seen.phase == "attached"
-    is_misplaced = trouble is not None and trouble.reason == "CoresShared"
+    cores = cpu_text(seen.row.get("cores") or ()) or seen.cpus
+    is_misplaced = own is not None and own.reason == "CoresShared"
+    is_attached = seen.phase == "attached" and (own is None or is_misplaced)
     text = "attached" + (f", on {cores}" if cores else "")
     row: dict[str, Any] = {"pod": name, "attached": is_attached}
     said = {"cores": cores, "backing": ", ".join(sorted(set((seen.backing or {}).values())))}

@@ -28,6 +28,7 @@ def functions(mesh: Mesh, now: float) -> list[dict[str, Any]]:
             entry=leaving.get(name) or entries.get(name) or {},
             row=rows.get(name, {}),
             attachment=_attachment(mesh, name, now) if name in mesh.joining else None,
+            cpus="" if said is None else said.cpus,
             backing=None if said is None else said.backing,
             refusal=mesh.history.refused.get(name),
             is_leaving=name in leaving,

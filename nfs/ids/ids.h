@@ -94,6 +94,7 @@ struct ids {
     uint32_t swept;  /* place that ids_resume looks at next */
     ids_flow *flows; /* by place in the map */
     ids_counter *counters;
+    uint64_t seed;         /* of their hash; random */
     uint32_t counter_sets; /* power of two */
     ids_alert *alerts;     /* ring of max_alerts */
     uint32_t first_alert, n_alerts;

@@ -8,6 +8,8 @@
  */
 #include "ids.h"
 
+#include <sys/random.h>
+
 enum { WAYS = 8 };
 
 struct ids_counter {
@@ -18,14 +20,14 @@ struct ids_counter {
 };
 
 /*
- * ids_counters_init makes room for |max| counters at least. False without memory.
+ * ids_counters_init makes room for |max| counters at least. False without memory or randomness.
  */
 bool ids_counters_init(ids *nf, uint32_t max) {
     nf->counter_sets = 1;
     while ((uint64_t)nf->counter_sets * WAYS < max)
         nf->counter_sets *= 2;
     nf->counters = calloc((size_t)nf->counter_sets * WAYS, sizeof(*nf->counters));
-    return nf->counters != NULL;
+    return nf->counters != NULL && getrandom(&nf->seed, sizeof(nf->seed), 0) == sizeof(nf->seed);
 }
 
 static void key_of(const ids_rule *rule, const ids_occasion *o, uint8_t key[40]) {
@@ -40,8 +42,9 @@ static void key_of(const ids_rule *rule, const ids_occasion *o, uint8_t key[40])
         memcpy(key + 8, &o->record->flow, 8);
 }
 
-static uint64_t hash_of(const uint8_t key[40]) {
-    uint64_t hash = 0, word;
+/* Senders choose addresses: without the seed they could choose whose counter makes room. */
+static uint64_t hash_of(const ids *nf, const uint8_t key[40]) {
+    uint64_t hash = nf->seed, word;
     for (int i = 0; i < 40; i += 8) {
         memcpy(&word, key + i, 8);
         hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15); /* Knuth: golden ratio */
@@ -52,7 +55,7 @@ static uint64_t hash_of(const uint8_t key[40]) {
 
 /* The counter of |key|: the one that there is, or the one that makes room, emptied. */
 static ids_counter *counter_of(ids *nf, const uint8_t key[40]) {
-    ids_counter *set = &nf->counters[(hash_of(key) & (nf->counter_sets - 1)) * WAYS];
+    ids_counter *set = &nf->counters[(hash_of(nf, key) & (nf->counter_sets - 1)) * WAYS];
     ids_counter *oldest = set;
     for (ids_counter *c = set; c < set + WAYS; c++) {
         if (c->is_used && memcmp(c->key, key, 40) == 0)

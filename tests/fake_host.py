@@ -11,6 +11,7 @@ import threading
 import time
 
 import msgpack
+from patience import PATIENCE_S
 
 from mesh._ffi import ABI_VERSION
 from mesh.control import messages as m
@@ -20,16 +21,9 @@ from mesh.control.tool import TOOL_KEY, ask
 from mesh.control.wire import HostPart, from_wire
 from mesh.errors import ProcessError
 
-PATIENCE_S = 60.0
-
-
-def until(condition, what):
-    """Waits for another process; fails saying for what."""
-    end = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
-    return found
+SILENCE_S = 10.0
+"""A busy controller may say nothing for seconds; one that is another says that it knows nobody, so
+what is heard twice within this time is its doing."""
 
 
 class Fake:
@@ -41,8 +35,6 @@ class Fake:
         self.said = []
         self.position = 1
         register = m.Register(role=role, pid=os.getpid(), abi=ABI_VERSION)
-        # On a busy machine a controller may be silent for long without being another one. One that
-        # is another says that it knows nobody, so none of the messages below is a repetition.
         self.control = Control(
             Settings(
                 f"ipc://{host.run}/control",
@@ -50,7 +42,7 @@ class Fake:
                 self.key,
                 register,
                 self.stats,
-                silence_s=PATIENCE_S,
+                silence_s=SILENCE_S,
             )
         )
 

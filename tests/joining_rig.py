@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from patience import PATIENCE_S, until
 
 from mesh.control import messages as m
 from mesh.control.keys import ClientKeys, write_keys
@@ -28,19 +29,9 @@ from mesh.errors import MeshError
 
 OFFICE = Path(__file__).parent / "captures" / "office.pcap"
 NFMESH = [sys.executable, "-P", "-m", "mesh.cli"]
-WAIT_S = 60.0
 NF_UID = 64900
 """Whom NFs run as in these tests, when those run as root."""
 LOOP = {"pcap": str(OFFICE), "replay": {"loop": True, "speed": 50}}
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Waits for another process; fails saying for what."""
-    end = time.monotonic() + WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.02)
-    return found
 
 
 def namespaces() -> list[str]:
@@ -73,12 +64,12 @@ class Joined:
         """Ends it at once; what made its namespaces ends with it."""
         if self.process.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
-            self.process.wait(WAIT_S)
+            self.process.wait(PATIENCE_S)
 
     def end(self) -> int:
         """Ends it in order."""
         os.kill(self.pid, signal.SIGTERM)
-        return self.process.wait(WAIT_S)
+        return self.process.wait(PATIENCE_S)
 
 
 class Site:
@@ -120,7 +111,7 @@ class Site:
         """Ends the stack at once, with all its processes."""
         assert self.stack is not None
         self.stack.kill()
-        self.stack.wait(WAIT_S)
+        self.stack.wait(PATIENCE_S)
         self._hang_up()
 
     def end_stack(self) -> int:
@@ -128,7 +119,7 @@ class Site:
         assert self.stack is not None
         self.stack.terminate()
         self._hang_up()
-        return self.stack.wait(WAIT_S)
+        return self.stack.wait(PATIENCE_S)
 
     @property
     def remote(self) -> Remote:
@@ -138,12 +129,12 @@ class Site:
                 lambda: (s := self.status()["listen"]) and s["is_open"] and s, "the door"
             )
             address = listen["state"].rpartition(" ")[2]
-            self._remote = Remote(address, ClientKeys.read(self.folder / "keys"), WAIT_S)
+            self._remote = Remote(address, ClientKeys.read(self.folder / "keys"), PATIENCE_S)
         return self._remote
 
     def status(self) -> dict[str, Any]:
         """Returns what the stack knows, asked on this host."""
-        return ask(self.run, m.Status(), WAIT_S)
+        return ask(self.run, m.Status(), PATIENCE_S)
 
     def phase(self, name: str) -> str:
         """Returns how far an NF is; "" while nobody knows."""
@@ -226,7 +217,7 @@ class Site:
             each.kill()
         if self.stack is not None and self.stack.poll() is None:
             self.stack.kill()
-            self.stack.wait(WAIT_S)
+            self.stack.wait(PATIENCE_S)
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import signal
 import threading
 
 from fakenode import NAMESPACE, Nodes, Stack
-from joining_rig import NFMESH, WAIT_S, namespaces
+from joining_rig import NFMESH, namespaces
 from kube_rig import Rig
+from patience import PATIENCE_S
 from real_kube import free_port
 
 from mesh.control.keys import ClientKeys
@@ -88,7 +89,7 @@ class Host(Stack):
         self.pods.pop(pod, None)
 
     def _wait(self, process):
-        process.wait(WAIT_S)
+        process.wait(PATIENCE_S)
         self.ended()
 
 
@@ -128,7 +129,7 @@ class HostRig(Rig):
         return self
 
     def wait(self, name, reason, **more):
-        return super().wait(name, reason, patience=WAIT_S, **more)
+        return super().wait(name, reason, patience=PATIENCE_S, **more)
 
     def row(self, name, node="node-1"):
         """Returns what a node's stack says of a function."""

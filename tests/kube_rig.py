@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """An operator over a fake API server with fake nodes, and ways to wait for what it makes of it."""
 
-import time
 from contextlib import ExitStack
 
 from fakekube import FakeKube
 from fakenode import NAMESPACE, STACK_LABELS, Nodes
 from kubernetes.client import Configuration
+from patience import PATIENCE_S, until
 
 from mesh.kube.api import CHAINS, FUNCTIONS, Api
 from mesh.kube.crd import crds
 from mesh.kube.operator import Operator
 from mesh.kube.settings import OperatorSettings
-
-PATIENCE_S = 20.0
 
 
 def settings(**more):
@@ -32,16 +30,6 @@ def api_of(url, token=None, namespace=NAMESPACE, authority=None):
         configuration.api_key["authorization"] = token
         configuration.api_key_prefix["authorization"] = "Bearer"
     return Api(configuration, namespace)
-
-
-def until(fact, what="what the test waits for", patience=PATIENCE_S):
-    """Waits until `fact()` is true, and returns it."""
-    end = time.monotonic() + patience
-    while True:
-        if found := fact():
-            return found
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.01)
 
 
 def function(name, labels=None, **spec):

@@ -12,17 +12,17 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
+from patience import until as wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 60.0
 PAGE_BYTES = 8 << 20
 SERVE = """
 import functools, http.server, os, socket, sys
@@ -86,14 +86,6 @@ def why_not() -> str | None:
     if not os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK):
         return "/proc/sys cannot be written here"
     return None
-
-
-def wait_until(fact: Callable[[], bool], what: str) -> None:
-    """Waits for a fact, and fails when it does not come true."""
-    end = time.monotonic() + PATIENCE_S
-    while not fact():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.01)
 
 
 class Namespace:

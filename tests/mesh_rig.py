@@ -8,12 +8,13 @@ import shutil
 import tempfile
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from patience import PATIENCE_S, until
 
 from mesh.child import Child
 from mesh.control.desired import Desired, save_desired, with_files
@@ -21,8 +22,6 @@ from mesh.rundir import RunFolder
 from mesh.spec import parse
 from mesh.supervisor import Outcome, Supervisor, SupervisorSettings
 from mesh.testing import conversation, timed, write_capture
-
-WAIT_S = 180.0
 
 
 @dataclass
@@ -101,7 +100,7 @@ class Rig:
     def wait(self) -> Outcome:
         """Waits until the mesh is over."""
         assert self._thread is not None
-        self._thread.join(WAIT_S)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), self.describe()
         assert self.outcome is not None
         return self.outcome
@@ -122,7 +121,7 @@ class Rig:
             self.supervisor.stop()
             self.supervisor.stop()
             if self._thread is not None:
-                self._thread.join(WAIT_S)
+                self._thread.join(PATIENCE_S)
             self.supervisor.close()
 
 
@@ -163,12 +162,9 @@ def few_descriptors_left(n: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = WAIT_S) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
     """Waits until something holds."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.005)
+    until(condition, patience=seconds, nap=0.005)
 
 
 def is_alive(pid: int) -> bool:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import zmq
-from fake_host import PATIENCE_S, FakeHost, until
+from fake_host import FakeHost
+from patience import PATIENCE_S, until
 
 from mesh.control import messages as m
 from mesh.control.desired import Desired, save_desired

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgpack
 import pytest
 import zmq
-from fake_host import PATIENCE_S, FakeHost, until
+from fake_host import FakeHost
+from patience import PATIENCE_S, until
 
 from mesh.control import messages as m
 from mesh.control.desired import Desired, load_desired, save_desired

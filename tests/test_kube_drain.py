@@ -16,10 +16,11 @@ import pytest
 
 pytest.importorskip("kubernetes")
 
-from joining_rig import LOOP, WAIT_S, site
+from joining_rig import LOOP, site
 from kube_host import HostRig, start
 from kube_rig import condition, function, until
 from live_rig import Namespace, why_not
+from patience import PATIENCE_S
 from pcap_file import packets
 
 from mesh.kube.api import PODS
@@ -73,7 +74,7 @@ class Wire:
 
     def end(self):
         """Stops sending; returns how many frames were sent."""
-        found, _ = self.sender.communicate("\n", timeout=WAIT_S)
+        found, _ = self.sender.communicate("\n", timeout=PATIENCE_S)
         return int(found)
 
     def __exit__(self, *_):
@@ -110,7 +111,7 @@ class Drained:
 
     def until_more(self, name, n=100):
         before = self.counters()[name]
-        until(lambda: self.counters()[name] >= before + n, f"more {name}", WAIT_S)
+        until(lambda: self.counters()[name] >= before + n, f"more {name}")
 
     def drain(self):
         """Does what `kubectl drain` and the kubelet do; ends when the pod is gone."""
@@ -118,14 +119,14 @@ class Drained:
         (pod,) = self.rig.pods("guard")
         name = pod["metadata"]["name"]
         self.rig.api.delete(PODS, name)
-        until(lambda: name not in self.rig.objects("pods"), "the pod to go", WAIT_S)
+        until(lambda: name not in self.rig.objects("pods"), "the pod to go")
 
     def move(self):
         """Lets the pod come up on the second node."""
         self.rig.nodes.cordoned.discard("node-2")
         self.rig.nodes.look()
-        until(lambda: self.rig.row("guard", "node-2").get("phase") == "attached", patience=WAIT_S)
-        until(lambda: not self.rig.row("guard"), "the first stack to let it go", WAIT_S)
+        until(lambda: self.rig.row("guard", "node-2").get("phase") == "attached")
+        until(lambda: not self.rig.row("guard"), "the first stack to let it go")
         found = self.rig.wait("guard", "Attached")
         assert [row["node"] for row in found["status"]["nodes"]] == ["node-2"]
 
@@ -171,7 +172,7 @@ def test_a_drained_node_loses_no_frame_that_may_pass(drained, how):
     drained.move()
     drained.until_more("forward.packets")
     sent = drained.wire.end()
-    until(lambda: drained.ended() == sent, "the last frame", WAIT_S)
+    until(lambda: drained.ended() == sent, "the last frame")
     judged = drained.counters()["inline.rewritten"]
     left = drained.left()
     assert [number for number, _ in left] == list(range(sent)), "all of them, once, in order"
@@ -187,7 +188,7 @@ def test_a_drained_node_counts_each_frame_that_may_not_pass(drained):
     drained.drain()
     drained.until_more("inline.failed_closed")
     sent = drained.wire.end()
-    until(lambda: drained.ended() == sent, "the last frame", WAIT_S)
+    until(lambda: drained.ended() == sent, "the last frame")
     found = drained.counters()
     judged = found["inline.rewritten"]
     assert found["inline.failed_closed"] == sent - judged > 0
@@ -201,11 +202,11 @@ def test_an_update_loses_no_frame_and_no_verdict(drained):
     drained.wire.begin()
     drained.until_more("inline.rewritten")
     drained.rig.change("guard", image="other:2")
-    until(lambda: drained.rig.row("guard").get("restarts") == 1, "the next one", WAIT_S)
+    until(lambda: drained.rig.row("guard").get("restarts") == 1, "the next one")
     drained.until_more("inline.rewritten")
     drained.rig.wait("guard", "Attached")
     sent = drained.wire.end()
-    until(lambda: drained.ended() == sent, "the last frame", WAIT_S)
+    until(lambda: drained.ended() == sent, "the last frame")
     (second,) = drained.rig.host.pods.values()
     assert second is not first
     second.end()

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("kubernetes")
 
-from joining_rig import WAIT_S, probe, site
+from joining_rig import probe, site
 from kube_host import HostRig, start
 from kube_rig import condition, function, until
 
@@ -45,11 +45,11 @@ def test_function_runs_on_its_core_and_hears(rig):
 
     rig.change("counter", where="tcp port 80")
     pod = rig.pods("counter")[0]["metadata"]["uid"]
-    until(lambda: _where(rig, "counter") == "tcp port 80", "its filter", WAIT_S)
+    until(lambda: _where(rig, "counter") == "tcp port 80", "its filter")
     assert rig.pods("counter")[0]["metadata"]["uid"] == pod
 
     rig.api.delete(FUNCTIONS, "counter")
-    until(lambda: not rig.row("counter"), "the stack to forget it", WAIT_S)
+    until(lambda: not rig.row("counter"), "the stack to forget it")
     rig.wait_gone("networkfunctions", "counter")
 
 
@@ -81,8 +81,8 @@ def test_rolling_update_hands_over_from_pod_to_pod(rig):
     rig.wait("roller", "Attached")
     first = rig.pods("roller")[0]["metadata"]["name"]
     rig.change("roller", image="other:2")
-    until(lambda: first not in rig.host.pods, "the first pod to leave", WAIT_S)
-    until(lambda: rig.row("roller").get("restarts") == 1, "the second to attach", WAIT_S)
+    until(lambda: first not in rig.host.pods, "the first pod to leave")
+    until(lambda: rig.row("roller").get("restarts") == 1, "the second to attach")
     found = rig.wait("roller", "Attached")
     assert rig.host.removed == [], "the stack kept its ring and its policy"
     assert first not in [row["pod"] for row in found["status"]["nodes"]]
@@ -112,7 +112,7 @@ def test_tokens_and_keys_are_said_nowhere(rig, caplog):
     wrong.chmod(0o644)
     before = place.status()["refused"].get("descriptors.token", 0)
     stranger = place.join("counter", "flow_counter", wrong)
-    until(lambda: place.status()["refused"].get("descriptors.token", 0) > before, "it", WAIT_S)
+    until(lambda: place.status()["refused"].get("descriptors.token", 0) > before, "it")
     rig.change("counter", where="prot 6")
     rig.wait("counter", "GraphInvalid")
 

@@ -140,7 +140,8 @@ def judged(net: Wire) -> Iterator[Callable[[str], LiveMesh]]:
             ports = [{"afpacket": "m0", "out": "m1"}, {"afpacket": "m1", "out": "m0"}]
             nfs = [{"use": str(nf), "fail": fail}, {"use": "flow_counter"}]
             spec = folder / "mesh.yaml"
-            spec.write_text(json.dumps({"nfs": nfs, "ports": ports}))
+            patient = {"run": 600}  # with a judge that stands still
+            spec.write_text(json.dumps({"nfs": nfs, "ports": ports, "patience": patient}))
             mesh = LiveMesh(net.middle, str(spec))
             stack.callback(mesh.close)
             mesh.wait_running()

@@ -225,9 +225,11 @@ static void test_other_layouts_are_refused_with_both_versions(void) {
     CHECK(a != NULL);
     nfm_attachment_free(a);
     ((uint32_t *)(void *)w->objects[NFM_OBJ_HEADER].base)[2] = 77; /* the ABI word */
+    char own[16];
+    snprintf(own, sizeof(own), "ABI %u", NFM_ABI_VERSION);
     CHECK(nfm_attach(m.read, &err) == NULL);
     CHECK_EQ(err.code, NFM_E_ABI);
-    CHECK(strstr(err.text, "77") != NULL && strstr(err.text, "ABI 3") != NULL);
+    CHECK(strstr(err.text, "77") != NULL && strstr(err.text, own) != NULL);
     nfm_worker_free(w);
     nfm_port_free(port);
     end_mesh(&m);

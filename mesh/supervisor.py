@@ -340,7 +340,8 @@ class Supervisor:
         found = self._finished
         if found is None:
             return Outcome(None, (), self._problem or "the run was ended", restarts)
-        return Outcome(found.report, tuple(found.start_failed), found.error, restarts)
+        error = found.error or self._problem  # the controller may have been faster than its end
+        return Outcome(found.report, tuple(found.start_failed), error, restarts)
 
     # ---- what the controller says --------------------------------------------------------
 

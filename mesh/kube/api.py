@@ -12,6 +12,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -24,20 +25,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHAINS",
+    "CONFLICT",
     "DEPLOYMENTS",
     "EVENTS",
     "FUNCTIONS",
+    "INVALID",
     "LEASES",
+    "NOT_FOUND",
     "PODS",
     "SECRETS",
     "Api",
     "Kind",
     "Object",
     "Watch",
+    "unless_gone",
 ]
 
 Object = dict[str, Any]
 """An object as the server has it."""
+NOT_FOUND, CONFLICT, INVALID = 404, 409, 422
+"""Status of an `ApiError`: no such object, another was faster, the object breaks its schema."""
 CONNECT_S, READ_S = 5.0, 30.0
 WATCH_S = 240
 """A watch is asked to end after this; the server says sooner when it likes."""
@@ -146,6 +153,15 @@ class Api:
     def get(self, kind: Kind, name: str) -> Object:
         """Returns one object."""
         return self._request("GET", kind, name)
+
+    def find(self, kind: Kind, name: str) -> Object | None:
+        """Returns one object, None when there is none."""
+        try:
+            return self.get(kind, name)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return None
 
     def list(self, kind: Kind, selector: str = "", fields: str = "") -> Object:
         """Returns all objects, as the server's list: `items`, and the version in `metadata`.
@@ -265,6 +281,16 @@ class Api:
             )
         except _transport_errors() as error:
             raise ApiError(f"{method} {path}: {error}") from error
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """Lets it pass that the object is not there."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
 
 
 class Watch:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from mesh.control.keys import FILES, ClientKeys, make_keys
 from mesh.errors import ApiError, ProcessError
-from mesh.kube.api import DEPLOYMENTS, SECRETS, Api, Object
+from mesh.kube.api import CONFLICT, DEPLOYMENTS, SECRETS, Api, Object
 from mesh.kube.render import INSTANCE_LABEL, owner_of
 from mesh.kube.settings import OperatorSettings
 
 __all__ = ["control_keys"]
 
 log = logging.getLogger("nfmesh.operator")
-NOT_FOUND, CONFLICT = 404, 409
 
 
 def control_keys(api: Api, settings: OperatorSettings, deployment: str = "") -> ClientKeys:
@@ -33,12 +32,7 @@ def control_keys(api: Api, settings: OperatorSettings, deployment: str = "") -> 
         ProcessError: the Secret is there and is not whole.
     """
     name = settings.control_secret
-    try:
-        secret = api.get(SECRETS, name)
-    except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise
-        secret = _made(api, settings, deployment)
+    secret = api.find(SECRETS, name) or _made(api, settings, deployment)
     found = {key: base64.b64decode(text) for key, text in (secret.get("data") or {}).items()}
     missing = [key for key in FILES if key not in found]
     if missing:

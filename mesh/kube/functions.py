@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mesh.conditions import Trouble, news_of
-from mesh.errors import ApiError
 from mesh.kube.agent import View, Wish
-from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object
+from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object, unless_gone
 from mesh.kube.manifests import entry_of
 from mesh.kube.models import GROUP, NetworkFunctionSpec
 from mesh.kube.owned import Later, Owned, Taken, is_rolling
@@ -45,7 +44,6 @@ LEAVE_S = 60.0
 CHECKING_S = 5.0
 COMING_S = 30.0
 """Between two looks at a function whose pods are placed and do not run: a Secret may be gone."""
-NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +191,8 @@ class Functions:
             self._recorder.warning(found, "StackUnreachable", text)
         rest = [each for each in finalizers if each != FINALIZER]
         body = {"metadata": {"finalizers": rest, "resourceVersion": metadata["resourceVersion"]}}
-        try:
+        with unless_gone():
             self._api.patch(FUNCTIONS, name, body)
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
         return None
 
     def _forget(self, name: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from mesh.errors import ApiError
-from mesh.kube.api import LEASES, Api, Object
+from mesh.kube.api import CONFLICT, LEASES, Api, Object
 
 __all__ = ["Leader"]
 
@@ -56,11 +56,8 @@ class Leader:
             ApiError: the server did not answer or refused.
         """
         began = self._clock()
-        try:
-            lease = self._api.get(LEASES, self.name)
-        except ApiError as error:
-            if error.status != 404:
-                raise
+        lease = self._api.find(LEASES, self.name)
+        if lease is None:
             self._took(self._api.create(LEASES, self._new()), began)
             return RENEW_S
         holder = lease.get("spec", {}).get("holderIdentity") or ""
@@ -81,16 +78,13 @@ class Leader:
                 self._take_from_anybody()
                 return
             except ApiError as error:
-                if error.status != 409 or left == 0:
+                if error.status != CONFLICT or left == 0:
                     raise
 
     def _take_from_anybody(self) -> None:
         began = self._clock()
-        try:
-            lease = self._api.get(LEASES, self.name)
-        except ApiError as error:
-            if error.status != 404:
-                raise
+        lease = self._api.find(LEASES, self.name)
+        if lease is None:
             self._took(self._api.create(LEASES, self._new()), began)
             return
         spec = {**(lease.get("spec") or {}), "holderIdentity": self.me, "renewTime": _now()}
@@ -116,7 +110,7 @@ class Leader:
         try:
             self._took(self._api.replace(LEASES, {**lease, "spec": spec}), began)
         except ApiError as error:
-            if error.status != 409:
+            if error.status != CONFLICT:
                 raise
             self._renewed_at = None
 

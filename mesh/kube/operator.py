@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from mesh.conditions import Trouble
 from mesh.errors import ApiError, MeshError
 from mesh.kube.agent import Connect
-from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Object
+from mesh.kube.api import CHAINS, CONFLICT, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Object
 from mesh.kube.chainstatus import Chains
 from mesh.kube.functions import Functions, Tools, affected_chains
 from mesh.kube.leader import Leader
@@ -39,7 +39,6 @@ log = logging.getLogger("nfmesh.operator")
 RESYNC_S = 600.0
 WORKERS = 2
 JOIN_S = 5.0
-CONFLICT = 409
 FEW_FAILURES = 2
 
 

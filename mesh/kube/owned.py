@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from mesh.conditions import Trouble
 from mesh.errors import ApiError
-from mesh.kube.api import DEPLOYMENTS, FUNCTIONS, SECRETS, Api, Object
+from mesh.kube.api import CONFLICT, DEPLOYMENTS, FUNCTIONS, SECRETS, Api, Object
 from mesh.kube.reflector import Store
 from mesh.kube.render import is_owned, same_as, secret_name, token_secret
 from mesh.kube.settings import OperatorSettings
@@ -33,7 +33,6 @@ log = logging.getLogger("nfmesh.operator")
 TOKEN_BYTES = 32
 SHORTEST_TOKEN, LONGEST_TOKEN = 16, 1024
 FRESH_S = 30.0
-CONFLICT, NOT_FOUND = 409, 404
 
 
 class Later(Exception):
@@ -140,12 +139,9 @@ class Owned:
 
     def _read(self, owner: Object) -> str | None:
         name = secret_name(owner["metadata"]["name"])
-        try:
-            secret = self._api.get(SECRETS, name)
-        except ApiError as error:
-            if error.status == NOT_FOUND:
-                return None
-            raise
+        secret = self._api.find(SECRETS, name)
+        if secret is None:
+            return None
         _check_owner(secret, owner, "Secret")
         text = (secret.get("data") or {}).get("token", "")
         token = base64.b64decode(text).decode(errors="replace").strip()

@@ -6,10 +6,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-from mesh.errors import ApiError
-from mesh.kube.api import CHAINS, FUNCTIONS, Api, Kind, Object
+from mesh.kube.api import CHAINS, FUNCTIONS, Api, Kind, Object, unless_gone
 from mesh.kube.functions import FINALIZER
 from mesh.kube.leader import RENEW_S, Leader
 from mesh.kube.render import INSTANCE_LABEL
@@ -20,7 +18,6 @@ __all__ = ["uninstall"]
 log = logging.getLogger("nfmesh.operator")
 PATIENCE_S = 60.0
 LOOK_S = 1.0
-NOT_FOUND = 404
 
 
 def uninstall(
@@ -46,7 +43,7 @@ def uninstall(
     for kind in (CHAINS, FUNCTIONS):
         for found in _own(api, settings, kind):
             if "deletionTimestamp" not in found["metadata"]:
-                with _unless_gone():
+                with unless_gone():
                     api.delete(kind, _name(found))
     until = time.monotonic() + patience_s
     while (left := list(_own(api, settings, FUNCTIONS))) and time.monotonic() < until:
@@ -56,7 +53,7 @@ def uninstall(
         rest = [each for each in found["metadata"].get("finalizers", ()) if each != FINALIZER]
         body = {"metadata": {"finalizers": rest}}
         log.warning("%s is let go though its stacks were not told", _name(found))
-        with _unless_gone():
+        with unless_gone():
             api.patch(FUNCTIONS, _name(found), body)
     _let_adopted_go(api, settings, sleep)
     return len(left)
@@ -78,7 +75,7 @@ def _let_adopted_go(api: Api, settings: OperatorSettings, sleep: Callable[[float
     for found in held():
         rest = [each for each in found["metadata"]["finalizers"] if each != FINALIZER]
         log.info("%s stays, and can be deleted without an operator", _name(found))
-        with _unless_gone():
+        with unless_gone():
             api.patch(FUNCTIONS, _name(found), {"metadata": {"finalizers": rest}})
 
 
@@ -91,12 +88,3 @@ def _own(api: Api, settings: OperatorSettings, kind: Kind) -> Iterator[Object]:
 
 def _name(found: Object) -> str:
     return str(found["metadata"]["name"])
-
-
-@contextmanager
-def _unless_gone() -> Iterator[None]:
-    try:
-        yield
-    except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise

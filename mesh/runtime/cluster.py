@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from mesh.errors import ApiError, ProcessError, SpecError
-from mesh.kube.api import CHAINS, EVENTS, FUNCTIONS, Api, Kind
+from mesh.kube.api import CHAINS, EVENTS, FUNCTIONS, INVALID, NOT_FOUND, Api, Kind
 from mesh.kube.manifests import Manifests
 from mesh.registry import Registry
 from mesh.runtime.graph import check_graph
@@ -15,7 +15,6 @@ from mesh.runtime.interface import Change, Object, What
 
 __all__ = ["KubernetesRuntime"]
 
-NOT_FOUND, INVALID = 404, 422
 LEAVE_S, LOOK_S = 90.0, 0.2
 """The operator lets an object go after a minute at the latest."""
 _KINDS = {kind.name: kind for kind in (FUNCTIONS, CHAINS)}
@@ -89,12 +88,7 @@ class KubernetesRuntime:
         return found
 
     def _find(self, wanted: Object) -> Object | None:
-        try:
-            return self._api.get(_KINDS[wanted["kind"]], wanted["metadata"]["name"])
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
-            return None
+        return self._api.find(_KINDS[wanted["kind"]], wanted["metadata"]["name"])
 
     def _apply(self, wanted: Object, *, dry_run: bool = False) -> Change:
         """Lets the server merge an object, and says what that changes.

@@ -24,6 +24,7 @@ __all__ = [
     "condition",
     "conditions_of",
     "failure_of",
+    "is_ready",
     "news_of",
     "shortage_in",
     "with_times",
@@ -124,6 +125,11 @@ def condition(kind: str, holds: bool, why: Trouble, **more: Any) -> Condition:
     """Returns one condition."""
     status = "True" if holds else "False"
     return {"type": kind, "status": status, "reason": why.reason, "message": why.text, **more}
+
+
+def is_ready(conditions: Iterable[Condition]) -> bool:
+    """Returns True when a function does what it is for."""
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def with_times(

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mesh.errors import ProcessError, system_text
+from mesh.whole_file import write_whole
 
 __all__ = ["CoreState"]
 
@@ -90,12 +91,8 @@ class CoreState:
         known[self.mesh] = dict(processes)
         body = json.dumps(known, sort_keys=False)
         text = json.dumps({"version": 1, "meshes": body, "checksum": zlib.crc32(body.encode())})
-        fresh = self._path.with_suffix(".new")
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
-                file.write(text)
-            fresh.replace(self._path)
+            write_whole(self._path, text)
         except OSError as error:
             raise ProcessError(f"{self._path}: {system_text(error)}") from error
 

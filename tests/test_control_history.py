@@ -133,3 +133,32 @@ def test_one_that_never_ran_is_shown_until_it_is_taken_back():
     [answer] = play.tell("tool", m.NfRemove(nf="f", missing_ok=True))
     assert answer.result["revision"] == 0
     assert list(objects(play)) == ["counter"]
+
+
+def test_one_that_attaches_anew_is_told_of_however_quick_it_was():
+    history = History()
+    history.look([named("web", COMES), named("api", COMES)])
+    history.look([named("web", FINE), named("api", FINE)])
+    history.begins("web")
+    history.begins("not there")
+    history.look([named("web", FINE), named("api", FINE)])
+    counts = {each["involvedObject"]["name"]: each["count"] for each in history.events}
+    assert counts == {"web": 2, "api": 1}
+
+
+@pytest.mark.parametrize(("is_new_stack", "count"), [(True, 2), (False, 1)])
+def test_a_stack_that_follows_tells_that_its_nfs_attached(tmp_path, is_new_stack, count):
+    """One whose controller alone was started again does not: its NFs never left."""
+    before, after = Play("counter"), Play("counter")
+    before.bring_up()
+    asked(before)
+    save_history(tmp_path, before.mesh.history)
+    after.mesh.history = load_history(tmp_path)
+    if is_new_stack:
+        after.bring_up()
+    else:
+        for name in ("supervisor", "counter", "worker-0"):
+            after.register(name, revision=after.mesh.desired.revision)
+            after.attached(name)
+    [event] = asked(after)["events"]
+    assert (event["reason"], event["count"]) == ("Attached", count)

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from mesh.errors import NFMissing, SpecError, did_you_mean, system_text
 from mesh.spec import NFSpec, Spec, SubscriptionSpec, parse
+from mesh.whole_file import write_whole
 
 __all__ = [
     "FILE",
@@ -86,13 +87,8 @@ class _File:
 
 
 def save_desired(folder: Path, desired: Desired) -> None:
-    """Writes it so that a reader sees the old one or the new one, whole."""
-    path = folder / FILE
-    fresh = path.with_suffix(".new")
-    text = json.dumps(asdict(desired), indent=1, default=str)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)
+    """Writes it whole or not at all."""
+    write_whole(folder / FILE, json.dumps(asdict(desired), indent=1, default=str))
 
 
 def load_desired(folder: Path) -> Desired:

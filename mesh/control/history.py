@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -28,12 +27,14 @@ from mesh.conditions import (
     Trouble,
     conditions_of,
     failure_of,
+    is_ready,
     news_of,
     with_times,
 )
 from mesh.control import messages as m
 from mesh.control.requests import Change, is_dry, place_in
 from mesh.errors import MeshError
+from mesh.whole_file import write_whole
 
 __all__ = ["FILE", "History", "load_history", "save_history"]
 
@@ -115,6 +116,16 @@ class History:
         self.is_fresh |= found != self._told
         self._told = found
 
+    def begins(self, name: str) -> None:
+        """Notes that an NF is about to attach anew: when it has, that is told.
+
+        It may be quicker than the next look, which then finds it attached as it was.
+        """
+        before = self._told.get(name)
+        if before is not None and is_ready(before):
+            self._told[name] = with_times(_STARTING, before, self._now())
+            self.is_fresh = True
+
     def tell(self, name: str, news: News) -> None:
         """Adds an event, or counts the one that says the same."""
         text = news.text[:TEXT_LIMIT]
@@ -161,13 +172,10 @@ class _File:
 
 
 def save_history(folder: Path, history: History) -> None:
-    """Writes it so that a reader sees the old one or the new one, whole; a full disk is noted."""
+    """Writes it whole or not at all; a full disk is noted."""
     path = folder / FILE
-    fresh = path.with_suffix(".new")
     try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(history.saved(), file)
-        fresh.replace(path)
+        write_whole(path, json.dumps(history.saved()))
     except OSError as error:
         log.warning("%s: %s", path, error.strerror)
 

@@ -288,7 +288,10 @@ class Mesh:
         else:
             self.processes[name] = self._new_process(identity, message, body, now)
             self.failures.pop(name, None)
-            self.has_begun = self.has_begun or body.revision > 0
+            if body.revision:
+                self.has_begun = True
+            else:
+                self.history.begins(name)
         self._send(identity, name, m.Seen(revision=self.processes[name].holds))
 
     def _new_process(

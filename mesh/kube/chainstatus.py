@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from mesh.conditions import Trouble, condition
+from mesh.conditions import Trouble, condition, is_ready
 from mesh.kube.api import CHAINS, FUNCTIONS, Object
 from mesh.kube.chains import Place
 from mesh.kube.functions import Tools
@@ -56,7 +56,7 @@ class Chains:
         for name in spec.functions:
             function = self._world.store(FUNCTIONS).get(name) or {}
             conditions = (function.get("status") or {}).get("conditions") or ()
-            if not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+            if not is_ready(conditions):
                 return Trouble("WaitingForFunction", f"{name!r} is not ready")
         return None
 

@@ -120,7 +120,7 @@ class Child:
             arguments += ["--part", json.dumps(asdict(self.part.module))]
         if self.role == "nf":
             arguments += self.crashes.arguments()
-        if self.role == "worker" and self.starts:
+        if self.role in ("worker", "controller") and self.starts:
             arguments.append("--again")
         if self.journal is not None:
             self.journal.begin()

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from mesh import NF, Event, on
 from mesh.control import messages as m
+from mesh.control.actions import Compose, Publish, Save, Send
 from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired
 from mesh.control.seal import Envelope
-from mesh.control.state import Compose, Mesh, Publish, Save, Send
+from mesh.control.state import Mesh
 from mesh.control.status import status
 from mesh.errors import MeshError
 from mesh.registry import Registry

@@ -29,6 +29,7 @@ import zmq.asyncio
 
 from mesh._ffi import ABI_VERSION
 from mesh.confine import confine
+from mesh.control.actions import Action, Compose, Publish, Save, Send
 from mesh.control.client import CONTROLLER
 from mesh.control.composing import Composed, compose_desired
 from mesh.control.desired import Desired, load_desired, save_desired
@@ -38,7 +39,7 @@ from mesh.control.messages import Piece
 from mesh.control.network import Network
 from mesh.control.requests import finished
 from mesh.control.seal import MAX_BYTES, Opener, Reason, Refused, Sealer
-from mesh.control.state import Action, Compose, Mesh, Publish, Save, Send
+from mesh.control.state import Mesh
 from mesh.control.status import status
 from mesh.errors import MeshError, SpecError
 from mesh.registry import Registry
@@ -62,6 +63,7 @@ class Options:
         keys: of "supervisor" and "tool", and of processes that have started already.
         metrics_port: of the Prometheus endpoint on this host; None: no endpoint, 0: any port.
         listen: address on the network, and the folder with its keys; None: the host alone.
+        is_again: one ran before, and what it began goes on.
         registry: what is installed.
         clock: monotonic seconds.
     """
@@ -70,6 +72,7 @@ class Options:
     keys: Mapping[str, bytes] = field(repr=False)
     metrics_port: int | None = None
     listen: tuple[str, Path] | None = None
+    is_again: bool = False
     registry: Registry = field(default_factory=Registry.installed)
     clock: Callable[[], float] = time.monotonic
 
@@ -84,6 +87,8 @@ class Controller:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.mesh = Mesh(load_desired(options.run), ABI_VERSION, load_history(options.run))
+        if options.is_again:
+            self.mesh.follow(options.clock())
         self._sealer = Sealer(CONTROLLER)
         self._opener = Opener(self._key_of, self.mesh.refused)
         self._lock = threading.Lock()
@@ -293,6 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metrics-port", type=int, help="Prometheus endpoint on 127.0.0.1")
     parser.add_argument("--listen", help="tcp://ADDRESS:PORT for orders over the network")
     parser.add_argument("--keys", type=Path, help="folder with the keys for that")
+    parser.add_argument("--again", action="store_true", help="one ran before")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="nfmesh: controller: %(message)s", level=logging.WARNING)
     try:
@@ -300,7 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             confine(given.parent, is_private=True)
         keys = _read_keys(given.key_fd)
         listen = None if given.listen is None else (given.listen, given.keys or given.run)
-        asyncio.run(_run(Options(given.run, keys, given.metrics_port, listen)))
+        options = Options(given.run, keys, given.metrics_port, listen, is_again=given.again)
+        asyncio.run(_run(options))
     except (MeshError, OSError) as error:
         sys.stderr.write(f"nfmesh: controller: {error}\n")
         return 2

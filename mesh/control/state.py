@@ -14,11 +14,13 @@ only grow.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 
 from mesh.control import messages as m
 from mesh.control import steps
+from mesh.control.actions import Action, Compose, Pending, Publish, Save, Send
 from mesh.control.applying import difference
 from mesh.control.composing import Composed
 from mesh.control.desired import Desired
@@ -36,91 +38,22 @@ from mesh.control.requests import (
     refusal_of,
     without_leaving,
 )
+from mesh.control.rights import ASKED_BY, FROM_PROCESSES, may_say, started_here
 from mesh.control.seal import Envelope, pack
-from mesh.control.stats import HostStats, NFStats, WorkerStats
+from mesh.control.stats import HostStats
 from mesh.control.status import functions, status
 from mesh.errors import MeshError, SpecError
 from mesh.spec import parse
 
-__all__ = ["Action", "Compose", "Mesh", "Pending", "Publish", "Save", "Send"]
+__all__ = ["Mesh"]
 
 CHANGE_S = 30.0
 """A change that has not come into effect by then is taken back."""
-FROM_TOOLS = (m.Status, m.Functions, m.Stop, m.Record, m.RecordEnd, *CHANGES)
-FROM_AFAR = (m.Status, m.Functions, m.Stop, m.NfPut, m.NfRemove)
-ASKED_BY = {"tool": FROM_TOOLS, "supervisor": FROM_TOOLS, REMOTE: FROM_AFAR}
-"""Who may ask for what."""
-FROM_PROCESSES = (
-    *(m.Register, m.Heartbeat, m.Ready, m.Attached, m.Held, m.Drained),
-    *(m.Eof, m.Result, m.Failed, m.Published),
-)
-ROLES = {m.Held: "nf", m.Published: "nf", m.Result: "nf", m.Eof: "worker"}
-"""Of those who alone may say something."""
-STATS = {"nf": NFStats, "worker": WorkerStats, "supervisor": HostStats}
-"""What a heartbeat brings."""
 MAX_WAITING = 16
 """Changes that wait for their turn; more are refused."""
 KEPT_NOTICES = 100
 LOOK_S = 0.5
 """How often NFs are looked at while nothing but heartbeats comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Seal for `name` and send to the connection."""
-
-    identity: bytes
-    name: str
-    body: m.Body
-
-
-@dataclass(frozen=True, slots=True)
-class Compose:
-    """Compose, then call `composed` or `not_composed`."""
-
-    desired: Desired
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Write to the run directory."""
-
-    desired: Desired
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Send to whoever watches."""
-
-    topic: bytes
-    payload: bytes
-
-
-Action = Send | Compose | Save | Publish
-
-
-@dataclass(slots=True)
-class Pending:
-    """A change under way.
-
-    Attributes:
-        request: what was asked, None for a change of the controller's own.
-        identity, name, seq: whom to answer.
-        before: what ran before it.
-        revision: of the change, once composed.
-        nf: that it is about, or "".
-        found: what the answer says beside what came of it.
-    """
-
-    request: Change | None
-    identity: bytes
-    name: str
-    seq: int
-    before: Desired
-    since: float
-    revision: int = 0
-    nf: str = ""
-    found: m.Data = field(default_factory=dict)
 
 
 class Mesh:
@@ -149,6 +82,7 @@ class Mesh:
         self.pending: Pending | None = None
         self.stopping = ""
         self.is_over = self.has_begun = False
+        self.followed_at = -math.inf
         self.watched: frozenset[str] = frozenset()
         self._waiting: deque[tuple[bytes, Envelope, Change]] = deque()
         self._applying: Pending | None = None
@@ -156,6 +90,10 @@ class Mesh:
         self._look_at = 0.0
 
     # ---- events in, actions out --------------------------------------------------------------
+
+    def follow(self, now: float) -> None:
+        """Takes over from a controller before this one: what has begun goes on."""
+        self.has_begun, self.followed_at = True, now
 
     def start(self) -> list[Action]:
         """Begins: asks for the composition of what shall run."""
@@ -240,16 +178,18 @@ class Mesh:
             self._registered(identity, message, body, now)
             return
         process = self.processes.get(name)
-        if process is None or process.session != message.session:
-            self._send(identity, name, m.Who())
+        is_known = process is not None and process.session == message.session
+        if process is None or not is_known or process.identity != identity:
+            self._send(identity, name, m.Who())  # it says again what is not taken here
             return
-        if not _may_say(process, body):
+        if not may_say(process, body):
             self.refused["role"] += 1
             return
-        process.identity, process.seen_at = identity, now
+        process.seen_at = now
         if isinstance(body, m.Heartbeat):
             process.stats = body.stats or process.stats
             self._send(identity, name, m.Seen(revision=process.holds))
+            self._miss(process, now)
         elif isinstance(body, m.Ready):
             process.has_applied(body)
         elif isinstance(body, m.Attached):
@@ -266,6 +206,7 @@ class Mesh:
         elif isinstance(body, m.Held):
             process.held = body.revision
         elif isinstance(body, m.Published):
+            process.watches = process.watches or None  # who was told that nobody does is quiet
             self._published(name, body)
         else:
             self._ended(process, body)
@@ -282,17 +223,19 @@ class Mesh:
             self._send(identity, name, m.Leave())
             return
         known = self.processes.get(name)
+        again: list[m.Body] = []
         if known is not None and known.session == message.session:
             known.seen_at = now
-            known.reconnected(identity)
+            again = known.reconnected(identity, body.revision)
         else:
             self.processes[name] = self._new_process(identity, message, body, now)
             self.failures.pop(name, None)
-            if body.revision:
-                self.has_begun = True
-            else:
+            if not body.revision:
                 self.history.begins(name)
-        self._send(identity, name, m.Seen(revision=self.processes[name].holds))
+            elif body.role != "supervisor":  # which begins with what the controller will say
+                self.has_begun = True
+        for each in (m.Seen(revision=self.processes[name].holds), *again):
+            self._send(identity, name, each)
 
     def _new_process(
         self, identity: bytes, message: Envelope, body: m.Register, now: float
@@ -337,6 +280,24 @@ class Mesh:
         if body.text:
             self._note(f"{body.name}: left: {body.text}")
 
+    def _miss(self, supervisor: Process, now: float) -> None:
+        """Forgets NFs that are away, when the word that they left was lost."""
+        stats = supervisor.stats
+        rows = stats.processes if isinstance(stats, HostStats) else []
+        for name in [row.name for row in rows if row.state == "away"]:
+            process = self.processes.get(name)
+            if process is not None and process.is_silent(now):
+                self._gone(m.Away(name=name), now)
+
+    def _dismiss(self) -> None:
+        """Sends away NFs that have no place: of a change that was taken back, or that have left."""
+        if self.now is None or self.pending is not None:
+            return
+        places = {"supervisor", *(child.name for child in self.now.parts.host.children)}
+        for name in self.processes.keys() - places:
+            process = self.processes.pop(name)
+            self._send(process.identity, name, m.Leave())
+
     def _declare(self, now: float) -> None:
         """Looks at what NFs say of their classes, once per NF and entry of the spec."""
         revision = self.desired.revision
@@ -369,6 +330,8 @@ class Mesh:
             self.results[process.name] = body
         elif isinstance(body, m.Failed):
             about = body.name if process.role == "supervisor" and body.name else process.name
+            if 0 < body.revision < self.desired.joined.get(about, 0):
+                return  # it is about the last one of this name
             self._note(f"{about}: {body.where}: {body.text}")
             if body.fatal:
                 self.failures[about] = body
@@ -407,7 +370,7 @@ class Mesh:
             self._answer(identity, message.name, message.seq, {"stopping": True})
         elif isinstance(body, m.Record | m.RecordEnd):
             self._hand_on(identity, message, body)
-        elif message.name == REMOTE and (path := _started_here(body)):
+        elif message.name == REMOTE and (path := started_here(body)):
             text = "what is put in over the network joins (place: pod), and is not started here"
             error = m.Error(request=message.seq, text=text, path=path)
             self._send(identity, message.name, error)
@@ -567,6 +530,7 @@ class Mesh:
     def _advance(self, now: float) -> list[Action]:
         self._settle(now)
         self._say_goodbye(now)
+        self._dismiss()
         self._declare(now)
         self._begin_next(now)
         for process, body in steps.messages(self, now):
@@ -579,20 +543,6 @@ class Mesh:
 
     def _note(self, text: str) -> None:
         self.notices = [*self.notices, text][-KEPT_NOTICES:]
-
-
-def _started_here(body: m.Body) -> str:
-    """Returns the place of the first entry whose code this host would load and run, or ""."""
-    entries = body.entries if isinstance(body, m.NfPut) else ()
-    here = (i for i, entry in enumerate(entries) if entry.get("place") != "pod")
-    return next((f"entries[{i}].place" for i in here), "")
-
-
-def _may_say(process: Process, body: m.Body) -> bool:
-    """True for what is a process' to say: an NF may be anybody's."""
-    if isinstance(body, m.Heartbeat) and body.stats is not None:
-        return isinstance(body.stats, STATS[process.role])
-    return ROLES.get(type(body), process.role) == process.role
 
 
 def _own(process: Process) -> Envelope:

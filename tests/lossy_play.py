@@ -10,11 +10,11 @@ import json
 from collections import deque
 from dataclasses import asdict
 
-from control_play import ABI, Play
+from control_play import ABI, REGISTRY, Play
 
 from mesh.control import messages as m
 from mesh.control.actions import Compose, Publish, Save, Send
-from mesh.control.composing import Composed
+from mesh.control.composing import Composed, compose_desired
 from mesh.control.process import SILENT_S, is_same
 from mesh.control.seal import Envelope
 from mesh.control.state import Mesh
@@ -27,7 +27,7 @@ ROUNDS = 3
 """Of heartbeats, after each of which all is said that anybody has to say."""
 ENOUGH = 10_000
 """Messages, in which they are said."""
-COMPOSED: dict[str, list] = {}
+COMPOSED: dict[str, Composed] = {}
 """Compositions are made once: they are pure, and take longer than all the rest."""
 
 
@@ -217,7 +217,7 @@ class LossyPlay(Play):
                 if host is not None and action.identity == host.identity:
                     host.down.append(action.body)
             elif isinstance(action, Save):
-                self.saved.append(action.desired)
+                self.save(action.desired)
             elif isinstance(action, Compose):
                 self.compose(action.desired)
             else:
@@ -226,12 +226,8 @@ class LossyPlay(Play):
     def compose(self, desired):
         key = json.dumps(asdict(desired), sort_keys=True, default=str)
         if key not in COMPOSED:
-            super().compose(desired)
-            COMPOSED[key] = [self.mesh.now]
-            return
-        made = COMPOSED[key][0]
-        assert isinstance(made, Composed)
-        self.take(self.mesh.composed(made, self.now))
+            COMPOSED[key] = compose_desired(desired, REGISTRY)
+        self.take(self.mesh.composed(COMPOSED[key], self.now))
 
     def restart(self):
         """The controller is killed, and another one reads what was saved."""

@@ -30,7 +30,7 @@ class Compose:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Write to the run directory."""
+    """Write to the run directory, then call `saved` or `not_saved`."""
 
     desired: Desired
 

@@ -32,6 +32,7 @@ from mesh.confine import confine
 from mesh.control.actions import Action, Compose, Publish, Save, Send
 from mesh.control.client import CONTROLLER
 from mesh.control.composing import Composed, compose_desired
+from mesh.control.desired import FILE as DESIRED
 from mesh.control.desired import Desired, load_desired, save_desired
 from mesh.control.history import load_history, save_history
 from mesh.control.keys import REMOTE
@@ -41,7 +42,7 @@ from mesh.control.requests import finished
 from mesh.control.seal import MAX_BYTES, Opener, Reason, Refused, Sealer
 from mesh.control.state import Mesh
 from mesh.control.status import status
-from mesh.errors import MeshError, SpecError
+from mesh.errors import CapacityError, MeshError, SpecError, system_text
 from mesh.registry import Registry
 
 __all__ = ["Controller", "Options", "main"]
@@ -93,6 +94,7 @@ class Controller:
         self._opener = Opener(self._key_of, self.mesh.refused)
         self._lock = threading.Lock()
         self._watched: set[str] = set()
+        self._unsaved: Desired | None = None
         self._context = zmq.asyncio.Context()
         self._router = self._bind(zmq.ROUTER, "control")
         self._events = self._bind(zmq.XPUB, "events")
@@ -202,6 +204,7 @@ class Controller:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            self._save_late()
             with self._lock:
                 if self._network is not None:
                     self.mesh.listening = self._network.statistics()
@@ -219,9 +222,30 @@ class Controller:
             elif isinstance(action, Publish):
                 await self._events.send_multipart([action.topic, action.payload])
             elif isinstance(action, Save):
-                save_desired(self.options.run, action.desired)
+                await self._do(self._save(action.desired))
             elif isinstance(action, Compose):
                 self._tasks.create_task(self._compose(action.desired))
+
+    def _save(self, desired: Desired) -> list[Action]:
+        path = self.options.run / DESIRED
+        self._unsaved = None
+        try:
+            save_desired(self.options.run, desired)
+        except OSError as error:
+            refused = CapacityError(f"{path}: {system_text(error)}; nothing has changed")
+            with self._lock:
+                actions = self.mesh.not_saved(refused, self.options.clock())
+                self._unsaved = desired if self.mesh.desired is desired else None
+            return actions
+        with self._lock:
+            return self.mesh.saved(self.options.clock())
+
+    def _save_late(self) -> None:
+        """Tries again to save what runs."""
+        if self._unsaved is not None:
+            with contextlib.suppress(OSError):
+                save_desired(self.options.run, self._unsaved)
+                self._unsaved = None
 
     async def _send(self, action: Send) -> None:
         key = self._key_of(action.name)

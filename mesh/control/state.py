@@ -86,6 +86,7 @@ class Mesh:
         self.watched: frozenset[str] = frozenset()
         self._waiting: deque[tuple[bytes, Envelope, Change]] = deque()
         self._applying: Pending | None = None
+        self._made: Composed | None = None
         self._out: list[Action] = []
         self._look_at = 0.0
 
@@ -122,11 +123,18 @@ class Mesh:
             self._answer_dry(self.pending)
             self.pending = None
             return self._advance(now)
+        self._made = made
+        return [Save(made.desired)]
+
+    def saved(self, now: float) -> list[Action]:
+        """Takes the news that what was composed is saved: it holds from now on."""
+        made, self._made = self._made, None
+        if made is None:
+            return []
         self.now, self.desired = made, made.desired
         for known in (self.gone, self.comings):
             for name in known.keys() - self.joining:
                 del known[name]
-        self._out.append(Save(made.desired))
         for process in self.processes.values():
             self._recognize(process)
         if self.pending is not None:
@@ -137,6 +145,19 @@ class Mesh:
                 if revision == made.desired.revision:  # not the one of that name that has left
                     self.results.pop(name, None)
                     self.failures.pop(name, None)
+        return self._advance(now)
+
+    def not_saved(self, error: MeshError, now: float) -> list[Action]:
+        """Takes the news that it cannot be saved: what was asked for is refused.
+
+        What has to follow from what runs is done all the same, and saved when there is room.
+        """
+        pending = self.pending
+        if pending is None or pending.request is None or self.desired.then is not None:
+            self._note(f"what runs is not saved: {error}")
+            return self.saved(now)
+        self.pending = self._made = None
+        self._refuse(pending, error, "host")
         return self._advance(now)
 
     def not_composed(self, error: MeshError, now: float) -> list[Action]:

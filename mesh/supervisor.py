@@ -274,7 +274,7 @@ class Supervisor:
     def stats(self) -> HostStats:
         """Returns a heartbeat: processes, objects, notices. Called in the control thread."""
         return HostStats(
-            processes=[child.stats() for child in list(self.children.values())],
+            processes=[c.stats(self.settings.patience) for c in list(self.children.values())],
             objects=[
                 ObjectStats(name=o.name, size=o.size, backing=o.backing) for o in list(self.objects)
             ],

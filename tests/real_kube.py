@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from free_port import free_port
 
 FOLDER = Path(os.environ.get("NFMESH_KUBE", "/var/cache/nfmesh-kube")) / "bin"
 CONTROL = ("etcd", "kube-apiserver")
@@ -37,12 +37,6 @@ def need(programs):
     """Skips the test where programs are absent."""
     if text := missing(programs):
         pytest.skip(text)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class RealKube:

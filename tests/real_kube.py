@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from free_port import free_port
+from patience import PATIENCE_S
 
 FOLDER = Path(os.environ.get("NFMESH_KUBE", "/var/cache/nfmesh-kube")) / "bin"
 CONTROL = ("etcd", "kube-apiserver")
@@ -128,7 +129,7 @@ class RealKube:
         self.api.send_signal(signal.SIGKILL)
         self.api.wait()
 
-    def request(self, method, path, body=None, token="admin-token", timeout=30.0, kind=None):
+    def request(self, method, path, body=None, token="admin-token", timeout=PATIENCE_S, kind=None):
         """Sends a request as one of USERS and returns the parsed answer."""
         import ssl
 

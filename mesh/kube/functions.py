@@ -29,7 +29,7 @@ from mesh.kube.agent import View, Wish
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object, unless_gone
 from mesh.kube.manifests import entry_of
 from mesh.kube.models import GROUP, NetworkFunctionSpec
-from mesh.kube.owned import Later, Owned, Taken, is_rolling
+from mesh.kube.owned import Elsewhere, Later, Owned, Taken, is_rolling
 from mesh.kube.recorder import Recorder
 from mesh.kube.render import deployment, selector_of, token_digest
 from mesh.kube.status import Facts, cores_of, function_status, same_status, with_conditions
@@ -43,7 +43,8 @@ FIRST_STATUS_S, MORE_S, MOST_S = 5.0, 0.1, 30.0
 LEAVE_S = 60.0
 CHECKING_S = 5.0
 COMING_S = 30.0
-"""Between two looks at a function whose pods are placed and do not run: a Secret may be gone."""
+"""Between two looks at a function whose pods are placed and do not run: a Secret may be gone; and
+at one that waits for what is not watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,15 @@ class Functions:
             text = str(parsed.error) if parsed.error else "no spec"
             return self._report_invalid(found, Trouble("Invalid", text))
         found = self._hold(found)
-        made, trouble = self._carry_out(found, spec)
+        try:
+            made, trouble = self._carry_out(found, spec)
+        except Elsewhere as elsewhere:
+            self._recorder.warning(found, "OtherRelease", str(elsewhere))
+            return COMING_S
         pause = self._report(self._facts(found, spec, made, trouble), found)
+        waits = trouble is not None and trouble.reason in ("NameTaken", "SecretInvalid")
         is_coming = any(pod.node and pod.phase != "Running" for pod in self._world.pods_of(name))
-        return COMING_S if pause is None and is_coming else pause
+        return COMING_S if pause is None and (waits or is_coming) else pause
 
     def _carry_out(
         self, found: Object, spec: NetworkFunctionSpec

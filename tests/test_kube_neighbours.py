@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What administrators and other tenants of a namespace do to functions."""
 
+import threading
+
 import pytest
 
 pytest.importorskip("kubernetes")
 
+import fakenode
 from fakenode import NAMESPACE
 from kube_rig import Rig, condition, function, until
+from patience import PATIENCE_S
 
 from mesh.kube.api import DEPLOYMENTS, FUNCTIONS
+from mesh.kube.render import RESTARTED
 
 INSTANCE = "app.kubernetes.io/instance"
 
@@ -62,3 +67,52 @@ def test_reason_of_any_length_is_said(rig):
     rig.apply(function("scan"))
     message = condition(rig.wait("scan", "StartFailed"), "Ready")["message"]
     assert message.endswith("xxx…")
+
+
+@pytest.mark.parametrize("strategy", ["Recreate", "RollingUpdate"])
+def test_restart_by_kubectl_renews_the_pods_once(rig, strategy):
+    rig.apply(function("scan", updateStrategy={"type": strategy}))
+    rig.wait("scan", "Attached")
+    (before,) = rig.pods("scan")
+    stamp = {"annotations": {RESTARTED: "2026-01-02T03:04:05Z"}}
+    rig.api.patch(DEPLOYMENTS, "scan", {"spec": {"template": {"metadata": stamp}}})
+    until(lambda: _revisions(rig) not in ([], [_revision(before)]) and len(_revisions(rig)) == 1)
+    (pod,) = rig.pods("scan")
+    assert pod["metadata"]["annotations"][RESTARTED] == "2026-01-02T03:04:05Z"
+    rig.wait("scan", "Attached")
+    rig.change("scan", replicas=2)
+    until(lambda: rig.objects("deployments")["scan"]["spec"]["replicas"] == 2)
+    assert _revision(rig.objects("deployments")["scan"]["spec"]["template"]) == _revision(pod)
+
+
+def _revision(pod):
+    return pod["metadata"]["labels"]["nfmesh.io/revision"]
+
+
+def _revisions(rig):
+    return [_revision(pod) for pod in rig.pods("scan")]
+
+
+def test_clock_of_the_server_does_not_matter_to_who_leaves(rig, monkeypatch):
+    stack, may_go = rig.nodes.stacks["node-1"], threading.Event()
+    remove = fakenode._Link.remove_nf
+    asked = threading.Event()
+
+    def slowly(link, name):
+        asked.set()
+        assert may_go.wait(PATIENCE_S)
+        return remove(link, name)
+
+    monkeypatch.setattr("fakenode._Link.remove_nf", slowly)
+    monkeypatch.setattr("fakekube.now", lambda: "2001-01-01T00:00:00Z")
+    rig.apply(function("scan"))
+    rig.wait("scan", "Attached")
+    rig.api.delete(FUNCTIONS, "scan")
+    assert asked.wait(PATIENCE_S)
+    looked = rig.operators[0].statistics()["reconciles"]
+    rig.operators[0].queue.add((FUNCTIONS.name, "scan"))
+    until(lambda: rig.operators[0].statistics()["reconciles"] > looked + 1)
+    assert "scan" in rig.objects("networkfunctions")
+    may_go.set()
+    rig.wait_gone("networkfunctions", "scan")
+    assert (stack.removed, rig.events("StackUnreachable")) == (["scan"], [])

@@ -31,7 +31,7 @@ from mesh.kube.manifests import entry_of
 from mesh.kube.models import GROUP, NetworkFunctionSpec
 from mesh.kube.owned import Elsewhere, Later, Owned, Taken, is_rolling
 from mesh.kube.recorder import Recorder
-from mesh.kube.render import deployment, selector_of, token_digest
+from mesh.kube.render import deployment, pod_marks, selector_of, token_digest
 from mesh.kube.status import Facts, cores_of, function_status, same_status, with_conditions
 from mesh.kube.wiring import Stacks
 from mesh.kube.world import World
@@ -75,6 +75,7 @@ class Functions:
         self._owned = Owned(tools.api, deployments, self._settings, tools.clock)
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
+        self._leaving: dict[str, float] = {}
 
     def reconcile(self, name: str) -> float | None:
         """Makes a function be as its object says.
@@ -125,7 +126,8 @@ class Functions:
             return made, Trouble("GraphInvalid", unfit)
         try:
             token = self._owned.token(found)
-            wanted = deployment(found, spec, self._settings, self.wanted(spec), token)
+            marks = pod_marks(token, made)
+            wanted = deployment(found, spec, self._settings, self.wanted(spec), marks)
             made = self._owned.deployment(found, wanted)
         except Taken as taken:
             return None, taken.trouble
@@ -190,7 +192,9 @@ class Functions:
         self._stacks.unwant(name)
         views = self._stacks.views()
         left = [node for node in self._stacks.having(name) if not views[node].error]
-        if left and _age_s(metadata["deletionTimestamp"]) < LEAVE_S:
+        with self._lock:
+            until = self._leaving.setdefault(metadata["uid"], self._clock() + LEAVE_S)
+        if left and self._clock() < until:
             return 1.0
         if left or any(view.error for view in views.values()):
             text = "deleted though not every stack could be told; what is left there goes later"
@@ -207,8 +211,9 @@ class Functions:
         uids = {found["metadata"]["uid"] for found in self._world.store(FUNCTIONS)}
         self._owned.keep_only(uids)
         with self._lock:
-            for uid in self._since.keys() - uids:
-                del self._since[uid]
+            for times in (self._since, self._leaving):
+                for uid in times.keys() - uids:
+                    del times[uid]
 
     # ---- the status ------------------------------------------------------------------------
 
@@ -296,11 +301,6 @@ class Functions:
 def _phase(view: View, name: str) -> str:
     seen = view.attachments.get(name)
     return seen.phase if seen is not None and not view.error else ""
-
-
-def _age_s(stamp: str) -> float:
-    at = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return (datetime.now(UTC) - at).total_seconds()
 
 
 def affected_chains(world: World, name: str) -> Iterable[str]:

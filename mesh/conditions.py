@@ -70,6 +70,7 @@ Reason = Literal[
     "ImagePullFailed",
     "ContainerFailed",
     "PodFailed",
+    "PodRefused",
     "StackUnreachable",
 ]
 MOST_TEXT = 1000

@@ -69,6 +69,17 @@ def test_reason_of_any_length_is_said(rig):
     assert message.endswith("xxx…")
 
 
+def test_pods_that_a_quota_or_a_policy_refuses_are_said(rig):
+    rig.nodes.refused["scan"] = 'pods "scan-x" is forbidden: exceeded quota: few'
+    rig.apply(function("scan"))
+    found = rig.wait("scan", "PodRefused")
+    assert "exceeded quota: few" in condition(found, "Degraded")["message"]
+    until(lambda: rig.events("PodRefused"))
+    rig.nodes.refused.clear()
+    rig.nodes.look()
+    rig.wait("scan", "Attached")
+
+
 @pytest.mark.parametrize("strategy", ["Recreate", "RollingUpdate"])
 def test_restart_by_kubectl_renews_the_pods_once(rig, strategy):
     rig.apply(function("scan", updateStrategy={"type": strategy}))

@@ -29,7 +29,7 @@ from mesh.kube.agent import View, Wish
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object, unless_gone
 from mesh.kube.manifests import entry_of
 from mesh.kube.models import GROUP, NetworkFunctionSpec
-from mesh.kube.owned import Elsewhere, Later, Owned, Taken, is_rolling
+from mesh.kube.owned import Elsewhere, Later, Owned, Taken, is_rolling, refusal_of
 from mesh.kube.recorder import Recorder
 from mesh.kube.render import deployment, pod_marks, selector_of, token_digest
 from mesh.kube.status import Facts, cores_of, function_status, same_status, with_conditions
@@ -244,6 +244,7 @@ class Functions:
             neighbours=self._neighbours(name, {n: v for n, v in views.items() if n in nodes}),
             unreachable={node: view.error for node, view in views.items() if view.error},
             trouble=trouble,
+            refused=refusal_of(made) if made is not None else "",
             rolling=made is not None and is_rolling(made),
         )
 

@@ -26,7 +26,7 @@ from mesh.kube.reflector import Store
 from mesh.kube.render import INSTANCE_LABEL, is_owned, same_as, secret_name, token_secret
 from mesh.kube.settings import OperatorSettings
 
-__all__ = ["Elsewhere", "Later", "Owned", "Taken", "is_rolling"]
+__all__ = ["Elsewhere", "Later", "Owned", "Taken", "is_rolling", "refusal_of"]
 
 log = logging.getLogger("nfmesh.operator")
 
@@ -186,6 +186,14 @@ def is_rolling(made: Object) -> bool:
     if int(status.get("observedGeneration") or 0) < int(made["metadata"].get("generation") or 0):
         return bool(status)
     return int(status.get("replicas") or 0) > int(status.get("updatedReplicas") or 0)
+
+
+def refusal_of(made: Object) -> str:
+    """Returns why the server takes no pod of a Deployment: a quota, a policy; "" when it does."""
+    for each in (made.get("status") or {}).get("conditions") or ():
+        if each.get("type") == "ReplicaFailure" and each.get("status") == "True":
+            return str(each.get("message") or each.get("reason"))
+    return ""
 
 
 def _check_owner(found: Object, owner: Object, what: str) -> None:

@@ -22,9 +22,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from mesh.conditions import Trouble, news_of
+from mesh.conditions import Trouble, news_of, stamp_of
 from mesh.kube.agent import View, Wish
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object, unless_gone
 from mesh.kube.manifests import entry_of
@@ -61,7 +60,7 @@ class Tools:
     stacks: Stacks
     recorder: Recorder
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], str] = lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now: Callable[[], str] = lambda: stamp_of(time.time())
 
 
 class Functions:

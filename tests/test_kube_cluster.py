@@ -78,8 +78,8 @@ def test_restart_by_kubectl_renews_the_pods(cluster, function_of):
     cluster.wait("scan", "Attached")
     before = cluster.pods("scan")
     cluster.kubectl("rollout", "restart", "deployment/scan")
-    cluster.kubectl("rollout", "status", "deployment/scan", "--timeout=50s")
-    until(lambda: len(cluster.pods("scan")) == 2, patience=PATIENCE_S)
+    cluster.kubectl("rollout", "status", "deployment/scan", "--timeout=110s")
+    until(lambda: len(cluster.pods("scan")) == 2)
     assert not before & cluster.pods("scan")
     cluster.wait("scan", "Attached")
 

@@ -22,9 +22,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from mesh.conditions import Trouble, news_of
+from mesh.conditions import Trouble, news_of, seconds_of, stamp_of
 from mesh.kube.agent import View, Wish
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object, unless_gone
 from mesh.kube.manifests import entry_of
@@ -60,7 +59,7 @@ class Tools:
     stacks: Stacks
     recorder: Recorder
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], str] = lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now: Callable[[], str] = lambda: stamp_of(time.time())
 
 
 class Functions:
@@ -184,7 +183,7 @@ class Functions:
         self._stacks.unwant(name)
         views = self._stacks.views()
         left = [node for node in self._stacks.having(name) if not views[node].error]
-        if left and _age_s(metadata["deletionTimestamp"]) < LEAVE_S:
+        if left and time.time() - seconds_of(metadata["deletionTimestamp"]) < LEAVE_S:
             return 1.0
         if left or any(view.error for view in views.values()):
             text = "deleted though not every stack could be told; what is left there goes later"
@@ -290,11 +289,6 @@ class Functions:
 def _phase(view: View, name: str) -> str:
     seen = view.attachments.get(name)
     return seen.phase if seen is not None and not view.error else ""
-
-
-def _age_s(stamp: str) -> float:
-    at = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return (datetime.now(UTC) - at).total_seconds()
 
 
 def affected_chains(world: World, name: str) -> Iterable[str]:

@@ -357,7 +357,7 @@ def read_yaml(path: Path, read: Callable[[bytes], Any]) -> Any:
         raise SpecError("", f"longer than {MAX_BYTES} bytes")
     try:
         return read(raw)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError("", f"no YAML: {' '.join(str(error).split())}") from error
 
 

@@ -121,7 +121,9 @@ def test_a_number_within_a_list_is_named_with_its_place() -> None:
     assert configured(cls, "services", services)[0].backends[0].weight == 1
     services[0]["backends"][0]["weight"] = 2000  # type: ignore[index]
     place = r"nfs\[0\]\.config\.services\[0\]\.backends\[0\]\.weight"
-    with pytest.raises(SpecError, match=f"{place}: .* 2000 is not within 0..1000; the default is 1"):
+    with pytest.raises(
+        SpecError, match=f"{place}: .* 2000 is not within 0..1000; the default is 1"
+    ):
         configured(cls, "services", services)
 
 

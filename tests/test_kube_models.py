@@ -73,7 +73,10 @@ def test_schemas_are_structural(plural):
         ({"fail": "ajar"}, r"spec.fail: "),
         ({"stage": 256}, r"spec.stage: "),
         ({"use": "rm -rf"}, r"spec.use: "),
-        ({"subscriptions": {"a": {"event": []}}}, r"spec.subscriptions.a: unknown key 'event'; did you mean 'events'\?"),
+        (
+            {"subscriptions": {"a": {"event": []}}},
+            r"spec.subscriptions.a: unknown key 'event'; did you mean 'events'\?",
+        ),
     ],
 )
 def test_wrong_values_are_refused_with_their_place(spec, error):

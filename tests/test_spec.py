@@ -112,8 +112,14 @@ def test_an_error_names_file_and_place(tmp_path):
         ),
         ({"nfs": [{"use": "a", "stage": -1}]}, "nfs[0].stage: -1 is not within 0..255"),
         ({"nfs": [{"use": "a", "mode": "inlin"}]}, "nfs[0].mode: input should be 'observe'"),
-        ({"nfs": [{"use": "a"}], "worker": {"max_flows": -1}}, "worker.max_flows: -1 is not within"),
-        ({"nfs": [{"use": "a"}], "patience": {"run": 0}}, "patience.run: 0 is not within 0.1..3600; the default is 10"),
+        (
+            {"nfs": [{"use": "a"}], "worker": {"max_flows": -1}},
+            "worker.max_flows: -1 is not within",
+        ),
+        (
+            {"nfs": [{"use": "a"}], "patience": {"run": 0}},
+            "patience.run: 0 is not within 0.1..3600; the default is 10",
+        ),
         (
             {"nfs": [{"use": "a"}], "patience": {"strat": 9}},
             "patience: unknown key 'strat'; did you mean 'start'?",
@@ -177,6 +183,8 @@ def test_files_that_cannot_be_read(tmp_path: Path):
         load(tmp_path / "none.yaml")
     with pytest.raises(SpecError, match="no YAML"):
         load(write(tmp_path, "nfs: ["))
+    with pytest.raises(SpecError, match=r"no YAML: Exceeds the limit .* digits"):
+        load(write(tmp_path, f"max_packets: {'9' * 5000}"))
     with pytest.raises(SpecError, match="longer than"):
         load(write(tmp_path, "x" * ((1 << 20) + 1)))
 

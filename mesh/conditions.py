@@ -73,8 +73,11 @@ Reason = Literal[
     "ImagePullFailed",
     "ContainerFailed",
     "PodFailed",
+    "PodRefused",
     "StackUnreachable",
 ]
+MOST_TEXT = 1000
+"""Characters of a message; a definition takes no more than 4096."""
 _SHORT: tuple[tuple[str, Reason], ...] = (
     ("Insufficient cpu", "InsufficientCpu"),
     ("Insufficient hugepages-", "InsufficientHugepages"),
@@ -127,8 +130,9 @@ def conditions_of(
 
 def condition(kind: str, holds: bool, why: Trouble, **more: Any) -> Condition:
     """Returns one condition."""
+    text = why.text if len(why.text) <= MOST_TEXT else f"{why.text[: MOST_TEXT - 1]}…"
     status = "True" if holds else "False"
-    return {"type": kind, "status": status, "reason": why.reason, "message": why.text, **more}
+    return {"type": kind, "status": status, "reason": why.reason, "message": text, **more}
 
 
 def is_ready(conditions: Iterable[Condition]) -> bool:

@@ -110,4 +110,4 @@ def function_of(documents: list[Document], folder: Path) -> Document:
     path.write_text(of_kind(documents, "ConfigMap", "-operator")["data"]["operator.yaml"])
     spec = NetworkFunctionSpec(use="http_log")
     function = {"metadata": {"name": "log", "uid": "1"}}
-    return deployment(function, spec, read_settings(path), 1)
+    return deployment(function, spec, read_settings(path), 1, {})

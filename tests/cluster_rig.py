@@ -68,9 +68,13 @@ class Cluster:
         return False
 
     def images(self, name):
-        selector = f"nfmesh.io/network-function={name}"
-        pods = self.api.list(PODS, selector)["items"]
-        return [pod["spec"]["containers"][0]["image"] for pod in pods]
+        return [pod["spec"]["containers"][0]["image"] for pod in self._pods(name)]
+
+    def pods(self, name):
+        return {pod["metadata"]["uid"] for pod in self._pods(name)}
+
+    def _pods(self, name):
+        return self.api.list(PODS, f"nfmesh.io/network-function={name}")["items"]
 
     def kubectl(self, *words):
         path = self.kube.write_kubeconfig()

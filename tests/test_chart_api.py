@@ -108,6 +108,7 @@ def test_the_operator_may_what_it_does_and_nothing_else(cluster: Cluster) -> Non
            "create events", "update leases.coordination.k8s.io/one-nfmesh-operator")  # fmt: skip
     may_not = ("list secrets", "get nodes", "create pods", "create networkfunctions.nfmesh.io",
                "update leases.coordination.k8s.io/another", "get configmaps",
+               "delete deployments.apps", "update networkfunctions.nfmesh.io", "patch secrets",
                "create roles.rbac.authorization.k8s.io")  # fmt: skip
 
     def asked(text: str) -> bool:

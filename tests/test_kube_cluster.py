@@ -63,6 +63,27 @@ def test_scheduler_says_what_is_short(cluster, function_of):
     cluster.wait("picky", "Unschedulable")
 
 
+def test_quota_that_refuses_pods_is_said(cluster, function_of):
+    cluster.kubectl("create", "quota", "few", "--hard=requests.cpu=1m")
+    try:
+        function_of("scan")
+        found = cluster.wait("scan", "PodRefused")
+        assert "exceeded quota: few" in condition(found, "Degraded")["message"]
+    finally:
+        cluster.kubectl("delete", "quota", "few")
+
+
+def test_restart_by_kubectl_renews_the_pods(cluster, function_of):
+    function_of("scan", updateStrategy={"type": "RollingUpdate"}, replicas=2)
+    cluster.wait("scan", "Attached")
+    before = cluster.pods("scan")
+    cluster.kubectl("rollout", "restart", "deployment/scan")
+    cluster.kubectl("rollout", "status", "deployment/scan", "--timeout=50s")
+    until(lambda: len(cluster.pods("scan")) == 2, patience=PATIENCE_S)
+    assert not before & cluster.pods("scan")
+    cluster.wait("scan", "Attached")
+
+
 @pytest.mark.parametrize("strategy", ["Recreate", "RollingUpdate"])
 def test_another_image_is_rolled_out(cluster, function_of, strategy):
     function_of("scan", updateStrategy={"type": strategy})

@@ -356,7 +356,7 @@ def test_rendered_pods_keep_the_policy(spec):
     found = function("scan", **spec)
     found["metadata"]["uid"] = "1"
     config = settings(image="registry/nfmesh:1.2")
-    assert findings(deployment(found, parse_object(found), config, 1)) == []
+    assert findings(deployment(found, parse_object(found), config, 1, {})) == []
 
 
 @pytest.mark.parametrize("version", ["1.25.0", "1.37.0"])
@@ -366,7 +366,7 @@ def test_rendered_objects_fit_old_and_new_servers(version):
     found["metadata"]["uid"] = "1"
     for strategy in ("Recreate", "RollingUpdate"):
         found["spec"]["updateStrategy"] = {"type": strategy}
-        made = deployment(found, parse_object(found), settings(nf={"labels": {"a": "b"}}), 1)
+        made = deployment(found, parse_object(found), settings(nf={"labels": {"a": "b"}}), 1, {})
         validate(made, version, strict=True)
     validate(token_secret(found, "x", settings()), version, strict=True)
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ import typer
 from mesh.cli.meshes import MeshName, run_folder
 from mesh.cli.output import AsJson, dump, heading, stdout, table
 from mesh.cli.runtimes import Context, Kubeconfig, Namespace, On, Where, runtime_at
+from mesh.conditions import seconds_of
 from mesh.control import messages as m
 from mesh.control.tool import ask
 from mesh.errors import SpecError
@@ -148,8 +149,7 @@ def _age(stamp: str | None) -> str | None:
     """Returns how long ago something was: 40s, 5m, 3h, 2d."""
     if not stamp:
         return None
-    then = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    age = max(0, int((datetime.now(UTC) - then).total_seconds()))
+    age = max(0, int(time.time() - seconds_of(stamp)))
     for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
         if age >= 2 * seconds:
             return f"{age // seconds}{unit}"

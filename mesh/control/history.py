@@ -13,7 +13,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from mesh.conditions import (
     failure_of,
     is_ready,
     news_of,
+    stamp_of,
     with_times,
 )
 from mesh.control import messages as m
@@ -147,7 +147,7 @@ class History:
         self.is_fresh = True
 
     def _now(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return stamp_of(self._clock())
 
     def saved(self) -> dict[str, Any]:
         """Returns all of it as plain data; it is not fresh then."""

@@ -361,7 +361,7 @@ class NF:
         """Returns the configuration options: the typed arguments of `__init__`."""
         if cls.__init__ is object.__init__:
             return ()
-        hints = typing.get_type_hints(cls.__init__)
+        hints = typing.get_type_hints(cls.__init__, include_extras=True)
         docs = _argument_docs(inspect.cleandoc(cls.__init__.__doc__ or cls.__doc__ or ""))
         found: list[Option] = []
         for arg in list(inspect.signature(cls.__init__).parameters.values())[1:]:

@@ -236,6 +236,10 @@ def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "http_log.kep=1"), "'keep'"),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "keep=1"), "NF.KEY=VALUE"),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "http_log.keep=x"), "integer"),
+        (
+            ("run", "--pcap", OFFICE, "--nf", "syn_scan", "--set", "syn_scan.limit=-1"),
+            "--set syn_scan.limit: NF 'syn_scan': -1 is not within 1..1000000000; the default is",
+        ),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--where", "prot == 6"), "'proto'"),
         (
             ("run", "--pcap", OFFICE, "--nf", "flow_log", "--set", "flow_log.path=/no/such/x"),

@@ -2,11 +2,13 @@
 """What is told of network functions: events, counted, bounded, kept for who comes next."""
 
 import pytest
-from control_play import Play
+from control_play import ABI, Play
 
 from mesh.conditions import News, Trouble, conditions_of, news_of
 from mesh.control import messages as m
+from mesh.control.desired import Desired
 from mesh.control.history import FILE, History, load_history, save_history
+from mesh.control.state import Mesh
 
 
 def how(trouble=None, step=None):
@@ -122,6 +124,12 @@ def test_a_refusal_is_a_condition_and_an_event_until_something_is_taken():
     play.tick()
     said = [each["reason"] for each in asked(play)["events"]]
     assert said == ["GraphInvalid", "Attached"]
+
+
+def test_a_mesh_that_names_no_nf_is_looked_at_before_it_is_composed():
+    mesh = Mesh(Desired(1, {"ports": [{"pcap": "x.pcap"}]}), ABI)
+    assert mesh.tick(100.0) == []
+    assert mesh.history.events == []
 
 
 def test_one_that_never_ran_is_shown_until_it_is_taken_back():

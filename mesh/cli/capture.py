@@ -230,7 +230,7 @@ def replay_spec(
         events=user_events_of(spec),
         limits=spec.limits,
         checksums=spec.checksums,
-        worker=spec.worker,
+        worker=spec.worker.sizes,
         out=spec.out,
         registry=registry,
         progress=progress,

@@ -13,7 +13,8 @@ from mesh.cli.output import AsJson, dump, stdout, table
 from mesh.errors import MeshError
 from mesh.events import Catalogue, EventType
 from mesh.module import ModuleInfo
-from mesh.nf import NF
+from mesh.nf import NF, Option
+from mesh.options import bounds_of
 from mesh.registry import Registry
 from mesh.runner import catalogue
 
@@ -187,25 +188,31 @@ def _nf_parts(cls: type[NF]) -> dict[str, Any]:
             for sub in cls.subscriptions()
         ],
         "publishes": [event.event_name for event in cls.publishes],
-        "options": [
-            {
-                "name": option.name,
-                "type": type_text(option.type),
-                "default": option.default,
-                "doc": option.doc,
-            }
-            for option in cls.options()
-        ],
+        "options": [_option_json(option) for option in cls.options()],
+    }
+
+
+def _option_json(option: Option) -> dict[str, Any]:
+    bounds = bounds_of(option)
+    return {
+        "name": option.name,
+        "type": type_text(option.type),
+        "default": option.default,
+        "min": None if bounds is None else bounds.low,
+        "max": None if bounds is None else bounds.high,
+        "doc": option.doc,
     }
 
 
 def type_text(annotation: Any) -> str:
     """Writes the type of an option for people.
 
-    >>> type_text(int), type_text(Literal["json", "csv"] | None)
+    >>> type_text(Annotated[int, "1 to 9"]), type_text(Literal["json", "csv"] | None)
     ('int', 'json|csv')
     """
     inner = [arg for arg in get_args(annotation) if arg is not type(None)]
+    if get_origin(annotation) is Annotated:
+        return type_text(inner[0])
     if get_origin(annotation) is Literal:
         return "|".join(map(str, inner))
     if get_origin(annotation) in (Union, UnionType):

@@ -24,13 +24,15 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from mesh.batch import EventBatch, EventView
 from mesh.commands import Flow, FlowControl
 from mesh.declare import Event, Origin
 from mesh.errors import StateError, did_you_mean
 from mesh.field_record import raise_about
+
+if TYPE_CHECKING:
+    from mesh.batch import EventBatch, EventView
 
 __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
 

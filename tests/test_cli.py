@@ -415,14 +415,15 @@ def test_a_handler_of_which_a_call_does_nothing_is_refused(nfmesh, tmp_path, hea
     assert "see is async or a generator" in result.err
 
 
-def test_an_interruption_while_it_loads_ends_it_without_a_word():
+@pytest.mark.parametrize("module", ["mesh.cli", "mesh.runner"])
+def test_an_interruption_while_it_loads_ends_it_without_a_word(module):
     code = (
         "import builtins, os, signal, sys\n"
         "from mesh.cli import main\n"
         "sys.argv = ['nfmesh', 'events']\n"
         "load = builtins.__import__\n"
         "def interrupted(name, *rest):\n"
-        "    if name == 'mesh.cli':\n"
+        f"    if name == {module!r}:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    return load(name, *rest)\n"
         "builtins.__import__ = interrupted\n"

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from rich.markup import escape
-from rich.tree import Tree
 
 from mesh.cli.output import AsJson, dump, stdout, table
 from mesh.errors import MeshError
@@ -19,6 +17,9 @@ from mesh.nf import NF, Option
 from mesh.options import bounds_of
 from mesh.registry import Registry
 from mesh.runner import catalogue
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
 
 __all__ = ["events", "modules", "nfs", "plan", "schema"]
 
@@ -58,6 +59,9 @@ def events(
 
 
 def _tree(found: Catalogue, event: EventType) -> Tree:
+    from rich.markup import escape
+    from rich.tree import Tree
+
     origin = f" [dim]({escape(event.origin)})[/dim]" if event.origin not in ("", "core") else ""
     tree = Tree(f"[bold]{escape(event.name)}[/bold]  {escape(event.doc)}{origin}")
     for child in found.children(event.name):

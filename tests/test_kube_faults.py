@@ -382,6 +382,19 @@ def test_control_keys_are_made_once(api):
         control_keys(api, settings())
 
 
+def test_keys_of_a_release_that_was_there_before_are_not_used(api):
+    api.create(DEPLOYMENTS, {"metadata": {"name": "operator"}, "spec": {}})
+    keys = control_keys(api, settings(), "operator")
+    (owner,) = api.kube.resources["", "secrets"].objects[NAMESPACE, "one-control"]["metadata"][
+        "ownerReferences"
+    ]
+    mine, owner["uid"] = owner["uid"], "of-one-that-is-gone"
+    with pytest.raises(ApiError, match="of an operator that is gone, and goes soon"):
+        control_keys(api, settings(), "operator")
+    owner["uid"] = mine
+    assert control_keys(api, settings(), "operator") == keys
+
+
 def test_uninstall_deletes_what_is_the_releases(monkeypatch):
     monkeypatch.setattr("mesh.kube.leader.RENEW_S", 0.05)
     with Rig() as rig:

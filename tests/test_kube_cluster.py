@@ -15,7 +15,7 @@ from cluster_rig import PATIENCE_S, Cluster
 from kube_rig import chain, condition, function, until
 from real_kube import CONTROLLERS, FOLDER, need
 
-from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, SECRETS
+from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, SECRETS, budgets_of
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,27 @@ def test_quota_that_refuses_pods_is_said(cluster, function_of):
         assert "exceeded quota: few" in condition(found, "Degraded")["message"]
     finally:
         cluster.kubectl("delete", "quota", "few")
+
+
+def test_node_is_drained_though_functions_are_broken_and_on_every_node(cluster, function_of):
+    function_of("scan")
+    function_of("pair", replicas=2, cores=0)
+    function_of("each", everyNode=True, cores=0)
+    function_of("broken", replicas=2, cores=5)
+    for name in ("scan", "pair", "each"):
+        cluster.wait(name, "Attached")
+    cluster.wait("broken", "InsufficientCpu")
+    (scan,) = cluster.api.get(FUNCTIONS, "scan")["status"]["nodes"]
+    budgets = cluster.api.list(budgets_of("v1beta1"))["items"]
+    assert {each["metadata"]["name"] for each in budgets} == {"pair", "broken"}
+    words = ("--ignore-daemonsets", "--delete-emptydir-data", "--timeout=50s")
+    try:
+        cluster.kubectl("drain", scan["node"], *words)
+        until(lambda: cluster.nodes("scan") not in ([], [scan["node"]]), patience=PATIENCE_S)
+        cluster.wait("scan", "Attached")
+    finally:
+        cluster.kubectl("uncordon", scan["node"])
+    cluster.wait("pair", "Attached")
 
 
 def test_restart_by_kubectl_renews_the_pods(cluster, function_of):

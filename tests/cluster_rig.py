@@ -5,7 +5,7 @@ import subprocess
 
 from fakekubelet import Kubelets
 from fakenode import NAMESPACE
-from kube_rig import api_of, condition, settings, until
+from kube_rig import BUDGET, api_of, condition, settings, until
 from real_kube import FOLDER, RealKube
 
 from mesh.errors import ApiError
@@ -31,7 +31,7 @@ class Cluster:
         kubelets = Kubelets(self.kube, self._api(stack), ("node-1", "node-2"), 4)
         self.kubelets = stack.enter_context(kubelets)
         self.kubelets.add_stacks()
-        own = settings(budget={"version": "v1beta1"})
+        own = settings(budget=BUDGET)
         self.operator = Operator(self._api(stack), own, self.kubelets.connect, "test")
         self.operator.start()
         stack.callback(self.operator.stop)

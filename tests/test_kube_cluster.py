@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("kubernetes")
 
 from cluster_rig import PATIENCE_S, Cluster
+from fakenode import NAMESPACE
 from kube_rig import chain, condition, function, until
 from real_kube import CONTROLLERS, FOLDER, need
 
@@ -61,6 +62,20 @@ def test_scheduler_says_what_is_short(cluster, function_of):
     cluster.wait("huge", "InsufficientHugepages")
     function_of("picky", nodeSelector={"rack": "none"})
     cluster.wait("picky", "Unschedulable")
+
+
+def test_autoscaler_scales_a_function(cluster, function_of):
+    function_of("scan", cores=0)
+    cluster.wait("scan", "Attached")
+    target = {"apiVersion": FUNCTIONS.api_version, "kind": FUNCTIONS.name, "name": "scan"}
+    spec = {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 2}
+    path = f"/apis/autoscaling/v1/namespaces/{NAMESPACE}/horizontalpodautoscalers"
+    cluster.kube.request("POST", path, {"metadata": {"name": "scan"}, "spec": spec})
+    try:
+        until(lambda: cluster.api.get(FUNCTIONS, "scan")["spec"]["replicas"] == 2, patience=60)
+        until(lambda: cluster.api.get(FUNCTIONS, "scan")["status"]["readyReplicas"] == 2)
+    finally:
+        cluster.kube.request("DELETE", f"{path}/scan", {})
 
 
 def test_quota_that_refuses_pods_is_said(cluster, function_of):

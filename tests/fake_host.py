@@ -118,6 +118,8 @@ class FakeHost:
         return ask(self.run, m.Status())
 
     def is_state(self, state):
+        ended = self.process.poll()
+        assert ended is None, f"the controller has ended ({ended}): {self.process.stderr.read()}"
         with contextlib.suppress(ProcessError):
             return self.status()["state"] == state
 

@@ -236,6 +236,10 @@ def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "http_log.kep=1"), "'keep'"),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "keep=1"), "NF.KEY=VALUE"),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "http_log.keep=x"), "integer"),
+        (
+            ("run", "--pcap", OFFICE, "--nf", "syn_scan", "--set", "syn_scan.limit=-1"),
+            "--set syn_scan.limit: NF 'syn_scan': -1 is not within 1..1000000000; the default is",
+        ),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--where", "prot == 6"), "'proto'"),
         (
             ("run", "--pcap", OFFICE, "--nf", "flow_log", "--set", "flow_log.path=/no/such/x"),
@@ -411,14 +415,15 @@ def test_a_handler_of_which_a_call_does_nothing_is_refused(nfmesh, tmp_path, hea
     assert "see is async or a generator" in result.err
 
 
-def test_an_interruption_while_it_loads_ends_it_without_a_word():
+@pytest.mark.parametrize("module", ["mesh.cli", "mesh.runner"])
+def test_an_interruption_while_it_loads_ends_it_without_a_word(module):
     code = (
         "import builtins, os, signal, sys\n"
         "from mesh.cli import main\n"
         "sys.argv = ['nfmesh', 'events']\n"
         "load = builtins.__import__\n"
         "def interrupted(name, *rest):\n"
-        "    if name == 'mesh.cli':\n"
+        f"    if name == {module!r}:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    return load(name, *rest)\n"
         "builtins.__import__ = interrupted\n"

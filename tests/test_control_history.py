@@ -162,3 +162,11 @@ def test_a_stack_that_follows_tells_that_its_nfs_attached(tmp_path, is_new_stack
             after.attached(name)
     [event] = asked(after)["events"]
     assert (event["reason"], event["count"]) == ("Attached", count)
+
+
+def test_a_look_at_nfs_that_are_not_composed_yet():
+    """Composing takes a while on a busy machine, and the file may name no NFs."""
+    play = Play(is_composing=True)
+    del play.mesh.desired.spec["nfs"]
+    play.tick()
+    assert (objects(play), asked(play)["events"]) == ({}, [])

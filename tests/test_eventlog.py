@@ -17,7 +17,8 @@ import pytest
 from mesh._ffi import check, native
 from mesh.columns import Schema
 from mesh.errors import CapacityError, NativeError, StateError
-from mesh.eventlog import LogReader, LogWriter, Run, Waited, cursor_size, log_size
+from mesh.eventlog import LogReader, LogWriter, Run, Waited
+from mesh.objects import cursor_size, log_size
 from mesh.sources import LogSource, wait_any
 from tests.eventlog_child import Echo, alerts, catalogue, text_of
 

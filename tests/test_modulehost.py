@@ -215,7 +215,7 @@ def test_a_module_that_cannot_start_is_named_and_the_rest_goes_on(mesh):
     [
         ({"http": {"own": "yes please"}}, "modules.http.own: input should be a valid boolean"),
         ({"http": {"own": False, "core": 1}}, "modules.http: a core is named"),
-        ({"http": {"core": -1}}, "modules.http.core: input should be greater than or equal to 0"),
+        ({"http": {"core": -1}}, "modules.http.core: -1 is not within 0..65535"),
     ],
 )
 def test_errors_of_a_spec_name_the_place(modules, words):

@@ -182,8 +182,8 @@ def test_who_needs_order_hears_captures_packet_by_packet(mesh: Rig) -> None:
     [
         ({"workers": 2, "worker_cores": [0]}, "worker_cores: 1 cores for 2 workers"),
         ({"workers": 2, "worker_cores": [1, 1]}, "worker_cores[1]: core 1 is given twice"),
-        ({"workers": 0}, "workers: input should be greater than or equal to 1"),
-        ({"workers": 33}, "workers: input should be less than or equal to 32"),
+        ({"workers": 0}, "workers: 0 is not within 1..32; the default is 1"),
+        ({"workers": 33}, "workers: 33 is not within 1..32"),
         ({"workers": 2, "modules": {"http": {"core": 1}}}, "modules.http.core: each of 2 workers"),
         ({"workers": 2, "ports": [{"afxdp": {"interface": "e", "queues": 3}}]}, "3 queues for 2"),
     ],

@@ -14,7 +14,8 @@ from kube_rig import Rig, api_of, chain, condition, function, settings, until
 
 from mesh.control.keys import ClientKeys
 from mesh.errors import ApiError, ProcessError
-from mesh.kube.api import CHAINS, DEPLOYMENTS, EVENTS, FUNCTIONS, PODS, Api
+from mesh.kube.api import BUDGETS, CHAINS, DEPLOYMENTS, EVENTS, FUNCTIONS, PODS, Api
+from mesh.kube.budgets import budget
 from mesh.kube.control_keys import control_keys
 from mesh.kube.leader import GIVE_UP_S, LEASE_S, Leader
 from mesh.kube.models import parse_object
@@ -369,6 +370,8 @@ def test_rendered_objects_fit_old_and_new_servers(version):
         made = deployment(found, parse_object(found), settings(nf={"labels": {"a": "b"}}), 1, {})
         validate(made, version, strict=True)
     validate(token_secret(found, "x", settings()), version, strict=True)
+    found["spec"]["replicas"] = 2
+    validate(budget(found, parse_object(found), settings(), BUDGETS), version, strict=True)
 
 
 def test_control_keys_are_made_once(api):

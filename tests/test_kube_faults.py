@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator when the API server fails, forgets, goes away; when there are two operators."""
 
+import socket
 import threading
 
 import pytest
@@ -116,6 +117,12 @@ def test_errors_have_the_servers_words(api):
     with pytest.raises(ApiError, match="GET /api/v1/namespaces/edge/pods: ") as caught:
         api.list(PODS)
     assert caught.value.status == 0
+
+
+def test_connections_notice_a_server_that_went_without_a_word(api):
+    options = api._pool.connection_pool_kw["socket_options"]
+    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in options
+    api.list(PODS)
 
 
 def test_object_that_goes_while_it_is_looked_at(rig):

@@ -106,6 +106,7 @@ class Api:
         from kubernetes.client import ApiClient
 
         configuration.retries = False
+        configuration.keep_alive = True  # else a watch notices minutes late that its server is gone
         self.namespace = namespace
         self._configuration = configuration
         self._client = ApiClient(configuration)

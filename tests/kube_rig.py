@@ -78,10 +78,15 @@ class Rig:
         self.stack.callback(api.close)
         return api
 
-    def start_operator(self, me):
-        operator = Operator(self._api(), self.settings, self.nodes.connect, me)
+    def start_operator(self, me, of=None):
+        operator = Operator(self._api(), of or self.settings, self.nodes.connect, me)
         operator.start()
         return operator
+
+    def settings_of(self, release):
+        """Settings of another release, whose stacks are the same."""
+        names = {"leaseName": f"{release}-operator", "controlSecret": f"{release}-control"}
+        return settings(release=release, **names)
 
     def apply(self, *objects):
         for each in objects:

@@ -11,6 +11,7 @@ from fakekube import FakeKube
 from fakenode import NAMESPACE
 from kube_policy import findings
 from kube_rig import Rig, api_of, chain, condition, function, settings, until
+from patience import PATIENCE_S
 
 from mesh.control.keys import ClientKeys
 from mesh.errors import ApiError, ProcessError
@@ -247,8 +248,8 @@ def test_leader_goes_on_after_errors(api):
 
     thread = threading.Thread(target=leader.run, args=(stopping, changed))
     thread.start()
-    thread.join(20)
-    assert told[0] is True
+    thread.join(PATIENCE_S)
+    assert told[:1] == [True]
 
 
 def versioned(uid, version, name="one"):
@@ -356,7 +357,7 @@ def test_rendered_pods_keep_the_policy(spec):
     found = function("scan", **spec)
     found["metadata"]["uid"] = "1"
     config = settings(image="registry/nfmesh:1.2")
-    assert findings(deployment(found, parse_object(found), config, 1)) == []
+    assert findings(deployment(found, parse_object(found), config, 1, {})) == []
 
 
 @pytest.mark.parametrize("version", ["1.25.0", "1.37.0"])
@@ -366,7 +367,7 @@ def test_rendered_objects_fit_old_and_new_servers(version):
     found["metadata"]["uid"] = "1"
     for strategy in ("Recreate", "RollingUpdate"):
         found["spec"]["updateStrategy"] = {"type": strategy}
-        made = deployment(found, parse_object(found), settings(nf={"labels": {"a": "b"}}), 1)
+        made = deployment(found, parse_object(found), settings(nf={"labels": {"a": "b"}}), 1, {})
         validate(made, version, strict=True)
     validate(token_secret(found, "x", settings()), version, strict=True)
 

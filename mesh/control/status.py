@@ -18,7 +18,9 @@ __all__ = ["functions", "status"]
 def functions(mesh: Mesh, now: float) -> list[dict[str, Any]]:
     """Returns every NF as the object that it would be in a cluster, by name."""
     rows = {row["name"]: row for row in _processes(mesh, now)}
-    entries = {entry["name"]: entry for entry in mesh.desired.spec["nfs"] if "name" in entry}
+    entries = {
+        entry["name"]: entry for entry in mesh.desired.spec.get("nfs", ()) if "name" in entry
+    }
     leaving = {name: gone["entry"] for name, gone in mesh.desired.leaving.items()}
     found = []
     for name in sorted({*entries, *leaving, *mesh.history.refused}):

@@ -52,7 +52,8 @@ WATCH_GRACE_S = 30.0
 MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
 MANAGER = "nfmesh"
 """Who says what is applied, to tell it from what autoscalers and others say."""
-_TEXT_LIMIT = 500
+_TEXT_LIMIT = 1000
+"""Characters of what the server says: it repeats a wrong value as long as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +357,7 @@ def _refusal(response: urllib3.BaseHTTPResponse) -> ApiError:
 def _from_status(status: Mapping[str, Any], headers: Mapping[str, str]) -> ApiError:
     wait = headers.get("Retry-After", "")
     return ApiError(
-        str(status.get("message") or "refused without a word"),
+        str(status.get("message") or "refused without a word")[:_TEXT_LIMIT],
         status=int(status.get("code") or 0),
         reason=str(status.get("reason") or ""),
         retry_after_s=float(wait) if wait.isdigit() else 0.0,

@@ -15,6 +15,7 @@ from mesh.errors import SpecError, system_text
 __all__ = ["NFSettings", "OperatorSettings", "StackSettings", "read_settings"]
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
+_Id = Annotated[int, Field(ge=1, lt=1 << 31)]
 
 
 class _Model(BaseModel):
@@ -42,8 +43,8 @@ class NFSettings(_Model):
     """What all NF pods of the release have in common."""
 
     health_port: _Port = 9465
-    user: int = 64001
-    group: int = 64000
+    user: _Id = 64001
+    group: _Id = 64000
     shared_cpu: str = "500m"
     priority_class_name: str = ""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 30

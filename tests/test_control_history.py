@@ -2,13 +2,11 @@
 """What is told of network functions: events, counted, bounded, kept for who comes next."""
 
 import pytest
-from control_play import ABI, Play
+from control_play import Play
 
 from mesh.conditions import News, Trouble, conditions_of, news_of
 from mesh.control import messages as m
-from mesh.control.desired import Desired
 from mesh.control.history import FILE, History, load_history, save_history
-from mesh.control.state import Mesh
 
 
 def how(trouble=None, step=None):
@@ -126,12 +124,6 @@ def test_a_refusal_is_a_condition_and_an_event_until_something_is_taken():
     assert said == ["GraphInvalid", "Attached"]
 
 
-def test_a_mesh_that_names_no_nf_is_looked_at_before_it_is_composed():
-    mesh = Mesh(Desired(1, {"ports": [{"pcap": "x.pcap"}]}), ABI)
-    assert mesh.tick(100.0) == []
-    assert mesh.history.events == []
-
-
 def test_one_that_never_ran_is_shown_until_it_is_taken_back():
     play = Play("counter")
     play.bring_up()
@@ -170,6 +162,15 @@ def test_a_stack_that_follows_tells_that_its_nfs_attached(tmp_path, is_new_stack
             after.attached(name)
     [event] = asked(after)["events"]
     assert (event["reason"], event["count"]) == ("Attached", count)
+
+
+def test_one_that_attaches_and_leaves_between_two_looks_is_told_of():
+    play = Play("counter")
+    play.bring_up()
+    play.tell("tool", m.Stop())
+    play.tell("counter", m.Drained())
+    play.tick()
+    assert [each["reason"] for each in asked(play)["events"]] == ["Attached", "Draining"]
 
 
 def test_a_look_at_nfs_that_are_not_composed_yet():

@@ -62,7 +62,7 @@ class Kubelets:
                 "metadata": {"labels": STACK_LABELS}, "spec": {"containers": [container]}}},
         }  # fmt: skip
         self.kube.request("POST", f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets", body)
-        until(lambda: self._stacks_up() == len(self.stacks), "a stack pod on each node", 60)
+        until(lambda: self._stacks_up() == len(self.stacks), "a stack pod on each node")
 
     def _stacks_up(self):
         return sum(1 for pod in self.reflector.store

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from chart_rig import CHART, CI_VALUES, Document, program, render
+from patience import PATIENCE_S
 from real_kube import RealKube
 
 RELEASES = (("edge", "one"), ("edge", "two"), ("core", "one"))
@@ -35,7 +36,7 @@ class Cluster:
 
     def _run(self, *line: str, **more: Any) -> str:
         done = subprocess.run(
-            line, capture_output=True, text=True, check=False, timeout=120, **more
+            line, capture_output=True, text=True, check=False, timeout=PATIENCE_S, **more
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -52,7 +53,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         return done.stdout.strip() == "yes"
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from mesh.cli import main
 from mesh.cli.output import fitted
@@ -57,7 +58,7 @@ def capture(tmp_path):
 def test_a_standard_stream_may_be_closed(words, stream):
     command = [sys.executable, "-m", "mesh.cli", *map(str, words)]
     closed = ["sh", "-c", f'exec "$@" {stream}>&-', "sh", *command]
-    done = subprocess.run(closed, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(closed, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
     assert bool(done.stdout) == (stream != 1)
 
@@ -211,7 +212,7 @@ def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
     write_capture(capture, [f for _ in range(10_000) for f in conversation()])
     command = [sys.executable, "-m", "mesh.cli", "run", "--in-process", "--pcap", capture]
     command += ["--nf", file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 130
     assert "(interrupted)" in done.stdout
     assert done.stderr == ""
@@ -381,7 +382,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path):
         while part := os.read(ours, 4096):
             shown += part
     os.close(ours)
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=PATIENCE_S) == 0
     assert b"3,000 packets" in shown
 
 
@@ -429,5 +430,7 @@ def test_an_interruption_while_it_loads_ends_it_without_a_word(module):
         "builtins.__import__ = interrupted\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -164,6 +164,15 @@ def test_a_stack_that_follows_tells_that_its_nfs_attached(tmp_path, is_new_stack
     assert (event["reason"], event["count"]) == ("Attached", count)
 
 
+def test_one_that_attaches_and_leaves_between_two_looks_is_told_of():
+    play = Play("counter")
+    play.bring_up()
+    play.tell("tool", m.Stop())
+    play.tell("counter", m.Drained())
+    play.tick()
+    assert [each["reason"] for each in asked(play)["events"]] == ["Attached", "Draining"]
+
+
 def test_a_look_at_nfs_that_are_not_composed_yet():
     """Composing takes a while on a busy machine, and the file may name no NFs."""
     play = Play(is_composing=True)

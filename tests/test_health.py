@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from patience import PATIENCE_S
 from prometheus_client.registry import Collector
 
 from mesh.errors import ProcessError, SpecError
@@ -33,7 +34,7 @@ def server(said) -> Iterator[HealthServer]:
 
 
 def get(server: HealthServer, path: str, method: str = "GET") -> tuple[int, str]:
-    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     line.request(method, path)
     answer = line.getresponse()
     found = answer.status, answer.read().decode().strip()
@@ -65,7 +66,9 @@ def test_a_check_that_fails_is_an_answer():
 def test_who_says_nothing_keeps_no_prober_away(server):
     with ExitStack() as made:
         silent = [
-            made.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            made.enter_context(
+                socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
+            )
             for _ in range(MOST)
         ]
         for each in silent:
@@ -76,7 +79,7 @@ def test_who_says_nothing_keeps_no_prober_away(server):
 
 def test_garbage_is_refused(server):
     for raw in (b"\x00" * 100_000, b"GET /" + b"x" * 100_000 + b" HTTP/1.0\r\n\r\n", b"\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
             line.sendall(raw)
             line.shutdown(socket.SHUT_WR)
             try:

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("kubernetes")
 
-from cluster_rig import PATIENCE_S, Cluster
+from cluster_rig import Cluster
 from kube_rig import chain, condition, function, until
 from real_kube import CONTROLLERS, FOLDER, need
 
@@ -39,7 +39,7 @@ def function_of(cluster):
         if not cluster.gone(FUNCTIONS, name):
             cluster.api.delete(FUNCTIONS, name)
     for name in names:
-        until(lambda n=name: cluster.gone(FUNCTIONS, n) and not cluster.images(n), patience=60)
+        until(lambda n=name: cluster.gone(FUNCTIONS, n) and not cluster.images(n))
 
 
 def test_function_is_placed_beside_a_stack_and_attached(cluster, function_of):
@@ -78,8 +78,8 @@ def test_restart_by_kubectl_renews_the_pods(cluster, function_of):
     cluster.wait("scan", "Attached")
     before = cluster.pods("scan")
     cluster.kubectl("rollout", "restart", "deployment/scan")
-    cluster.kubectl("rollout", "status", "deployment/scan", "--timeout=50s")
-    until(lambda: len(cluster.pods("scan")) == 2, patience=PATIENCE_S)
+    cluster.kubectl("rollout", "status", "deployment/scan", "--timeout=110s")
+    until(lambda: len(cluster.pods("scan")) == 2)
     assert not before & cluster.pods("scan")
     cluster.wait("scan", "Attached")
 
@@ -89,8 +89,8 @@ def test_another_image_is_rolled_out(cluster, function_of, strategy):
     function_of("scan", updateStrategy={"type": strategy})
     cluster.wait("scan", "Attached")
     cluster.api.patch(FUNCTIONS, "scan", {"spec": {"image": "other:2"}})
-    until(lambda: cluster.images("scan") == ["other:2"], patience=PATIENCE_S)
-    until(lambda: _is_ready(cluster.api.get(FUNCTIONS, "scan"), 2), patience=PATIENCE_S)
+    until(lambda: cluster.images("scan") == ["other:2"])
+    until(lambda: _is_ready(cluster.api.get(FUNCTIONS, "scan"), 2))
 
 
 def _is_ready(found, generation):
@@ -103,10 +103,10 @@ def test_what_belongs_to_a_deleted_function_is_collected(cluster, function_of):
     function_of("scan")
     cluster.wait("scan", "Attached")
     cluster.api.delete(FUNCTIONS, "scan")
-    until(lambda: cluster.gone(FUNCTIONS, "scan"), patience=PATIENCE_S)
-    until(lambda: cluster.gone(DEPLOYMENTS, "scan"), patience=PATIENCE_S)
-    until(lambda: cluster.gone(SECRETS, "scan-nf-token"), patience=PATIENCE_S)
-    until(lambda: not cluster.images("scan"), patience=PATIENCE_S)
+    until(lambda: cluster.gone(FUNCTIONS, "scan"))
+    until(lambda: cluster.gone(DEPLOYMENTS, "scan"))
+    until(lambda: cluster.gone(SECRETS, "scan-nf-token"))
+    until(lambda: not cluster.images("scan"))
     assert all("scan" not in stack.entries for stack in cluster.kubelets.stacks.values())
 
 
@@ -123,8 +123,7 @@ def test_chains_and_what_kubectl_shows(cluster, function_of):
     assert table[1][5] == "Attached"
     assert "fw → lb" in cluster.kubectl("get", "nfc")
     cluster.kubectl("scale", "nfn", "lb", "--replicas=2")
-    until(lambda: cluster.api.get(FUNCTIONS, "lb")["status"].get("readyReplicas") == 2,
-          patience=PATIENCE_S)  # fmt: skip
+    until(lambda: cluster.api.get(FUNCTIONS, "lb")["status"].get("readyReplicas") == 2)
     cluster.api.delete(CHAINS, "web")
 
 
@@ -140,9 +139,9 @@ def test_api_server_that_was_killed_is_found_again(cluster, function_of):
     function_of("one")
     cluster.wait("one", "Attached")
     cluster.kube.stop_api()
-    until(lambda: not cluster.operator.is_ready, "not ready without a server", PATIENCE_S)
+    until(lambda: not cluster.operator.is_ready, "not ready without a server")
     cluster.kube.start_api()
     function_of("two")
     cluster.wait("two", "Attached")
     cluster.wait("one", "Attached")
-    until(lambda: cluster.operator.is_ready, patience=PATIENCE_S)
+    until(lambda: cluster.operator.is_ready)

@@ -11,6 +11,7 @@ from fakekube import FakeKube
 from fakenode import NAMESPACE
 from kube_policy import findings
 from kube_rig import Rig, api_of, chain, condition, function, settings, until
+from patience import PATIENCE_S
 
 from mesh.control.keys import ClientKeys
 from mesh.errors import ApiError, ProcessError
@@ -247,8 +248,8 @@ def test_leader_goes_on_after_errors(api):
 
     thread = threading.Thread(target=leader.run, args=(stopping, changed))
     thread.start()
-    thread.join(20)
-    assert told[0] is True
+    thread.join(PATIENCE_S)
+    assert told[:1] == [True]
 
 
 def versioned(uid, version, name="one"):

@@ -104,17 +104,27 @@ class History:
 
     def look(self, functions: Iterable[dict[str, Any]]) -> None:
         """Looks at all NFs, and tells what has changed; their conditions get times."""
-        found = {}
-        for each in functions:
-            name, conditions = each["metadata"]["name"], each["status"]["conditions"]
-            before = self._told.get(name)
-            news = news_of(conditions, before or _STARTING)
-            if news is not None:
-                self.tell(name, news)
-            found[name] = with_times(conditions, before, self._now())
-            each["status"]["conditions"] = found[name]
+        found = {each["metadata"]["name"]: self._seen(each) for each in functions}
         self.is_fresh |= found != self._told
         self._told = found
+
+    def look_at(self, name: str, functions: Iterable[dict[str, Any]]) -> None:
+        """Looks at one of them, and tells what has changed."""
+        for each in functions:
+            if each["metadata"]["name"] == name:
+                self._told[name] = self._seen(each)
+                self.is_fresh = True
+
+    def _seen(self, function: dict[str, Any]) -> list[Condition]:
+        """Tells what has changed of an NF; returns its conditions, which get times."""
+        name, status = function["metadata"]["name"], function["status"]
+        before = self._told.get(name)
+        news = news_of(status["conditions"], before or _STARTING)
+        if news is not None:
+            self.tell(name, news)
+        status["conditions"] = with_times(status["conditions"], before, self._now())
+        found: list[Condition] = status["conditions"]
+        return found
 
     def begins(self, name: str) -> None:
         """Notes that an NF is about to attach anew: when it has, that is told.

@@ -34,6 +34,7 @@ from mesh.control.requests import (
     is_dry,
     is_news,
     refusal_of,
+    started_here,
     without_leaving,
 )
 from mesh.control.seal import Envelope, pack
@@ -259,6 +260,7 @@ class Mesh:
             if name in self.joining:
                 self.failures.pop(name, None)
             self.has_begun = self.has_begun or process.role == "worker"
+            self.history.look_at(name, functions(self, now))  # it may be gone by the next look
         elif isinstance(body, m.Drained):
             process.drained = True
             if name in self.joining and not process.draining:  # its container ends
@@ -329,10 +331,13 @@ class Mesh:
 
     def _gone(self, body: m.Away, now: float) -> None:
         """Forgets an NF that had joined; it may come again."""
-        process = self.processes.get(body.name)
-        if process is None or body.name not in self.joining:
+        if body.name not in self.joining:
             return
-        del self.processes[body.name]
+        if body.failed:
+            failed = m.Failed(where="start", text=body.text, fatal=True)
+            self.failures.setdefault(body.name, failed)
+        if self.processes.pop(body.name, None) is None:
+            return
         self.gone[body.name] = now
         if body.text:
             self._note(f"{body.name}: left: {body.text}")
@@ -407,7 +412,7 @@ class Mesh:
             self._answer(identity, message.name, message.seq, {"stopping": True})
         elif isinstance(body, m.Record | m.RecordEnd):
             self._hand_on(identity, message, body)
-        elif message.name == REMOTE and (path := _started_here(body)):
+        elif message.name == REMOTE and (path := started_here(body)):
             text = "what is put in over the network joins (place: pod), and is not started here"
             error = m.Error(request=message.seq, text=text, path=path)
             self._send(identity, message.name, error)
@@ -579,13 +584,6 @@ class Mesh:
 
     def _note(self, text: str) -> None:
         self.notices = [*self.notices, text][-KEPT_NOTICES:]
-
-
-def _started_here(body: m.Body) -> str:
-    """Returns the place of the first entry whose code this host would load and run, or ""."""
-    entries = body.entries if isinstance(body, m.NfPut) else ()
-    here = (i for i, entry in enumerate(entries) if entry.get("place") != "pod")
-    return next((f"entries[{i}].place" for i in here), "")
 
 
 def _may_say(process: Process, body: m.Body) -> bool:

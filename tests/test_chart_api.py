@@ -78,7 +78,7 @@ def test_releases_stand_beside_each_other(cluster: Cluster) -> None:
         assert run["hostPath"]["path"] == f"/var/run/nfmesh/{namespace}/{release}"
         function = cluster.get(namespace, "networkfunction", f"{release}-log")
         assert function["spec"]["cores"] == 1  # a default of the definition
-        budget = cluster.get(namespace, "poddisruptionbudget", f"{release}-nfmesh-nf")
+        budget = cluster.get(namespace, "poddisruptionbudget", f"{release}-nfmesh-controller")
         assert budget["spec"]["maxUnavailable"] == 1
 
 

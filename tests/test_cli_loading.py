@@ -4,6 +4,7 @@
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from patience import PATIENCE_S
@@ -85,6 +86,14 @@ def test_help_of_a_command_loads_that_command(nfmesh):
         "mesh.cli.doctor",
         "mesh.cli.output",
     }
+
+
+def test_a_run_over_a_capture_loads_nothing_of_clusters(nfmesh):
+    capture = Path(__file__).parent / "captures" / "office.pcap"
+    words = ("--pcap", str(capture), "--nf", "http_log", "--in-process", "--json")
+    modules = nfmesh("run", *words)
+    assert "mesh.engine" in modules
+    assert not {name for name in modules if name.startswith(("mesh.kube", "kubernetes", "rich."))}
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ image: ## the image as an OCI archive in the cache folder
 kube-test: setup ## chart, operator, image, real API server; as root a node. Says what is missing for a stage
 	tools/kube/helm.sh || echo "SKIPPED: no Helm" >&2
 	tools/kube/image.py archive || echo "SKIPPED: no image" >&2
-	NFMESH_KUBE_NODE=1 $(BIN)/pytest -q -s -o faulthandler_timeout=3600 tests/test_chart*.py tests/test_kube_*.py tests/test_runtimes.py tests/test_image*.py
+	NFMESH_KUBE_NODE=1 $(BIN)/pytest -q -s tests/test_chart*.py tests/test_kube_*.py tests/test_runtimes.py tests/test_image*.py
 
 clean:
 	rm -rf build

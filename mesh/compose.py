@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from mesh.bounds import Bounds
 from mesh.errors import PlanError, SpecError, UnknownEvent, did_you_mean
 from mesh.events import Catalogue, EventType
 from mesh.module import LimitDef, ModuleDescriptor
@@ -181,7 +182,7 @@ def limit_value(limit: LimitDef, value: int | str, path: str) -> int:
             raise SpecError(path, f"{value!r} {text}{did_you_mean(value, words)}")
         value = found
     if not limit.min <= value <= limit.max:
-        raise SpecError(path, f"{value} is not within {limit.min}..{limit.max}")
+        raise SpecError(path, Bounds(limit.min, limit.max, limit.value).refuse(value))
     return value
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "failure_of",
     "is_ready",
     "news_of",
+    "seconds_of",
     "shortage_in",
+    "stamp_of",
     "with_times",
 ]
 
@@ -70,8 +73,11 @@ Reason = Literal[
     "ImagePullFailed",
     "ContainerFailed",
     "PodFailed",
+    "PodRefused",
     "StackUnreachable",
 ]
+MOST_TEXT = 1000
+"""Characters of a message; a definition takes no more than 4096."""
 _SHORT: tuple[tuple[str, Reason], ...] = (
     ("Insufficient cpu", "InsufficientCpu"),
     ("Insufficient hugepages-", "InsufficientHugepages"),
@@ -97,6 +103,7 @@ class News:
     text: str
 
 
+_STAMP = "%Y-%m-%dT%H:%M:%SZ"
 _SETTLED = Trouble("Settled", "nothing is under way")
 _FINE = Trouble("AsWanted", "nothing is wrong")
 
@@ -123,8 +130,9 @@ def conditions_of(
 
 def condition(kind: str, holds: bool, why: Trouble, **more: Any) -> Condition:
     """Returns one condition."""
+    text = why.text if len(why.text) <= MOST_TEXT else f"{why.text[: MOST_TEXT - 1]}…"
     status = "True" if holds else "False"
-    return {"type": kind, "status": status, "reason": why.reason, "message": why.text, **more}
+    return {"type": kind, "status": status, "reason": why.reason, "message": text, **more}
 
 
 def is_ready(conditions: Iterable[Condition]) -> bool:
@@ -143,6 +151,20 @@ def with_times(
         same = was.get("status") == each["status"] and was.get("lastTransitionTime")
         timed.append({**each, "lastTransitionTime": was["lastTransitionTime"] if same else now})
     return timed
+
+
+def stamp_of(seconds: float) -> str:
+    """Writes a time, in seconds since the epoch, as objects of a cluster have it.
+
+    >>> stamp_of(90.5)
+    '1970-01-01T00:01:30Z'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime(_STAMP)
+
+
+def seconds_of(stamp: str) -> float:
+    """Reads what `stamp_of` has written."""
+    return datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC).timestamp()
 
 
 def failure_of(where: str, text: str) -> Trouble:

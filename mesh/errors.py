@@ -50,6 +50,7 @@ __all__ = [
     "UnraisedEvent",
     "did_you_mean",
     "place_of",
+    "place_text",
     "system_text",
 ]
 
@@ -247,6 +248,17 @@ def place_of(error: BaseException) -> str:
         if not (is_python or file.startswith((own, "<"))):
             return f" ({file}:{frame.lineno})"
     return ""
+
+
+def place_text(place: Iterable[int | str], text: str = "") -> str:
+    """Writes a place in a file as users read it, behind `text`.
+
+    >>> place_text(("nfs", 2, "where"))
+    'nfs[2].where'
+    """
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -32,8 +32,6 @@ __all__ = [
     "ReaderStatistics",
     "Run",
     "Waited",
-    "cursor_size",
-    "log_size",
 ]
 
 HEARD = 64
@@ -91,23 +89,6 @@ class ReaderStatistics:
     lost: int
     gaps: int
     bad: int
-
-
-def log_size(capacity: int) -> int:
-    """Returns the bytes of a log object for so many bytes of entries.
-
-    Raises:
-        ValueError: not a power of two, or less than 64 KiB.
-    """
-    size = int(native().lib.nfm_log_object_size(capacity))
-    if size == 0:
-        raise ValueError(f"a log has a power of two of bytes, 65536 or more, not {capacity}")
-    return size
-
-
-def cursor_size() -> int:
-    """Returns the bytes of a cursor object."""
-    return int(native().lib.nfm_log_cursor_size())
 
 
 class LogWriter:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mesh.batch import EventBatch, EventView
 from mesh.declare import Event, Origin
 from mesh.errors import StateError
 from mesh.event_types import FieldDef, Kind, Source
 from mesh.events import CELL, Catalogue
+
+if TYPE_CHECKING:
+    from mesh.batch import EventView
 
 __all__ = ["fields_of", "raise_about"]
 
@@ -55,14 +57,14 @@ def fields_of(catalogue: Catalogue, event: Event, about: EventView | Origin | No
 def _value(event: Event, about: EventView | Origin | None, field: FieldDef) -> Any:
     if field.name in type(event).__dataclass_fields__:  # type: ignore[attr-defined]
         return getattr(event, field.name)
-    if not isinstance(about, EventView):
+    if about is None or isinstance(about, Origin):
         raise StateError(f"publish {event.event_name} about an event that has {field.name!r}")
     schema = about._batch._schema.of(about.type)
     own = schema.fields.get(field.name)
     if own is None or own.kind is not field.kind:
         raise StateError(f"{about.type} has no {field.name!r}, which {event.event_name} inherits")
     batch = about._batch
-    single = EventBatch(schema, batch._memory, batch._pointer() + about._index, 1, batch)
+    single = type(batch)(schema, batch._memory, batch._pointer() + about._index, 1, batch)
     if field.kind in (Kind.BYTES, Kind.STR):
         return bytes(single.views(field.name)[0])
     if field.kind is Kind.ADDR:

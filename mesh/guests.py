@@ -37,10 +37,12 @@ class Guest(Child):
     Attributes:
         is_here: its connection is open.
         uid: of its last coming, as the kernel tells it on this side.
+        gave_up: that came to nothing, and it said why.
     """
 
     is_here: bool = False
     uid: int = 0
+    gave_up: bool = False
 
     def came(self, uid: int, now: float) -> None:
         """Takes note of a coming."""
@@ -53,12 +55,13 @@ class Guest(Child):
     def left(self, now: float) -> str:
         """Takes note of its leaving; returns how that was, "" for one that had finished."""
         self.is_here, self.state = False, "away"
-        work, phase = None, Phase.NEW
-        words = self.hang
+        work, phase, last = None, Phase.NEW, ""
         if self.journal is not None:
             work, phase = self.journal.at_hand(), self.journal.life()[1]
-            words = ": ".join(filter(None, (self.hang, self.journal.read_last_words())))
+            last = self.journal.read_last_words()
+        words = ": ".join(filter(None, (self.hang, last)))
         self.had_begun = phase >= Phase.RUNNING
+        self.gave_up = bool(last) and not self.had_begun
         if phase is Phase.ENDING and work is None and not words:
             self.last_exit = ""
             return ""
@@ -173,7 +176,7 @@ class Guests:
         if guest is None:
             return
         text = guest.left(time.monotonic())
-        self._tell(m.Away(name=name, text=text[:4096]))
+        self._tell(m.Away(name=name, text=text[:4096], failed=guest.gave_up))
         if self._is_closed:
             self._service.withdraw(name)
             self._drain(guest)

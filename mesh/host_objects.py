@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from mesh.control.wire import ChildPart, HostPart
-from mesh.eventlog import cursor_size, log_size
 from mesh.fdpass import Handle
 from mesh.journal import JOURNAL_BYTES
-from mesh.objects import Objects
+from mesh.objects import Objects, cursor_size, log_size
 from mesh.outputs import Outputs
 
 __all__ = ["create_objects", "grants_of", "journal_name"]

@@ -24,13 +24,15 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from mesh.batch import EventBatch, EventView
 from mesh.commands import Flow, FlowControl
 from mesh.declare import Event, Origin
 from mesh.errors import StateError, did_you_mean
 from mesh.field_record import raise_about
+
+if TYPE_CHECKING:
+    from mesh.batch import EventBatch, EventView
 
 __all__ = ["NF", "Context", "NativeCode", "NativeHandle", "Option", "Subscription", "on"]
 
@@ -359,7 +361,7 @@ class NF:
         """Returns the configuration options: the typed arguments of `__init__`."""
         if cls.__init__ is object.__init__:
             return ()
-        hints = typing.get_type_hints(cls.__init__)
+        hints = typing.get_type_hints(cls.__init__, include_extras=True)
         docs = _argument_docs(inspect.cleandoc(cls.__init__.__doc__ or cls.__doc__ or ""))
         found: list[Option] = []
         for arg in list(inspect.signature(cls.__init__).parameters.values())[1:]:

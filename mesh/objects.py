@@ -15,7 +15,15 @@ from mesh.errors import CapacityError, NativeError, system_text
 from mesh.fdpass import Handle
 from mesh.native_worker import domain_config, worker_config
 
-__all__ = ["OBJECT_NAMES", "Objects", "SharedObject", "backing_word", "worker_object_names"]
+__all__ = [
+    "OBJECT_NAMES",
+    "Objects",
+    "SharedObject",
+    "backing_word",
+    "cursor_size",
+    "log_size",
+    "worker_object_names",
+]
 
 OBJECT_NAMES = ("header", "packets", "records", "fields", "flows")
 """By enum nfm_object."""
@@ -210,6 +218,23 @@ def worker_object_names(worker: str) -> tuple[str, ...]:
     ('w0/header', 'w0/packets')
     """
     return tuple(f"{worker}/{name}" for name in OBJECT_NAMES)
+
+
+def log_size(capacity: int) -> int:
+    """Returns the bytes of a log object for so many bytes of entries.
+
+    Raises:
+        ValueError: not a power of two, or less than 64 KiB.
+    """
+    size = int(native().lib.nfm_log_object_size(capacity))
+    if size == 0:
+        raise ValueError(f"a log has a power of two of bytes, 65536 or more, not {capacity}")
+    return size
+
+
+def cursor_size() -> int:
+    """Returns the bytes of a cursor object."""
+    return int(native().lib.nfm_log_cursor_size())
 
 
 def backing_word(backing: int) -> str:

@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
-from mesh.errors import SpecError, did_you_mean
-from mesh.nf import NF
+from mesh.bounds import Bounds, bounds_at, refusal
+from mesh.errors import SpecError, did_you_mean, place_text
+from mesh.nf import NF, Option
 
-__all__ = ["nf_config"]
+__all__ = ["bounds_of", "nf_config"]
 
 
 def nf_config(cls: type[NF], config: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Checks an NF's options against the types of its `__init__`.
 
     Raises:
-        SpecError: an unknown or missing option, or a value of another type.
+        SpecError: an unknown or missing option, or a value of another type or out of its range.
     """
     options = {option.name: option for option in cls.options()}
     checked: dict[str, Any] = {}
@@ -29,11 +31,27 @@ def nf_config(cls: type[NF], config: Mapping[str, Any], path: str) -> dict[str, 
         try:
             checked[key] = _checked(TypeAdapter(options[key].type), value)
         except ValidationError as error:
-            raise SpecError(f"{path}.{key}", error.errors()[0]["msg"]) from error
+            place, text = refusal(error, _schema(options[key]))
+            where = place_text(place, f"{path}.{key}")
+            raise SpecError(where, f"NF {cls.name!r}: {text}") from error
     missing = [name for name, option in options.items() if option.required and name not in checked]
     if missing:
         raise SpecError(f"{path}.{missing[0]}", f"NF {cls.name!r} needs this option")
     return checked
+
+
+def bounds_of(option: Option) -> Bounds | None:
+    """Returns what an option may be; None: it is no number."""
+    return bounds_at(_schema(option))
+
+
+def _schema(option: Option) -> dict[str, Any]:
+    """The JSON schema of an option; of a type that has none, nothing but the default."""
+    try:
+        found = TypeAdapter(option.type).json_schema()
+    except PydanticUserError:
+        found = {}
+    return found | {"default": option.default}
 
 
 def _checked(adapter: TypeAdapter[Any], value: object) -> object:

@@ -24,6 +24,7 @@ from mesh.words import MAX_WORKERS
 __all__ = [
     "FILES",
     "KINDS",
+    "MAX_PORTS",
     "CaptureSpec",
     "ImpairSpec",
     "PcapSpec",
@@ -177,7 +178,9 @@ class ImpairSpec(_Model):
     jitter_s: Annotated[_Seconds, Field(description="and up to so much longer")] = 0.0
     reorder_gap: Annotated[int, Field(ge=1, le=65535, description="how many it lets pass")] = 1
     reorder_s: Annotated[_Seconds, Field(description="or as many as come in")] = 0.01
-    rate_bps: Annotated[int, Field(ge=0, description="bits per second; 0: no limit")] = 0
+    rate_bps: Annotated[
+        int, Field(ge=0, le=10**12, description="bits per second, 1000 or more; 0: no limit")
+    ] = 0
     queue: Annotated[int, Field(ge=1, le=65535, description="frames kept at most")] = 1024
     direction: Annotated[
         Literal["rx", "tx", "both"], Field(description="frames that enter, leave, or either")
@@ -223,7 +226,8 @@ class PortSpec(_Model):
         ),
     ] = None
     out: Annotated[
-        str | int | None, Field(description="port by which frames leave that enter here")
+        str | Annotated[int, Field(ge=0, lt=MAX_PORTS)] | None,
+        Field(description="port by which frames leave that enter here"),
     ] = None
     replay: Annotated[ReplaySpec | None, Field(description="pace of a capture")] = None
     impair: Annotated[ImpairSpec | None, Field(description="what is wrong with its link")] = None
@@ -254,11 +258,6 @@ class PortSpec(_Model):
     def kind(self) -> str:
         """Which kind it is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
-
-    @staticmethod
-    def kind_model(kind: str) -> type[BaseModel]:
-        """Returns the model of what is said of a kind."""
-        return _MODELS[kind]
 
     @property
     def said(self) -> _Kind:
@@ -307,16 +306,6 @@ class PortSpec(_Model):
         """Returns the same port over another file."""
         said = self.said.model_copy(update={"path": path})
         return self.model_copy(update={self.kind: said})
-
-
-_MODELS: Mapping[str, type[BaseModel]] = {
-    "pcap": PcapSpec,
-    "afpacket": AfpacketSpec,
-    "tap": TapSpec,
-    "afxdp": AfxdpSpec,
-    "dpdk": DpdkSpec,
-    "record": RecordSpec,
-}
 
 
 def record_format(options: Mapping[str, Any]) -> RecordFormat:

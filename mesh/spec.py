@@ -20,16 +20,17 @@ Every error names the place: `nfs[2].where: unknown field 'prot'; did you mean '
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mesh.bounds import PowerOfTwo, refusal
 from mesh.declared import Declaration
-from mesh.errors import SpecError, did_you_mean, system_text
-from mesh.port_spec import KINDS, ImpairSpec, PortSpec, ReplaySpec, check_ports
+from mesh.errors import SpecError, place_text, system_text
+from mesh.port_spec import PortSpec, check_ports
 from mesh.words import MAX_WORKERS, OWN_DOMAIN
 
 __all__ = [
@@ -119,7 +120,8 @@ class NFSpec(_Model):
         int | None, Field(ge=0, le=4096, description="entries that it may keep at once")
     ] = None
     ring: Annotated[
-        int | None, Field(ge=64, le=1 << 20, description="entries of its ring, a power of two")
+        Annotated[int, Field(ge=64, le=1 << 20), PowerOfTwo] | None,
+        Field(description="entries of its ring, a power of two"),
     ] = None
     place: Annotated[
         Literal["process", "pod"],
@@ -175,11 +177,48 @@ class InboxSpec(_Model):
     slots: Annotated[int, Field(ge=256, le=1 << 26, description="packets of up to 2 KiB")] = 16384
     large_slots: Annotated[int, Field(ge=0, le=1 << 20, description="packets up to 68 KiB")] = 128
     records: Annotated[
-        int, Field(ge=1024, le=1 << 26, description="entries in flight, a power of two")
+        int,
+        Field(ge=1024, le=1 << 26, description="entries in flight, a power of two"),
+        PowerOfTwo,
     ] = 32768
     fields_mib: Annotated[
         int, Field(ge=1, le=1 << 20, description="MiB for fields of application events")
     ] = 16
+
+
+class WorkerSpec(_Model):
+    """Sizes and switches of each worker; without them the library's own (nfm_worker_config)."""
+
+    n_small: Annotated[int, Field(ge=256, le=1 << 26, description="packets of up to 2 KiB")] = 16384
+    n_large: Annotated[int, Field(ge=0, le=1 << 20, description="packets of up to 68 KiB")] = 256
+    n_records: Annotated[
+        int,
+        Field(ge=1024, le=1 << 26, description="entries in flight, a power of two"),
+        PowerOfTwo,
+    ] = 65536
+    max_flows: Annotated[
+        int, Field(ge=1024, le=1 << 28, description="flows at once, a power of two"), PowerOfTwo
+    ] = 1 << 20
+    fields_size: Annotated[
+        int, Field(ge=1 << 20, le=1 << 40, description="bytes for fields of application events")
+    ] = 64 << 20
+    max_tunnel_depth: Annotated[
+        int, Field(ge=0, le=16, description="headers that are peeled; 0 stops at the outermost")
+    ] = 4
+    key_vlan: Annotated[
+        int, Field(ge=0, le=1, description="1: VLAN ids are part of the flow key")
+    ] = 0
+    key_tunnel: Annotated[
+        int, Field(ge=0, le=1, description="1: the tunnel's id is part of the flow key")
+    ] = 0
+    update_s: Annotated[
+        int, Field(ge=1, le=86_400, description="seconds from one flow.update to the next")
+    ] = 60
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Those that are said, by name in nfm_worker_config."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
 
 
 class DomainSpec(_Model):
@@ -235,9 +274,7 @@ class Spec(_Model):
     modules: Annotated[
         dict[str, ModuleSpec], Field(description="limits by stack module, and where it runs")
     ] = {}
-    worker: Annotated[
-        dict[str, Annotated[int, Field(ge=0)]], Field(description="sizes of each worker")
-    ] = {}
+    worker: Annotated[WorkerSpec, Field(description="sizes of each worker")] = WorkerSpec()
     domains: Annotated[
         dict[_Name, DomainSpec], Field(description="domains of NFs; others have these defaults")
     ] = {}
@@ -255,7 +292,9 @@ class Spec(_Model):
     reserved_cores: Annotated[
         list[_Core], Field(description="cores that no NF gets when it asks for a number of them")
     ] = []
-    max_packets: Annotated[int | None, Field(ge=1, description="stop after so many")] = None
+    max_packets: Annotated[
+        int | None, Field(ge=1, lt=1 << 63, description="stop after so many")
+    ] = None
     checksums: Annotated[
         Literal["ignore", "verify"], Field(description="whether bad checksums count")
     ] = "ignore"
@@ -318,7 +357,7 @@ def read_yaml(path: Path, read: Callable[[bytes], Any]) -> Any:
         raise SpecError("", f"longer than {MAX_BYTES} bytes")
     try:
         return read(raw)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError("", f"no YAML: {' '.join(str(error).split())}") from error
 
 
@@ -333,13 +372,8 @@ def parse(data: object) -> Spec:
     try:
         spec = Spec.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        text = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = _keys_at(first["loc"][:-1])
-            text = f"unknown key {first['loc'][-1]!r}{did_you_mean(str(first['loc'][-1]), known)}"
-            raise SpecError(_path(first["loc"][:-1]), text) from error
-        raise SpecError(_path(first["loc"]), text[:1].lower() + text[1:]) from error
+        place, text = refusal(error, json_schema())
+        raise SpecError(place_text(place), text) from error
     check_ports(spec.ports)
     _check_workers(spec)
     if not spec.nfs and not spec.may_be_empty:
@@ -372,40 +406,3 @@ def _check_workers(spec: Spec) -> None:
 def json_schema() -> dict[str, Any]:
     """Returns the JSON schema of spec files."""
     return Spec.model_json_schema()
-
-
-def _path(location: Iterable[int | str]) -> str:
-    """Writes a place as users read it.
-
-    >>> _path(("nfs", 2, "where"))
-    'nfs[2].where'
-    """
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-_CHILDREN: Mapping[str, type[BaseModel]] = {
-    "nfs": NFSpec,
-    "events": EventSpec,
-    "modules": ModuleSpec,
-    "ports": PortSpec,
-    **{kind: PortSpec.kind_model(kind) for kind in KINDS},
-    "replay": ReplaySpec,
-    "impair": ImpairSpec,
-    "domains": DomainSpec,
-    "memory": InboxSpec,
-    "patience": PatienceSpec,
-    "listen": ListenSpec,
-    "declares": Declaration,
-    "subscriptions": SubscriptionSpec,
-}
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """Keys that the model at this place knows."""
-    model: type[BaseModel] = Spec
-    for part in location:
-        model = _CHILDREN.get(str(part), model)
-    return list(model.model_fields)

@@ -61,11 +61,6 @@ def _check_domains(spec: Spec) -> None:
     if OWN_DOMAIN in spec.domains:
         text = "the mesh's own domain lies in the worker's memory: give its sizes under `worker`"
         raise SpecError(f"domains.{OWN_DOMAIN}", text)
-    for name, domain in spec.domains.items():
-        records = domain.memory.records
-        if records & (records - 1):
-            text = f"{records} is no power of two; the next one is {1 << records.bit_length()}"
-            raise SpecError(f"domains.{name}.memory.records", text)
 
 
 def plan_of(spec: Spec, registry: Registry) -> Plan:

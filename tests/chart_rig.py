@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from patience import PATIENCE_S
 
 from mesh.kube.models import NetworkFunctionSpec
 from mesh.kube.render import deployment
@@ -38,7 +39,11 @@ def program(name: str) -> str:
 def helm(*arguments: str, version: str = "helm4") -> subprocess.CompletedProcess[str]:
     """Runs Helm."""
     return subprocess.run(
-        [program(version), *arguments], capture_output=True, text=True, check=False, timeout=60
+        [program(version), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
 
 
@@ -110,4 +115,4 @@ def function_of(documents: list[Document], folder: Path) -> Document:
     path.write_text(of_kind(documents, "ConfigMap", "-operator")["data"]["operator.yaml"])
     spec = NetworkFunctionSpec(use="http_log")
     function = {"metadata": {"name": "log", "uid": "1"}}
-    return deployment(function, spec, read_settings(path), 1)
+    return deployment(function, spec, read_settings(path), 1, {})

@@ -5,15 +5,14 @@ import subprocess
 
 from fakekubelet import Kubelets
 from fakenode import NAMESPACE
-from kube_rig import api_of, condition, settings, until
+from kube_rig import BUDGET, api_of, condition, settings, until
+from patience import PATIENCE_S
 from real_kube import FOLDER, RealKube
 
 from mesh.errors import ApiError
 from mesh.kube.api import CHAINS, FUNCTIONS, PODS
 from mesh.kube.crd import crds
 from mesh.kube.operator import Operator
-
-PATIENCE_S = 60.0
 
 
 class Cluster:
@@ -27,14 +26,15 @@ class Cluster:
                 "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd
             )
         self.api = self._api(stack)
-        until(self._served, "custom resources", PATIENCE_S)
+        until(self._served, "custom resources")
         kubelets = Kubelets(self.kube, self._api(stack), ("node-1", "node-2"), 4)
         self.kubelets = stack.enter_context(kubelets)
         self.kubelets.add_stacks()
-        self.operator = Operator(self._api(stack), settings(), self.kubelets.connect, "test")
+        own = settings(budget=BUDGET)
+        self.operator = Operator(self._api(stack), own, self.kubelets.connect, "test")
         self.operator.start()
         stack.callback(self.operator.stop)
-        until(lambda: self.operator.leads, "an operator that leads", PATIENCE_S)
+        until(lambda: self.operator.leads, "an operator that leads")
 
     def _api(self, stack):
         api = api_of(self.kube.url, "admin-token", authority=str(self.kube.authority))
@@ -55,7 +55,7 @@ class Cluster:
             return found if condition(found, "Ready").get("reason") == reason else None
 
         try:
-            return until(there, patience=PATIENCE_S)
+            return until(there)
         except AssertionError as error:
             found = self.api.get(kind, name).get("status")
             raise AssertionError(f"{name} is never {reason}: {found}") from error
@@ -68,12 +68,21 @@ class Cluster:
         return False
 
     def images(self, name):
-        selector = f"nfmesh.io/network-function={name}"
-        pods = self.api.list(PODS, selector)["items"]
-        return [pod["spec"]["containers"][0]["image"] for pod in pods]
+        return [pod["spec"]["containers"][0]["image"] for pod in self._pods(name)]
+
+    def pods(self, name):
+        return {pod["metadata"]["uid"] for pod in self._pods(name)}
+
+    def nodes(self, name):
+        return [pod["spec"].get("nodeName") for pod in self._pods(name)]
+
+    def _pods(self, name):
+        return self.api.list(PODS, f"nfmesh.io/network-function={name}")["items"]
 
     def kubectl(self, *words):
         path = self.kube.write_kubeconfig()
         command = [FOLDER / "kubectl", "--kubeconfig", path, "-n", NAMESPACE, *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+        )
         return done.stdout

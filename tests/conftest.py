@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of all tests: properties are checked with the same examples in every run."""
 
+import faulthandler
 import gc
 import os
 import shutil
@@ -22,6 +23,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Machines that build and test at the same time are slow at odd moments: no deadline per example.
 settings.register_profile("nfmesh", deadline=None, derandomize=True)
 settings.load_profile("nfmesh")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """A test that says how long it may take is not ended before by what ends the others."""
+    if item.get_closest_marker("timeout"):
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -109,15 +109,15 @@ class FakeHost:
                 if child.name not in self.fakes and child.place == "process":
                     self.add(child.name, child.role)
 
-    def status(self):
-        ended = self.process.poll()
-        assert ended is None, f"the controller ended: {self.process.stderr.read().decode()}"
+    def status(self, patience=PATIENCE_S):
         self.work()
-        return ask(self.run, m.Status())
+        return ask(self.run, m.Status(), patience)
 
     def is_state(self, state):
+        ended = self.process.poll()
+        assert ended is None, f"the controller has ended ({ended}): {self.process.stderr.read()}"
         with contextlib.suppress(ProcessError):
-            return self.status()["state"] == state
+            return self.status(patience=1.0)["state"] == state
 
     def ask(self, body):
         """Asks while the fakes go on working."""

@@ -3,7 +3,6 @@
 and end when they are deleted. With a `fakenode.Stack` per node, which pods attach to."""
 
 import threading
-import urllib.error
 
 from fakenode import NAMESPACE, STACK_LABELS, Stack
 from kube_rig import until
@@ -63,7 +62,7 @@ class Kubelets:
                 "metadata": {"labels": STACK_LABELS}, "spec": {"containers": [container]}}},
         }  # fmt: skip
         self.kube.request("POST", f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets", body)
-        until(lambda: self._stacks_up() == len(self.stacks), "a stack pod on each node", 60)
+        until(lambda: self._stacks_up() == len(self.stacks), "a stack pod on each node")
 
     def _stacks_up(self):
         return sum(1 for pod in self.reflector.store
@@ -102,8 +101,8 @@ class Kubelets:
                 except ApiError as error:
                     if error.status not in (404, 409):
                         self._heard(None, pod)
-                except urllib.error.HTTPError as error:
-                    if error.code not in (404, 409):
+                except OSError as error:  # the server is away, or it refused
+                    if getattr(error, "code", None) not in (404, 409):
                         self._heard(None, pod)
 
     def _look_at(self, pod):

@@ -104,8 +104,8 @@ class _Link:
 class Nodes:
     """Plays controllers, scheduler and kubelets over a FakeKube.
 
-    `stuck` holds names of functions whose pods never start, as {name: container state}; `idle`
-    names of pods that nobody looks at.
+    `stuck` holds names of functions whose pods never start, as {name: container state}; `refused`
+    those whose pods are not even made, as {name: why}; `idle` names of pods that nobody looks at.
     """
 
     def __init__(self, kube, names=("node-1",), cores=8):
@@ -113,6 +113,7 @@ class Nodes:
         self.stacks = {name: Stack(cores) for name in names}
         self.addresses = {f"10.0.0.{i}": name for i, name in enumerate(names, 1)}
         self.cordoned, self.stuck, self.qos, self.idle = set(), {}, {}, set()
+        self.refused = {}
         self.stopping = self.again = False
         self.thread = threading.Thread(target=self._run, daemon=True)
         for node in names:
@@ -203,13 +204,16 @@ class Nodes:
             if "deletionTimestamp" in pod["metadata"]:
                 continue
             self.kube.delete(self._of("pods"), NAMESPACE, pod["metadata"]["name"])
-        for _ in range(max(0, min(room, wanted - len(new)))):
+        for _ in range(max(0, min(room, wanted - len(new))) if name not in self.refused else 0):
             self._make_pod(deployment)
         status = {
             "observedGeneration": deployment["metadata"]["generation"],
             "replicas": len(pods),
             "updatedReplicas": len(new),
         }
+        if name in self.refused:
+            no = {"type": "ReplicaFailure", "status": "True", "message": self.refused[name]}
+            status["conditions"] = [no]
         if deployment.get("status") != status:
             self._status("deployments", name, lambda _: status)
 

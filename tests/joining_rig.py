@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from free_port import free_port
 from patience import PATIENCE_S, until
 
 from mesh.control import messages as m
@@ -93,7 +94,7 @@ class Site:
         (self.folder / "stack.json").write_text(json.dumps(plain))
         words = ["stack", "--config", str(self.folder / "stack.json"), "--run-dir", str(self.run)]
         log = (self.folder / "stack.log").open("ab")
-        port = _free_port()
+        port = free_port()
         self.stack = subprocess.Popen(
             [*NFMESH, *words, "--health-port", str(port)], stdout=log, stderr=log
         )
@@ -179,7 +180,7 @@ class Site:
 
     def join(self, name: str, use: str, token: Path | None = None) -> Joined:
         """Starts an NF's program in namespaces of its own."""
-        port = 0 if "--net" in self._apart else _free_port()
+        port = 0 if "--net" in self._apart else free_port()
         words = ["nf", "--name", name, "--use", use, "--run-dir", str(self.run)]
         words += ["--token-file", str(token or self.token(name)), "--health-port", str(port)]
         return self.program([*NFMESH, *words], name, port)
@@ -236,16 +237,9 @@ def site() -> Iterator[Site]:
 def probe(port: int, path: str) -> tuple[int, str]:
     """Asks a probe's path; (0, "") when nobody answers."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
     except OSError:
         return 0, ""
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -13,10 +13,10 @@ import signal
 import threading
 
 from fakenode import NAMESPACE, Nodes, Stack
+from free_port import free_port
 from joining_rig import NFMESH, namespaces
 from kube_rig import Rig
 from patience import PATIENCE_S
-from real_kube import free_port
 
 from mesh.control.keys import ClientKeys
 from mesh.control.remote import Remote

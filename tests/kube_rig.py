@@ -13,6 +13,9 @@ from mesh.kube.crd import crds
 from mesh.kube.operator import Operator
 from mesh.kube.settings import OperatorSettings
 
+BUDGET = {"version": "v1beta1"}
+"""Of an API server 1.20, real or played."""
+
 
 def settings(**more):
     stack = {"selector": STACK_LABELS, "hostRunDir": "/var/run/nfmesh/edge/one",
@@ -78,10 +81,15 @@ class Rig:
         self.stack.callback(api.close)
         return api
 
-    def start_operator(self, me):
-        operator = Operator(self._api(), self.settings, self.nodes.connect, me)
+    def start_operator(self, me, of=None):
+        operator = Operator(self._api(), of or self.settings, self.nodes.connect, me)
         operator.start()
         return operator
+
+    def settings_of(self, release):
+        """Settings of another release, whose stacks are the same."""
+        names = {"leaseName": f"{release}-operator", "controlSecret": f"{release}-control"}
+        return settings(release=release, **names)
 
     def apply(self, *objects):
         for each in objects:

@@ -33,15 +33,24 @@ server = http.server.ThreadingHTTPServer(("", 8080), handler)
 print("ready", flush=True)
 server.serve_forever()
 """
-FETCH = """
+FETCH = (
+    f"""
+PATIENCE_S = {PATIENCE_S}
+"""
+    + """
 import hashlib, sys, urllib.request
 host = f"[{sys.argv[1]}]" if ":" in sys.argv[1] else sys.argv[1]
-with urllib.request.urlopen(f"http://{host}:8080/page", timeout=60) as page:
+with urllib.request.urlopen(f"http://{host}:8080/page", timeout=PATIENCE_S) as page:
     print(hashlib.sha256(page.read()).hexdigest())
 """
-TELL = """
+)
+TELL = (
+    f"""
+PATIENCE_S = {PATIENCE_S}
+"""
+    + """
 import socket, sys
-with socket.create_connection((sys.argv[1], 8080), timeout=30) as s:
+with socket.create_connection((sys.argv[1], 8080), timeout=PATIENCE_S) as s:
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         for part in sys.argv[2:]:
@@ -54,8 +63,13 @@ with socket.create_connection((sys.argv[1], 8080), timeout=30) as s:
     except ConnectionResetError:
         print("reset")
 """
+)
 """Sends a request in parts; prints the first line of the answer, or "reset"."""
 PYTHON = "python3"
+ANSWER_S = str(int(PATIENCE_S / 4))
+"""How long is waited for an answer that will come."""
+AS_LONG_AS_IT_TAKES = {"deadline_ms": 0}
+"""Of an NF that decides: its test is not about deadlines, and the machine may be busy."""
 HAS_IPV6 = Path("/proc/sys/net/ipv6").is_dir()
 PROGRAMS = {"ip": "iproute2", "ethtool": "ethtool", "ping": "iputils-ping", "nsenter": "util-linux"}
 IO = (
@@ -234,12 +248,12 @@ class Wire:
         return made
 
     def ping(self, address: str, *options: str) -> bool:
-        """Says whether `left` gets an answer."""
-        return self.left.works("ping", "-c", "1", "-W", "2", *options, address)
+        """Says whether `left` gets an answer; `-W` says for how long it is waited."""
+        return self.left.works("ping", "-c", "1", "-W", ANSWER_S, *options, address)
 
     def wait_for_ping(self, address: str, *options: str) -> None:
         """Waits until `left` gets an answer."""
-        wait_until(lambda: self.ping(address, *options), f"ping {address} {options}")
+        wait_until(lambda: self.ping(address, "-W", "1", *options), f"ping {address} {options}")
 
 
 class Server:

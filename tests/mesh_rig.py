@@ -12,28 +12,47 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from patience import PATIENCE_S, until
 
-from mesh.child import Child
+from mesh._ffi import native
+from mesh.attached import ring_stats
+from mesh.child import Child, Patience
 from mesh.control.desired import Desired, save_desired, with_files
+from mesh.control.stats import RingStats
 from mesh.rundir import RunFolder
 from mesh.spec import parse
 from mesh.supervisor import Outcome, Supervisor, SupervisorSettings
 from mesh.testing import conversation, timed, write_capture
+
+T = TypeVar("T")
+HELPERS = """
+def stand_still():
+    while not os.path.exists({go!r}):
+        time.sleep(0.005)
+"""
+
+
+def patient() -> SupervisorSettings:
+    """Settings with which nobody is killed for being slow."""
+    patience = Patience(PATIENCE_S, PATIENCE_S, PATIENCE_S)
+    return SupervisorSettings(patience=patience, stop_s=PATIENCE_S)
 
 
 @dataclass
 class Rig:
     """A mesh that runs in a thread of the test.
 
+    An NF whose handler calls `stand_still` keeps the mesh from ending before the test lets it
+    (`go`) or waits for its end.
+
     Attributes:
         folder: readable for NFs, whoever they run as.
     """
 
     folder: Path
-    settings: SupervisorSettings = field(default_factory=SupervisorSettings)
+    settings: SupervisorSettings = field(default_factory=patient)
     supervisor: Supervisor | None = None
     outcome: Outcome | None = None
     _thread: threading.Thread | None = None
@@ -41,9 +60,14 @@ class Rig:
     def nf(self, name: str, body: str) -> str:
         """Writes an NF's file; returns how a spec names it."""
         path = self.folder / f"{name}.py"
-        path.write_text("import os, time\nfrom mesh import *\n" + textwrap.dedent(body))
+        helpers = HELPERS.format(go=str(self.folder / "go"))
+        path.write_text("import os, time\nfrom mesh import *\n" + textwrap.dedent(body) + helpers)
         path.chmod(0o644)
         return str(path)
+
+    def go(self) -> None:
+        """Lets NFs go on that stand still, and lets those to come pass."""
+        (self.folder / "go").touch()
 
     def capture(self, conversations: int, name: str = "in.pcap") -> Path:
         """Writes a capture of so many HTTP conversations."""
@@ -90,16 +114,41 @@ class Rig:
         wait_for(is_there)
         return supervisor.children[name]
 
-    def running(self, name: str) -> int:
-        """Returns the pid of a child once it runs."""
-        child = self.child(name)
-        wait_for(lambda: (child.state == "running" and child.process) or self.outcome)
-        assert child.process is not None
-        return child.process.pid
+    def running(self, name: str, after: int = 0) -> int:
+        """Returns the pid of a child once it runs, as another process than `after`."""
+
+        def pid() -> int:
+            child = self.child(name)
+            process = child.process
+            runs = process is not None and process.pid != after and child.state == "running"
+            return process.pid if process is not None and runs else 0
+
+        return wait_for(pid)
+
+    def ring(self, name: str) -> RingStats:
+        """Returns how far a ring is; nothing in it when nobody has laid it out."""
+        ffi, lib = native()
+        nothing = RingStats(ring=name, entries=0, head=0, tail=0)
+        if self.supervisor is None or name not in self.supervisor.objects:
+            return nothing
+        at = lib.nfm_ring_attach(self.supervisor.objects[name].fd, ffi.new("nfm_error *"))
+        if at == ffi.NULL:
+            return nothing
+        try:
+            return ring_stats(name, at)
+        finally:
+            lib.nfm_ring_detach(at)
+
+    def handled(self, name: str) -> int:
+        """Returns how many entries an NF with a checkpoint has had."""
+        journal = self.child(name).journal
+        found = None if journal is None else journal.load()
+        return int(found["counts"]["events"]) if isinstance(found, dict) else 0
 
     def wait(self) -> Outcome:
-        """Waits until the mesh is over."""
+        """Waits until the mesh is over; nobody stands still meanwhile."""
         assert self._thread is not None
+        self.go()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), self.describe()
         assert self.outcome is not None
@@ -117,6 +166,7 @@ class Rig:
         return "\n".join(map(str, self.supervisor.stats().processes))
 
     def close(self) -> None:
+        self.go()
         if self.supervisor is not None:
             self.supervisor.stop()
             self.supervisor.stop()
@@ -130,7 +180,7 @@ def rig(settings: SupervisorSettings | None = None) -> Iterator[Rig]:
     """Makes a rig in a folder that every user can read."""
     folder = Path(tempfile.mkdtemp(prefix="nfmesh-"))
     folder.chmod(0o755)
-    made = Rig(folder, settings or SupervisorSettings())
+    made = Rig(folder, settings or patient())
     try:
         yield made
     finally:
@@ -162,9 +212,10 @@ def few_descriptors_left(n: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
-    """Waits until something holds."""
-    until(condition, patience=seconds, nap=0.005)
+def wait_for(condition: Callable[[], T]) -> T:
+    """Waits until something holds, and returns it."""
+    found: T = until(condition, nap=0.005)
+    return found
 
 
 def is_alive(pid: int) -> bool:

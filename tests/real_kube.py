@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from free_port import free_port
+from patience import PATIENCE_S
 
 FOLDER = Path(os.environ.get("NFMESH_KUBE", "/var/cache/nfmesh-kube")) / "bin"
 CONTROL = ("etcd", "kube-apiserver")
@@ -37,12 +38,6 @@ def need(programs):
     """Skips the test where programs are absent."""
     if text := missing(programs):
         pytest.skip(text)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class RealKube:
@@ -96,6 +91,7 @@ class RealKube:
                       "--controllers=*,-nodeipam,-nodelifecycle,-cloud-node-lifecycle,-route,-service",
                       "--concurrent-deployment-syncs=20", "--concurrent-replicaset-syncs=20",
                       "--kube-api-qps=200", "--kube-api-burst=400",
+                      "--horizontal-pod-autoscaler-sync-period=1s",
                       "--port=0", f"--secure-port={free_port()}")  # fmt: skip
             self._run("kube-scheduler", "--kubeconfig", self.kubeconfig, "--leader-elect=false",
                       "--kube-api-qps=200", "--kube-api-burst=400",
@@ -134,7 +130,7 @@ class RealKube:
         self.api.send_signal(signal.SIGKILL)
         self.api.wait()
 
-    def request(self, method, path, body=None, token="admin-token", timeout=30.0, kind=None):
+    def request(self, method, path, body=None, token="admin-token", timeout=PATIENCE_S, kind=None):
         """Sends a request as one of USERS and returns the parsed answer."""
         import ssl
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mesh_rig import Rig, rig
+from mesh_rig import Rig, rig, wait_for
 from patience import PATIENCE_S, until
 
 from mesh import child as child_module
@@ -119,12 +119,21 @@ def test_a_worker_that_cannot_live_ends_the_run_in_words(mesh, monkeypatch):
 
 
 def test_a_process_that_stands_still_and_comes_back_is_not_held_against_anybody(mesh):
+    stands = """
+        class Stands(NF):
+            @on("flow.start")
+            def see(self, batch):
+                stand_still()
+    """
     nfs = [{"use": "flow_counter", "ring": 64}, {"use": "http_log"}]
+    nfs.append({"use": mesh.nf("stands", stands), "ring": 64})
     mesh.start(nfs, mesh.capture(3000))
     pid = mesh.running("flow_counter")
-    os.kill(pid, 19)
-    time.sleep(0.5)
-    os.kill(pid, 18)
+    wait_for(lambda: mesh.ring("ring/stands/w0").depth > 32)
+    os.kill(pid, signal.SIGSTOP)
+    mesh.go()
+    wait_for(lambda: mesh.ring("ring/flow_counter/w0").depth > 32)
+    os.kill(pid, signal.SIGCONT)
     found = mesh.report()
     assert found["flow_counter"]["events"] == 30000 + 3000
     assert found["http_log"]["results"]["requests"] == 3000
@@ -142,7 +151,7 @@ def nfmesh(
     script = " && ".join([*before, 'exec "$@"'])
     command = [*within, "sh", "-c", script, "sh", sys.executable, "-m", "mesh.cli", *words]
     env = {**os.environ, "NFMESH_RUN": str(folder)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=env)
     return done.returncode, done.stderr.splitlines()
 
 
@@ -224,7 +233,7 @@ def test_an_nf_that_hangs_is_said_to_hang_while_it_is_waited_for():
 
 
 def test_an_nf_that_hangs_does_not_keep_the_others_from_their_totals_when_all_ends():
-    with rig(SupervisorSettings(patience=Patience(30, 0.5, 5))) as mesh:
+    with rig(SupervisorSettings(patience=Patience(PATIENCE_S, 2.0, PATIENCE_S))) as mesh:
         hangs = """
             class Hangs(NF):
                 @on("packet")

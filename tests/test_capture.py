@@ -172,7 +172,9 @@ def test_standard_output_can_be_piped_into_tshark(mesh: LiveMesh) -> None:
     done = capture(mesh, "--count", "40", "-w", "-")
     assert done.returncode == 0, done.stderr
     line = ["tshark", "-r", "-", "-T", "fields", "-e", "frame.interface_name"]
-    shown = subprocess.run(line, input=done.stdout, capture_output=True, timeout=60, check=True)
+    shown = subprocess.run(
+        line, input=done.stdout, capture_output=True, timeout=PATIENCE_S, check=True
+    )
     names = shown.stdout.decode().split()
     assert len(names) == 40
     assert {Path(name).name for name in names} <= {"in.pcap", "null"}

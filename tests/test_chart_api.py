@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from chart_rig import CHART, CI_VALUES, Document, program, render
+from patience import PATIENCE_S
 from real_kube import RealKube
 
 RELEASES = (("edge", "one"), ("edge", "two"), ("core", "one"))
@@ -35,7 +36,7 @@ class Cluster:
 
     def _run(self, *line: str, **more: Any) -> str:
         done = subprocess.run(
-            line, capture_output=True, text=True, check=False, timeout=120, **more
+            line, capture_output=True, text=True, check=False, timeout=PATIENCE_S, **more
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -52,7 +53,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         return done.stdout.strip() == "yes"
 
@@ -77,7 +78,7 @@ def test_releases_stand_beside_each_other(cluster: Cluster) -> None:
         assert run["hostPath"]["path"] == f"/var/run/nfmesh/{namespace}/{release}"
         function = cluster.get(namespace, "networkfunction", f"{release}-log")
         assert function["spec"]["cores"] == 1  # a default of the definition
-        budget = cluster.get(namespace, "poddisruptionbudget", f"{release}-nfmesh-nf")
+        budget = cluster.get(namespace, "poddisruptionbudget", f"{release}-nfmesh-controller")
         assert budget["spec"]["maxUnavailable"] == 1
 
 
@@ -108,6 +109,7 @@ def test_the_operator_may_what_it_does_and_nothing_else(cluster: Cluster) -> Non
            "create events", "update leases.coordination.k8s.io/one-nfmesh-operator")  # fmt: skip
     may_not = ("list secrets", "get nodes", "create pods", "create networkfunctions.nfmesh.io",
                "update leases.coordination.k8s.io/another", "get configmaps",
+               "delete deployments.apps", "update networkfunctions.nfmesh.io", "patch secrets",
                "create roles.rbac.authorization.k8s.io")  # fmt: skip
 
     def asked(text: str) -> bool:

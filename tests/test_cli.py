@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from mesh.cli import main
 from mesh.cli.output import fitted
@@ -57,7 +58,7 @@ def capture(tmp_path):
 def test_a_standard_stream_may_be_closed(words, stream):
     command = [sys.executable, "-m", "mesh.cli", *map(str, words)]
     closed = ["sh", "-c", f'exec "$@" {stream}>&-', "sh", *command]
-    done = subprocess.run(closed, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(closed, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
     assert bool(done.stdout) == (stream != 1)
 
@@ -211,7 +212,7 @@ def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
     write_capture(capture, [f for _ in range(10_000) for f in conversation()])
     command = [sys.executable, "-m", "mesh.cli", "run", "--in-process", "--pcap", capture]
     command += ["--nf", file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 130
     assert "(interrupted)" in done.stdout
     assert done.stderr == ""
@@ -236,6 +237,10 @@ def test_ctrl_c_prints_the_summary_and_ends_with_130(tmp_path):
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "http_log.kep=1"), "'keep'"),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "keep=1"), "NF.KEY=VALUE"),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--set", "http_log.keep=x"), "integer"),
+        (
+            ("run", "--pcap", OFFICE, "--nf", "syn_scan", "--set", "syn_scan.limit=-1"),
+            "--set syn_scan.limit: NF 'syn_scan': -1 is not within 1..1000000000; the default is",
+        ),
         (("run", "--pcap", OFFICE, "--nf", "http_log", "--where", "prot == 6"), "'proto'"),
         (
             ("run", "--pcap", OFFICE, "--nf", "flow_log", "--set", "flow_log.path=/no/such/x"),
@@ -377,7 +382,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path):
         while part := os.read(ours, 4096):
             shown += part
     os.close(ours)
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=PATIENCE_S) == 0
     assert b"3,000 packets" in shown
 
 
@@ -411,18 +416,21 @@ def test_a_handler_of_which_a_call_does_nothing_is_refused(nfmesh, tmp_path, hea
     assert "see is async or a generator" in result.err
 
 
-def test_an_interruption_while_it_loads_ends_it_without_a_word():
+@pytest.mark.parametrize("module", ["mesh.cli", "mesh.runner"])
+def test_an_interruption_while_it_loads_ends_it_without_a_word(module):
     code = (
         "import builtins, os, signal, sys\n"
         "from mesh.cli import main\n"
         "sys.argv = ['nfmesh', 'events']\n"
         "load = builtins.__import__\n"
         "def interrupted(name, *rest):\n"
-        "    if name == 'mesh.cli':\n"
+        f"    if name == {module!r}:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    return load(name, *rest)\n"
         "builtins.__import__ = interrupted\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

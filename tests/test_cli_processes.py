@@ -108,10 +108,10 @@ def test_a_mesh_empties_no_folder_but_its_own(tmp_path, monkeypatch):
 
 def test_a_spec_says_how_long_a_process_may_be_silent(tmp_path):
     nfs = [{"use": "./mine.py:Hangs", "restart": "never"}, {"use": "./mine.py:Counts"}]
-    write_spec(tmp_path, nfs=nfs, ports=[{"pcap": str(OFFICE)}], patience={"run": 0.5})
+    write_spec(tmp_path, nfs=nfs, ports=[{"pcap": str(OFFICE)}], patience={"run": 2.0})
     [found] = objects("run", tmp_path / "mesh.yaml", status=1)
     [error] = found["nfs"][0]["errors"]
-    assert "no sign of life for 0." in error
+    assert float(error.partition("no sign of life for ")[2].split()[0]) >= 2
     assert found["nfs"][1]["results"]["packets"] > 0
 
 
@@ -226,7 +226,7 @@ def held_back(folder, capture, *nfs):
     command = [*NFMESH, "run", folder / "mesh.yaml", "--name", name, "--json"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        until(lambda: run.poll() is not None or status_of(name).get("state") == "running")
+        until(lambda: run.poll() is not None or is_known(status_of(name)))
         assert run.poll() is None, run.communicate()[1]
         yield name, run
     finally:
@@ -237,6 +237,12 @@ def held_back(folder, capture, *nfs):
         assert not (base_folder() / name).exists()
 
 
+def is_known(found):
+    """True once a mesh runs, and its processes have told their numbers."""
+    has_beaten = all(each.get("statistics") for each in found.get("workers", {}).values())
+    return found.get("state") == "running" and found["objects"] and has_beaten
+
+
 def status_of(name):
     """What a mesh says of itself; nothing while nobody answers."""
     with suppress(ProcessError):
@@ -245,7 +251,8 @@ def status_of(name):
 
 
 def packets(name):
-    return status_of(name)["workers"]["worker-0"].get("statistics", {}).get("packets", 0)
+    worker = status_of(name).get("workers", {}).get("worker-0", {})
+    return worker.get("statistics", {}).get("packets", 0)
 
 
 def ended(run, status=130):
@@ -374,7 +381,7 @@ def test_a_spec_is_applied_to_what_runs(slow, tmp_path):
     assert anew["reports"]["first"]["results"]["packets"] == anew["effective_from"] - 1
     assert anew["replaced_from"] > anew["effective_from"]
     assert apply(first, max_packets=7, status=2) == []
-    until(lambda: entries(name)["first"] == 1024, "the worker's next heartbeat")
+    until(lambda: entries(name).get("first") == 1024, "the worker's next heartbeat")
     nfmesh("stop", name)
     report = ended(run)
     found = {nf["name"]: nf["results"]["packets"] for nf in report["nfs"]}
@@ -386,7 +393,7 @@ def test_a_spec_is_applied_to_what_runs(slow, tmp_path):
 
 
 def entries(name):
-    return {ring["nf"]: ring["entries"] for ring in status_of(name)["rings"]}
+    return {ring["nf"]: ring["entries"] for ring in status_of(name).get("rings", ())}
 
 
 def test_a_killed_controller_does_not_change_what_is_found(slow):

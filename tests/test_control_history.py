@@ -153,7 +153,8 @@ def test_a_stack_that_follows_tells_that_its_nfs_attached(tmp_path, is_new_stack
     before.bring_up()
     asked(before)
     save_history(tmp_path, before.mesh.history)
-    after.mesh.history = load_history(tmp_path)
+    after.mesh.history = load_history(tmp_path, lambda: 0.0)
+    after.tick()
     if is_new_stack:
         after.bring_up()
     else:
@@ -162,3 +163,20 @@ def test_a_stack_that_follows_tells_that_its_nfs_attached(tmp_path, is_new_stack
             after.attached(name)
     [event] = asked(after)["events"]
     assert (event["reason"], event["count"]) == ("Attached", count)
+
+
+def test_one_that_attaches_and_leaves_between_two_looks_is_told_of():
+    play = Play("counter")
+    play.bring_up()
+    play.tell("tool", m.Stop())
+    play.tell("counter", m.Drained())
+    play.tick()
+    assert [each["reason"] for each in asked(play)["events"]] == ["Attached", "Draining"]
+
+
+def test_a_look_at_nfs_that_are_not_composed_yet():
+    """Composing takes a while on a busy machine, and the file may name no NFs."""
+    play = Play(is_composing=True)
+    del play.mesh.desired.spec["nfs"]
+    play.tick()
+    assert (objects(play), asked(play)["events"]) == ({}, [])

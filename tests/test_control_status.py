@@ -3,6 +3,7 @@
 
 from itertools import count
 
+import pytest
 from control_play import Play
 
 from mesh.cli.status import _process_row
@@ -131,3 +132,23 @@ def test_status_says_all_that_is_known():
     assert found["subscriptions"][0]["entries"] == 4
     assert found["publishes"] == {"finder.found": ["finder"]}
     assert found["notices"] == ["few"]
+
+
+@pytest.mark.parametrize("order", [("failed", "away"), ("away", "failed"), ("away",)])
+def test_why_an_nf_that_joins_could_not_begin_is_said_whatever_is_heard_first(order):
+    """Its own message and the supervisor's come by two ways; its key is void once it is gone."""
+    play = Play("counter")
+    play.bring_up()
+    entry = {"use": "counter", "name": "pod", "place": "pod", "token": "0" * 64}
+    play.tell("tool", m.NfPut(entries=[entry]))
+    play.settle()
+    play.register("pod")
+    for said in order:
+        if said == "failed":
+            play.tell("pod", m.Failed(where="start", text="no licence", fatal=True))
+        else:
+            play.tell("supervisor", m.Away(name="pod", text="no licence", failed=True))
+    found = status(play.mesh, play.now)["attachments"]["pod"]
+    assert (found["phase"], found["error_where"], found["error"]) == ("away", "start", "no licence")
+    play.register("pod")
+    assert status(play.mesh, play.now)["attachments"]["pod"]["error"] == ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mesh_rig import rig, wait_for
+from patience import PATIENCE_S
 
 from mesh.cgroups import find_cpusets
 from mesh.control import messages as m
@@ -20,11 +22,20 @@ from mesh.corestate import CoreState
 from mesh.errors import SpecError
 from mesh.topology import Topology, cpu_list, cpu_text
 
-SLOW = """
-class Slow(NF):
+STANDS = """
+class Stands(NF):
     @on("flow.end")
     def end(self, batch):
-        time.sleep(0.02)
+        stand_still()
+"""
+SLOW = """
+class Slow(NF):
+    "Holds the worker back, and the more the longer it takes, so that a test has time."
+    n = 0
+    @on("flow.end")
+    def end(self, batch):
+        self.n += len(batch)
+        time.sleep(self.n * 1e-3)
 """
 
 
@@ -290,14 +301,14 @@ def test_an_nf_has_its_cores_alone_and_more_are_refused():
     with rig() as mesh:
         use = mesh.nf("slow", SLOW)
         nfs = [{"use": use, "cores": 1, "ring": 64}, {"use": use, "name": "other", "ring": 64}]
-        mesh.start(nfs, mesh.capture(20000))
+        mesh.start(nfs, mesh.capture(5000))
         pid = mesh.running("slow")
         [own] = os.sched_getaffinity(pid)
         tier = mesh.supervisor.stats().pinning
         assert tier in ("cgroup v1", "cgroup v2", "affinity")
         if tier == "cgroup v1":
-            group = f"nfmesh-t-{mesh.supervisor.children['slow'].name}"
-            assert group in Path(f"/proc/{pid}/cgroup").read_text()
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
+            assert re.search(r"/nfmesh-t-[0-9a-f]{8}-slow$", groups, re.MULTILINE)
         others = {mesh.running("worker-0"), mesh.running("other")}
         others.add(mesh.child("controller").process.pid)
         for other in others:
@@ -307,8 +318,20 @@ def test_an_nf_has_its_cores_alone_and_more_are_refused():
         n = len(os.sched_getaffinity(0))
         entry = {"use": "dns_log", "cores": n}
         with pytest.raises(SpecError, match=f"Insufficient cpu: asked {n}, free {n - 1}"):
-            ask(run, m.NfAdd(entry=entry), 60)
+            ask(run, m.NfAdd(entry=entry), PATIENCE_S)
         assert CoreState(run.parent, "t").before() == {"slow": (own,)}
-        ask(run, m.NfRemove(nf="slow"), 60)
-        wait_for(lambda: "slow" not in mesh.supervisor.children or mesh.outcome, 60)
-        wait_for(lambda: own in os.sched_getaffinity(mesh.child("worker-0").process.pid))
+        ask(run, m.NfRemove(nf="slow"), PATIENCE_S)
+        wait_for(lambda: "slow" not in mesh.supervisor.children)
+        wait_for(lambda: own in os.sched_getaffinity(mesh.running("worker-0")))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_mesh_of_the_same_name_in_another_folder_moves_nobody():
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    with rig() as one, rig() as other:
+        pids = []
+        for mesh, core in ((one, first), (other, second)):
+            use = mesh.nf("stands", STANDS)
+            mesh.start([{"use": use, "cores": [core], "ring": 64}], mesh.capture(100))
+            pids.append(mesh.running("stands"))
+        assert [os.sched_getaffinity(pid) for pid in pids] == [{first}, {second}]

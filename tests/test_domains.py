@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mesh_rig import Rig, rig, wait_for
+from patience import PATIENCE_S
 
 from mesh.control import messages as m
 from mesh.control.composing import compose_desired
@@ -168,6 +169,8 @@ def test_a_worker_begun_again_takes_over_the_inbox():
             self.n = 0
         @on("flow.end")
         def end(self, batch):
+            if self.n > 1000:
+                stand_still()
             self.n += len(batch)
             time.sleep(0.01)
         def results(self):
@@ -178,9 +181,10 @@ def test_a_worker_begun_again_takes_over_the_inbox():
         nfs = [{"use": use, "ring": 64}, {"use": use, "name": "away", "domain": TENANT, "ring": 64}]
         mesh.start(nfs, mesh.capture(3000))
         mesh.running("away")
-        worker = mesh.child("worker-0")
-        wait_for(lambda: _maps(worker.process.pid, f"w0/domain/{TENANT}/records"))
-        os.kill(worker.process.pid, signal.SIGKILL)
+        worker = mesh.running("worker-0")
+        wait_for(lambda: _maps(worker, f"w0/domain/{TENANT}/records"))
+        os.kill(worker, signal.SIGKILL)
+        mesh.running("worker-0", after=worker)
         found = results(mesh)
     assert found == {"slow": {"n": 3000}, "away": {"n": 3000}}
 
@@ -193,21 +197,22 @@ def test_a_domain_comes_and_goes_while_packets_flow():
         @on("packet")
         def see(self, batch):
             self.n += sum(1 for view in batch if len(view.frame) > 0)
-            time.sleep(self.pause)
+            time.sleep(self.n * self.pause)
         def results(self):
             return {"n": self.n}
     """
     with rig() as mesh:
         use = mesh.nf("count", body)
-        mesh.start([{"use": use, "ring": 64, "config": {"pause": 0.01}}], mesh.capture(5000))
+        # the worker is held back, and the more the longer it takes, so that there is time
+        mesh.start([{"use": use, "ring": 64, "config": {"pause": 1e-5}}], mesh.capture(5000))
         mesh.running("count")
-        worker, run = mesh.child("worker-0").process.pid, mesh.supervisor.folder.path
-        wait_for(lambda: ask(run, m.Status())["state"] == "running")
+        worker, run = mesh.running("worker-0"), mesh.supervisor.folder.path
+        wait_for(lambda: ask(run, m.Status(), PATIENCE_S)["state"] == "running")
         for name in ("first", "second"):
             entry = {"use": use, "name": name, "domain": TENANT}
-            added = ask(run, m.NfAdd(entry=entry))
+            added = ask(run, m.NfAdd(entry=entry), PATIENCE_S)
             assert _maps(worker, f"w0/domain/{TENANT}/packets")
-            removed = ask(run, m.NfRemove(nf=name))
+            removed = ask(run, m.NfRemove(nf=name), PATIENCE_S)
             seen = removed["report"]["results"]["n"]
             assert seen == removed["effective_from"] - added["effective_from"]
             wait_for(lambda: not _maps(worker, f"w0/domain/{TENANT}/packets"))

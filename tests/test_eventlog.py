@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from mesh._ffi import check, native
 from mesh.columns import Schema
 from mesh.errors import CapacityError, NativeError, StateError
-from mesh.eventlog import LogReader, LogWriter, Run, Waited, cursor_size, log_size
+from mesh.eventlog import LogReader, LogWriter, Run, Waited
+from mesh.objects import cursor_size, log_size
 from mesh.sources import LogSource, wait_any
 from tests.eventlog_child import Echo, alerts, catalogue, text_of
 
@@ -194,9 +196,9 @@ def test_a_sleeping_reader_is_woken_by_another_process(objects):
         assert reader.wait(0.01) is Waited.TIMEOUT
         child = start("source", log_fd, objects.read_only(cursor), tail, 3000)
         found: list[int] = []
-        while reader.wait(20) is Waited.READY:
+        while reader.wait(PATIENCE_S) is Waited.READY:
             found += numbers(reader)
-        assert child.wait(10) == 0
+        assert child.wait(PATIENCE_S) == 0
         assert found == list(range(0, 3000, 3))
 
 
@@ -233,7 +235,7 @@ class Chain:
         left = list(kills)
         with self.reader:
             while True:
-                state = self.reader.wait(20)
+                state = self.reader.wait(PATIENCE_S)
                 assert state is not Waited.TIMEOUT
                 if state is Waited.ENDED:
                     break
@@ -241,7 +243,7 @@ class Chain:
                 while left and len(found) >= left[0][0]:
                     self.kill(left.pop(0)[1])
         assert not left
-        assert [process.wait(10) for process in self.running.values()] == [0, 0]
+        assert [process.wait(PATIENCE_S) for process in self.running.values()] == [0, 0]
         assert self.reader is not None
         return found
 

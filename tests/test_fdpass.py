@@ -16,6 +16,7 @@ from pathlib import Path
 import msgpack
 import pytest
 from mesh_rig import few_descriptors_left, wait_for
+from patience import PATIENCE_S
 
 from mesh.errors import AttachError
 from mesh.fdclient import DescriptorClient
@@ -88,7 +89,7 @@ def attach(service: DescriptorService, token: bytes, want: list[str], name: str 
     """Attaches; returns what came, or the error."""
     client = None
     try:
-        client = DescriptorClient(service.path, name, token, timeout_s=5)
+        client = DescriptorClient(service.path, name, token, timeout_s=PATIENCE_S)
         return ",".join(content(handle).decode() for handle in client.fetch(want).values())
     except AttachError as error:
         return str(error)
@@ -181,7 +182,7 @@ def test_a_withdrawn_process_gets_nothing(service, objects):
 )
 def test_garbage_is_refused_and_ends_the_connection(service, raw, reason):
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(5)
+    sock.settimeout(PATIENCE_S)
     sock.connect(str(service.path))
     with serving(service):
         sock.send(raw)
@@ -206,7 +207,7 @@ def test_a_process_that_asks_for_what_it_may_not_have_is_cut_off(service, object
     token = make_token()
     service.offer("nf", token, os.getuid(), {"a": objects["a"]})
     with serving(service):
-        client = DescriptorClient(service.path, "nf", token, timeout_s=5)
+        client = DescriptorClient(service.path, "nf", token, timeout_s=PATIENCE_S)
         for _ in range(MAX_REFUSED):
             with pytest.raises(AttachError):
                 client.fetch(["b"])
@@ -232,7 +233,7 @@ def test_too_few_descriptors_is_said_with_the_remedy(service, objects):
     token = make_token()
     service.offer("nf", token, os.getuid(), objects)
     with serving(service):
-        client = DescriptorClient(service.path, "nf", token, timeout_s=5)
+        client = DescriptorClient(service.path, "nf", token, timeout_s=PATIENCE_S)
         with few_descriptors_left(1), pytest.raises(AttachError, match="ulimit -n"):
             client.fetch(["a", "b", "c"])
         client.close()
@@ -309,12 +310,14 @@ def notes(service: DescriptorService, objects: dict[str, Handle]) -> Notes:
 def test_a_guest_shows_what_has_the_hash_and_is_welcome_again_and_again(service, notes):
     with serving(service):
         for _ in range(2):
-            client = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=5)
+            client = DescriptorClient(
+                service.path, "guest", b"shown by the guest", timeout_s=PATIENCE_S
+            )
             assert content(client.fetch(["a"])["a"]) == b"a" * 10
             assert client.welcome == {"key": b"k" * 32, "arguments": ["--skip=0:1"]}
             assert client.is_open
             client.close()
-            wait_for(lambda: notes.told[-1] == ("left", "guest"), 10)
+            wait_for(lambda: notes.told[-1] == ("left", "guest"))
     uid = os.getuid()
     assert notes.told == 2 * [("came", f"guest {uid}"), ("takes", "a"), ("left", "guest")]
     assert not service.refused
@@ -322,12 +325,12 @@ def test_a_guest_shows_what_has_the_hash_and_is_welcome_again_and_again(service,
 
 def test_one_process_of_a_guest_at_a_time(service, notes):
     with serving(service):
-        first = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=5)
+        first = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=PATIENCE_S)
         content(first.fetch(["a"])["a"])
         text = attach(service, b"shown by the guest", ["a"], "guest")
         assert "attached already" in text
         first.close()
-        wait_for(lambda: ("left", "guest") in notes.told, 10)
+        wait_for(lambda: ("left", "guest") in notes.told)
         assert attach(service, b"shown by the guest", ["a"], "guest") == "a" * 10
     assert service.refused == {"twice": 1}
 
@@ -354,7 +357,9 @@ def test_the_token_of_a_child_is_no_hash(service, objects):
 
 def test_a_guest_that_is_sent_away_sees_it(service, notes):
     with serving(service):
-        client = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=5)
+        client = DescriptorClient(
+            service.path, "guest", b"shown by the guest", timeout_s=PATIENCE_S
+        )
         content(client.fetch(["a"])["a"])
     service.send_away("guest")
     assert not client.is_open
@@ -364,7 +369,9 @@ def test_a_guest_that_is_sent_away_sees_it(service, notes):
 
 def test_a_guest_that_is_expected_no_longer_is_not_told_of(service, notes):
     with serving(service):
-        client = DescriptorClient(service.path, "guest", b"shown by the guest", timeout_s=5)
+        client = DescriptorClient(
+            service.path, "guest", b"shown by the guest", timeout_s=PATIENCE_S
+        )
         content(client.fetch(["a"])["a"])
     service.withdraw("guest")
     assert not client.is_open

@@ -23,7 +23,7 @@ ENDLESS = """
 class Endless(NF):
     @on("flow.end")
     def end(self, batch):
-        time.sleep(0.02)
+        stand_still()
 """
 
 
@@ -61,6 +61,7 @@ def test_a_child_is_this_process_own_and_has_what_an_executed_one_would(forks):
         "main": CHILD,
         "words": ["--word", "x", "3"],
         "foreign": [],
+        "checks": [True, True],
         "comm": "somebody",
         "cmdline": [CHILD, "--name", "somebody"],
     }
@@ -137,14 +138,13 @@ signal.pause()
 def test_a_mesh_whose_fork_server_is_killed_goes_on_and_says_so():
     with rig() as mesh:
         nf = mesh.nf("endless", ENDLESS)
-        mesh.start([{"use": nf, "ring": 64, "restart": "always"}], mesh.capture(20000))
+        mesh.start([{"use": nf, "ring": 64, "restart": "always"}], mesh.capture(200))
         first = mesh.running("endless")
         assert not any("fork" in notice for notice in mesh.supervisor.stats().notices)
         [server] = [int(pid) for pid in children_of(os.getpid()) if is_server(int(pid))]
         os.kill(server, signal.SIGKILL)
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: mesh.child("endless").process.pid != first)
-        mesh.running("endless")
+        mesh.running("endless", after=first)
         assert any("no fork server" in notice for notice in mesh.supervisor.stats().notices)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from patience import PATIENCE_S
 from prometheus_client.registry import Collector
 
 from mesh.errors import ProcessError, SpecError
@@ -33,7 +34,7 @@ def server(said) -> Iterator[HealthServer]:
 
 
 def get(server: HealthServer, path: str, method: str = "GET") -> tuple[int, str]:
-    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     line.request(method, path)
     answer = line.getresponse()
     found = answer.status, answer.read().decode().strip()
@@ -53,6 +54,16 @@ def test_a_probe_tells_what_is_wrong_and_what_is_missing(server, said):
     assert get(server, "/metrics")[0] == 200
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_probes_come_by_either_family(server, address):
+    if address == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    line = http.client.HTTPConnection(address, server.port, timeout=20)
+    line.request("GET", "/healthz")
+    assert line.getresponse().status == 200
+    line.close()
+
+
 def test_a_check_that_fails_is_an_answer():
     def fails() -> str:
         raise ProcessError("the controller does not answer")
@@ -65,7 +76,9 @@ def test_a_check_that_fails_is_an_answer():
 def test_who_says_nothing_keeps_no_prober_away(server):
     with ExitStack() as made:
         silent = [
-            made.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            made.enter_context(
+                socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
+            )
             for _ in range(MOST)
         ]
         for each in silent:
@@ -76,7 +89,7 @@ def test_who_says_nothing_keeps_no_prober_away(server):
 
 def test_garbage_is_refused(server):
     for raw in (b"\x00" * 100_000, b"GET /" + b"x" * 100_000 + b" HTTP/1.0\r\n\r\n", b"\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
             line.sendall(raw)
             line.shutdown(socket.SHUT_WR)
             try:

@@ -6,15 +6,18 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import re
+import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from chart_rig import ROOT
-from pod_rig import ARCHIVE, Containers
+from pod_rig import ARCHIVE, Built, Containers
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 CHECK = """
@@ -35,10 +38,26 @@ print(json.dumps({
 """
 
 
+TIMEOUT = pytest.mark.timeout(3600)
+"""Of what waits for podman to build the image."""
+
+
 @pytest.fixture(scope="module")
-def containers() -> Iterator[Containers]:
+def loaded() -> Iterator[Containers]:
     with Containers() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Built]:
+    with Built() as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=["loaded", pytest.param("built", marks=TIMEOUT)])
+def containers(request: pytest.FixtureRequest) -> Containers:
+    """Of the archive, and of what deploy/Dockerfile makes."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +70,19 @@ def tool() -> ModuleType:
     return module
 
 
-def names_in_archive(archive: Path = ARCHIVE) -> set[str]:
-    """Names of the files of all layers."""
+def files_in(tar: tarfile.TarFile) -> dict[str, tuple[object, ...]]:
+    """Files by their names: of what kind, whose, what may be done with them, where they lead to."""
+    return {
+        each.name: (each.type, each.mode & 0o7777, each.uid, each.gid, each.linkname)
+        for each in tar
+    }
+
+
+def files_in_archive(archive: Path = ARCHIVE) -> dict[str, tuple[object, ...]]:
+    """The files of all layers."""
     if not archive.exists():
         pytest.skip(f"no {archive}: run tools/kube/image.py archive")
-    found: set[str] = set()
+    found: dict[str, tuple[object, ...]] = {}
     with tarfile.open(archive) as outer:
         index = json.loads(outer.extractfile("index.json").read())
 
@@ -66,12 +93,11 @@ def names_in_archive(archive: Path = ARCHIVE) -> set[str]:
         manifest = json.loads(blob(index["manifests"][0]))
         for each in manifest["layers"]:
             with tarfile.open(fileobj=io.BytesIO(blob(each))) as layer:
-                found.update(layer.getnames())
+                found.update(files_in(layer))
     return found
 
 
-def test_nothing_is_in_it_that_runs_anything_else() -> None:
-    names = names_in_archive()
+def check_that_nothing_else_runs(names: Collection[str]) -> None:
     programs = {n for n in names if re.fullmatch(r"(usr/)?(local/)?s?bin/[^/]+", n)}
     assert programs == {"usr/bin/python3", "usr/bin/python3.11"}
     assert not [n for n in names if n.endswith(("/pip", "/gcc", "/cc", "/sh"))]
@@ -79,10 +105,37 @@ def test_nothing_is_in_it_that_runs_anything_else() -> None:
         assert f"opt/nfmesh/lib/python3.11/site-packages/mesh/libnfm_{plugin}.so" in names
 
 
-def test_it_helps(containers: Containers) -> None:
-    done = containers.run("--help")
+def test_nothing_is_in_it_that_runs_anything_else() -> None:
+    check_that_nothing_else_runs(files_in_archive())
+
+
+@TIMEOUT
+def test_both_have_the_same_files_when_made_from_nothing(built: Built, tmp_path: Path) -> None:
+    archive, tar = tmp_path / "nfmesh.oci.tar", tmp_path / "files.tar"
+    empty = {**os.environ, "NFMESH_KUBE": str(tmp_path)}
+    subprocess.run([ROOT / "tools/kube/image.py", "archive", archive], check=True, env=empty)
+    built.call("create", "--name=made", built.image)
+    built.call("export", f"--output={tar}", "made", patience_s=600)
+    with tarfile.open(tar) as found:
+        files = files_in(found)
+    check_that_nothing_else_runs(files)
+    assert files == files_in_archive(archive)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--help", "Network functions beside one consolidated protocol stack."),
+        ("--version", f"nfmesh {version('nfmesh')}"),
+        ("stack --help", "Usage: nfmesh stack"),
+        ("nf --help", "Usage: nfmesh nf"),
+        ("operator --help", "Usage: nfmesh operator"),
+    ],
+)
+def test_each_entry_point_helps(containers: Containers, line: str, says: str) -> None:
+    done = containers.run(*line.split())
     assert done.returncode == 0, done.stderr
-    assert "Network functions beside one consolidated protocol stack." in done.stdout
+    assert says in done.stdout
 
 
 def test_processes_share_memory_in_it(containers: Containers) -> None:
@@ -102,11 +155,17 @@ def test_it_has_no_rights_and_dpdk_loads(containers: Containers) -> None:
     }  # fmt: skip
 
 
-def test_it_is_started_as_the_dockerfile_says(tool: ModuleType) -> None:
+def test_the_tool_starts_it_as_the_dockerfile_says(tool: ModuleType) -> None:
     config = tool.configuration()
     assert config["Entrypoint"] == ["nfmesh"]
     assert config["User"] == "64001:64000"
     assert f"PATH=/{tool.HOME}/bin" in config["Env"]
+
+
+def test_it_is_started_as_the_tool_says(containers: Containers, tool: ModuleType) -> None:
+    (found,) = json.loads(containers.call("inspect", containers.image).stdout)
+    said = tool.configuration()
+    assert {key: found["Config"][key] for key in said} == said
 
 
 def test_the_dockerfile_has_two_stages_and_the_last_has_nothing_to_run() -> None:

@@ -174,7 +174,7 @@ def test_maps_show_the_packets_mapped_read_only():
     class Slow(NF):
         @on("flow.end")
         def end(self, batch):
-            time.sleep(0.05)
+            stand_still()
     """
     with rig() as mesh:
         mesh.start([{"use": mesh.nf("slow", body), "ring": 64}], mesh.capture(500))
@@ -187,7 +187,7 @@ def test_maps_show_the_packets_mapped_read_only():
                     maps[match[1]] = line.split()[1]
             return len(maps) == 6
 
-        wait_for(mapped, 10)
+        wait_for(mapped)
         assert maps == {
             **dict.fromkeys(
                 ["w0/header", "w0/packets", "w0/records", "w0/fields", "w0/flows"], "r--s"

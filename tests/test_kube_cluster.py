@@ -11,11 +11,12 @@ import pytest
 
 pytest.importorskip("kubernetes")
 
-from cluster_rig import PATIENCE_S, Cluster
+from cluster_rig import Cluster
+from fakenode import NAMESPACE
 from kube_rig import chain, condition, function, until
 from real_kube import CONTROLLERS, FOLDER, need
 
-from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, SECRETS
+from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, SECRETS, budgets_of
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def function_of(cluster):
         if not cluster.gone(FUNCTIONS, name):
             cluster.api.delete(FUNCTIONS, name)
     for name in names:
-        until(lambda n=name: cluster.gone(FUNCTIONS, n) and not cluster.images(n), patience=60)
+        until(lambda n=name: cluster.gone(FUNCTIONS, n) and not cluster.images(n))
 
 
 def test_function_is_placed_beside_a_stack_and_attached(cluster, function_of):
@@ -63,13 +64,68 @@ def test_scheduler_says_what_is_short(cluster, function_of):
     cluster.wait("picky", "Unschedulable")
 
 
+def test_autoscaler_scales_a_function(cluster, function_of):
+    function_of("scan", cores=0)
+    cluster.wait("scan", "Attached")
+    target = {"apiVersion": FUNCTIONS.api_version, "kind": FUNCTIONS.name, "name": "scan"}
+    spec = {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 2}
+    path = f"/apis/autoscaling/v1/namespaces/{NAMESPACE}/horizontalpodautoscalers"
+    cluster.kube.request("POST", path, {"metadata": {"name": "scan"}, "spec": spec})
+    try:
+        until(lambda: cluster.api.get(FUNCTIONS, "scan")["spec"]["replicas"] == 2)
+        until(lambda: cluster.api.get(FUNCTIONS, "scan")["status"]["readyReplicas"] == 2)
+    finally:
+        cluster.kube.request("DELETE", f"{path}/scan", {})
+
+
+def test_quota_that_refuses_pods_is_said(cluster, function_of):
+    cluster.kubectl("create", "quota", "few", "--hard=requests.cpu=1m")
+    try:
+        function_of("scan")
+        found = cluster.wait("scan", "PodRefused")
+        assert "exceeded quota: few" in condition(found, "Degraded")["message"]
+    finally:
+        cluster.kubectl("delete", "quota", "few")
+
+
+def test_node_is_drained_though_functions_are_broken_and_on_every_node(cluster, function_of):
+    function_of("scan")
+    function_of("pair", replicas=2, cores=0)
+    function_of("each", everyNode=True, cores=0)
+    function_of("broken", replicas=2, cores=5)
+    for name in ("scan", "pair", "each"):
+        cluster.wait(name, "Attached")
+    cluster.wait("broken", "InsufficientCpu")
+    (scan,) = cluster.api.get(FUNCTIONS, "scan")["status"]["nodes"]
+    budgets = cluster.api.list(budgets_of("v1beta1"))["items"]
+    assert {each["metadata"]["name"] for each in budgets} == {"pair", "broken"}
+    try:
+        cluster.kubectl("drain", scan["node"], "--ignore-daemonsets", "--delete-emptydir-data")
+        until(lambda: cluster.nodes("scan") not in ([], [scan["node"]]))
+        cluster.wait("scan", "Attached")
+    finally:
+        cluster.kubectl("uncordon", scan["node"])
+    cluster.wait("pair", "Attached")
+
+
+def test_restart_by_kubectl_renews_the_pods(cluster, function_of):
+    function_of("scan", updateStrategy={"type": "RollingUpdate"}, replicas=2)
+    cluster.wait("scan", "Attached")
+    before = cluster.pods("scan")
+    cluster.kubectl("rollout", "restart", "deployment/scan")
+    cluster.kubectl("rollout", "status", "deployment/scan", "--timeout=110s")
+    until(lambda: len(cluster.pods("scan")) == 2)
+    assert not before & cluster.pods("scan")
+    cluster.wait("scan", "Attached")
+
+
 @pytest.mark.parametrize("strategy", ["Recreate", "RollingUpdate"])
 def test_another_image_is_rolled_out(cluster, function_of, strategy):
     function_of("scan", updateStrategy={"type": strategy})
     cluster.wait("scan", "Attached")
     cluster.api.patch(FUNCTIONS, "scan", {"spec": {"image": "other:2"}})
-    until(lambda: cluster.images("scan") == ["other:2"], patience=PATIENCE_S)
-    until(lambda: _is_ready(cluster.api.get(FUNCTIONS, "scan"), 2), patience=PATIENCE_S)
+    until(lambda: cluster.images("scan") == ["other:2"])
+    until(lambda: _is_ready(cluster.api.get(FUNCTIONS, "scan"), 2))
 
 
 def _is_ready(found, generation):
@@ -82,10 +138,10 @@ def test_what_belongs_to_a_deleted_function_is_collected(cluster, function_of):
     function_of("scan")
     cluster.wait("scan", "Attached")
     cluster.api.delete(FUNCTIONS, "scan")
-    until(lambda: cluster.gone(FUNCTIONS, "scan"), patience=PATIENCE_S)
-    until(lambda: cluster.gone(DEPLOYMENTS, "scan"), patience=PATIENCE_S)
-    until(lambda: cluster.gone(SECRETS, "scan-nf-token"), patience=PATIENCE_S)
-    until(lambda: not cluster.images("scan"), patience=PATIENCE_S)
+    until(lambda: cluster.gone(FUNCTIONS, "scan"))
+    until(lambda: cluster.gone(DEPLOYMENTS, "scan"))
+    until(lambda: cluster.gone(SECRETS, "scan-nf-token"))
+    until(lambda: not cluster.images("scan"))
     assert all("scan" not in stack.entries for stack in cluster.kubelets.stacks.values())
 
 
@@ -102,8 +158,7 @@ def test_chains_and_what_kubectl_shows(cluster, function_of):
     assert table[1][5] == "Attached"
     assert "fw → lb" in cluster.kubectl("get", "nfc")
     cluster.kubectl("scale", "nfn", "lb", "--replicas=2")
-    until(lambda: cluster.api.get(FUNCTIONS, "lb")["status"].get("readyReplicas") == 2,
-          patience=PATIENCE_S)  # fmt: skip
+    until(lambda: cluster.api.get(FUNCTIONS, "lb")["status"].get("readyReplicas") == 2)
     cluster.api.delete(CHAINS, "web")
 
 
@@ -119,9 +174,9 @@ def test_api_server_that_was_killed_is_found_again(cluster, function_of):
     function_of("one")
     cluster.wait("one", "Attached")
     cluster.kube.stop_api()
-    until(lambda: not cluster.operator.is_ready, "not ready without a server", PATIENCE_S)
+    until(lambda: not cluster.operator.is_ready, "not ready without a server")
     cluster.kube.start_api()
     function_of("two")
     cluster.wait("two", "Attached")
     cluster.wait("one", "Attached")
-    until(lambda: cluster.operator.is_ready, patience=PATIENCE_S)
+    until(lambda: cluster.operator.is_ready)

@@ -13,8 +13,9 @@ import pytest
 
 pytest.importorskip("kubernetes")
 
+from free_port import free_port
 from kube_rig import Rig, function, settings, until
-from real_kube import free_port
+from patience import PATIENCE_S
 
 from mesh.errors import SpecError
 from mesh.kube.settings import read_settings
@@ -46,7 +47,7 @@ def operator(rig, tmp_path, *more):
 def ask(port, path):
     """Returns status and text of a page; (0, "") while nobody serves."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -72,20 +73,20 @@ def test_it_serves_probes_before_there_is_a_server_and_ends_in_order(rig, tmp_pa
         rig.nodes.remove_stack("node-1")
         rig.apply(function("scan"))
         rig.wait("scan", "WaitingForStack")
-        text = ask(port, "/metrics")[1]
-        assert 'nfmesh_operator_functions{state="progressing"} 1.0' in text
+        shown = 'nfmesh_operator_functions{state="progressing"} 1.0'
+        text = until(lambda: (t := ask(port, "/metrics")[1]) and shown in t and t, "its answer")
         assert 'nfmesh_operator_requests_total{request="POST secrets"} 2.0' in text
         assert "nfmesh_operator_leads 1.0" in text
         assert "one-control" in rig.objects("secrets")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert rig.objects("leases")["one-operator"]["spec"]["holderIdentity"] == ""
 
 
 def test_uninstall_is_a_command_that_ends(rig, tmp_path):
     rig.apply(function("scan", labels={"app.kubernetes.io/instance": "one"}))
     with operator(rig, tmp_path, "--uninstall") as process:
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert not rig.objects("networkfunctions")
 
 

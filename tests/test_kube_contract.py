@@ -12,8 +12,9 @@ pytest.importorskip("kubernetes")
 
 from fakekube import FakeKube
 from fakenode import STACK_LABELS, Stack
-from kube_rig import condition, function, settings, until
+from kube_rig import BUDGET, condition, function, settings, until
 from kubernetes.client import Configuration
+from patience import PATIENCE_S
 from real_kube import CONTROL, RealKube, need
 
 from mesh.errors import ApiError
@@ -50,7 +51,7 @@ class Server:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         context = ssl._create_unverified_context()
-        with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S, context=context) as answer:
             return json.loads(answer.read())
 
 
@@ -71,7 +72,7 @@ def server(request):
         grant(kube)
         tokens = {"admin": "admin-token", "operator": "operator-token"}
         found = Server(kube.url, tokens, str(kube.authority))
-        until(lambda: served(found.api()), "the custom resources", 60)
+        until(lambda: served(found.api()), "the custom resources")
         yield from serving(found)
 
 
@@ -326,7 +327,7 @@ def test_bookmarks_move_the_version(server, name):
     headers = {"Authorization": f"Bearer {server.tokens['admin']}"}
     request = urllib.request.Request(server.url + path + query, headers=headers)
     context = ssl._create_unverified_context()
-    with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S, context=context) as answer:
         events = [json.loads(line) for line in answer]
     kinds = {event["type"] for event in events}
     assert kinds <= {"BOOKMARK"}
@@ -340,13 +341,13 @@ def test_reflector_has_what_the_server_has(api, name):
     api.create(FUNCTIONS, function(f"{name}-1", labels={"set": name}))
     reflector = Reflector(api, FUNCTIONS, lambda a, b: changes.append((a, b)), f"set={name}")
     reflector.start()
-    assert reflector.wait_synced(30)
+    assert reflector.wait_synced(PATIENCE_S)
     api.create(FUNCTIONS, function(f"{name}-2", labels={"set": name}))
     until(lambda: len(reflector.store) == 2)
     api.delete(FUNCTIONS, f"{name}-1")
     until(lambda: len(reflector.store) == 1)
+    until(lambda: len(changes) == 3, "the last one to be told")
     reflector.stop()
-    assert len(changes) == 3
 
 
 def test_secrets_take_text_and_give_base64(api, name):
@@ -380,7 +381,7 @@ def stack(server, api):
     api.create(PODS, pod)
     api.patch(PODS, "stack-node-1", {"status": {"phase": "Running", "podIP": "10.0.0.1"}}, "status")
     found = Stack(4)
-    config = settings(adoptUnlabelled=False)
+    config = settings(adoptUnlabelled=False, budget=BUDGET)
     operator = Operator(server.api(), config, lambda _: found.connect(), "contract")
     operator.start()
     yield found
@@ -395,7 +396,7 @@ def test_spec_that_no_stack_would_take_is_a_condition_an_event_and_no_pod(api, s
     def reason():
         return condition(api.get(FUNCTIONS, name), "Degraded").get("reason")
 
-    until(lambda: reason() == "GraphInvalid", patience=60)
+    until(lambda: reason() == "GraphInvalid")
     text = f"node node-1: spec.where: {stack.refuses[name]}"
     assert condition(api.get(FUNCTIONS, name), "Degraded")["message"] == text
     until(lambda: text in [event["message"] for event in api.list(EVENTS)["items"]])
@@ -403,7 +404,7 @@ def test_spec_that_no_stack_would_take_is_a_condition_an_event_and_no_pod(api, s
     refused(404, api.get, SECRETS, f"{name}-nf-token")
     stack.refuses.clear()
     api.patch(FUNCTIONS, name, {"spec": {"events": None}})
-    until(lambda: reason() == "AsWanted", patience=60)
+    until(lambda: reason() == "AsWanted")
     assert api.get(DEPLOYMENTS, name)["spec"]["replicas"] == 1
     api.delete(FUNCTIONS, name)
-    until(lambda: not api.list(FUNCTIONS, "app.kubernetes.io/instance=one")["items"], patience=60)
+    until(lambda: not api.list(FUNCTIONS, "app.kubernetes.io/instance=one")["items"])

@@ -10,6 +10,7 @@ pytest.importorskip("kubernetes")
 
 from fakenode import NAMESPACE, STACK_LABELS
 from kube_rig import Rig, chain, condition, function, until
+from patience import PATIENCE_S
 
 from mesh.kube.api import CHAINS, FUNCTIONS
 
@@ -57,12 +58,14 @@ def test_pod_is_guaranteed_and_has_no_rights(rig):
     assert paths == ["Directory"]
 
 
-def test_writes_are_few_and_then_none(rig):
+def test_writes_are_few_and_then_none(rig, monkeypatch):
+    for name in ("FIRST_STATUS_S", "MOST_S"):  # a first status waits until all has come
+        monkeypatch.setattr(f"mesh.kube.functions.{name}", PATIENCE_S)
     rig.apply(*(function(f"f{i}") for i in range(6)))
     for i in range(6):
         rig.wait(f"f{i}", "Attached")
     operator = rig.operators[0].api
-    until(lambda: rig.operators[0].queue.statistics()["waiting"] == 0)
+    until(lambda: not any(rig.operators[0].queue.statistics()[n] for n in ("waiting", "in_hand")))
     writes = _writes(operator)
     assert writes <= 6 * 4
     for found in rig.objects("networkfunctions").values():

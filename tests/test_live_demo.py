@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from live_rig import ROOT, needs_namespaces, wait_until
+from live_rig import PATIENCE_S, ROOT, needs_namespaces, wait_until
 
 pytestmark = [
     needs_namespaces,
@@ -39,7 +39,7 @@ def what_is_left() -> str:
 
 def test_a_page_passes_and_an_attack_does_not() -> None:
     demo = begin()
-    said, _ = demo.communicate(timeout=120)
+    said, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 0, said
     assert "a page: a page of 198.51.100.80" in said
     assert "an attack: blocked" in said
@@ -57,7 +57,7 @@ def test_nothing_is_left_when_it_is_interrupted(how: signal.Signals) -> None:
     try:
         wait_until(lambda: "nfm-server" in what_is_left(), "a host")
         demo.send_signal(how)
-        demo.communicate(timeout=60)
+        demo.communicate(timeout=PATIENCE_S)
     finally:
         demo.kill()
     assert demo.returncode == 130

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 from ids_rig import need_library
 from live_mesh import LiveMesh
-from live_rig import PYTHON, TELL, Server, digest, fetch, make_page, needs_namespaces, wire
+from live_rig import (
+    AS_LONG_AS_IT_TAKES,
+    PYTHON,
+    TELL,
+    Server,
+    digest,
+    fetch,
+    make_page,
+    needs_namespaces,
+    wire,
+)
 
 pytestmark = needs_namespaces
 need_library()
@@ -32,7 +42,8 @@ def net():
         stack.callback(shutil.rmtree, folder)
         folder.chmod(0o755)
         (folder / "a.rules").write_text(RULES)
-        nf = {"use": "ids", "mode": "inline", "config": {"rules": str(folder / "a.rules")}}
+        nf = {"use": "ids", "mode": "inline", **AS_LONG_AS_IT_TAKES}
+        nf["config"] = {"rules": str(folder / "a.rules")}
         ports = [{"afpacket": "m0", "out": "m1"}, {"afpacket": "m1", "out": "m0"}]
         (folder / "mesh.yaml").write_text(json.dumps({"nfs": [nf], "ports": ports}))
         mesh = LiveMesh(made.middle, str(folder / "mesh.yaml"))

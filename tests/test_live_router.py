@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from live_mesh import LiveMesh
 from live_rig import (
+    ANSWER_S,
+    AS_LONG_AS_IT_TAKES,
+    PATIENCE_S,
     PYTHON,
     Namespace,
     Server,
@@ -54,7 +57,7 @@ class Net:
         config = {"ports": ports, "routes": str(self.routes), **options}
         spec = {
             "nfs": [
-                {"use": "router", "deadline_ms": 2000, "config": config},
+                {"use": "router", **AS_LONG_AS_IT_TAKES, "config": config},
                 {"use": "flow_counter"},
             ],
             "ports": [{"afpacket": f"m{n}", "out": f"m{(n + 1) % 3}"} for n in range(3)],
@@ -83,12 +86,12 @@ def mesh(net: Net) -> Iterator[LiveMesh]:
 
 def ping(host: Namespace, address: str, *options: str) -> bool:
     """Says whether a host gets an answer."""
-    return host.works("ping", "-c", "1", "-W", "2", *options, address)
+    return host.works("ping", "-c", "1", "-W", ANSWER_S, *options, address)
 
 
 def words_of(host: Namespace, address: str, *options: str) -> str:
     """Returns what ping prints, errors and all."""
-    line = host.command("ping", "-c", "1", "-W", "2", *options, address)
+    line = host.command("ping", "-c", "1", "-w", ANSWER_S, *options, address)
     return subprocess.run(line, capture_output=True, text=True, check=False).stdout
 
 
@@ -144,7 +147,7 @@ def test_a_sender_is_told_why(net: Net, mesh: LiveMesh, address: str, words: str
 def test_a_neighbour_that_is_not_there_is_unreachable(
     net: Net, mesh: LiveMesh, address: str
 ) -> None:
-    assert "nreachable" in words_of(net.a, address, "-W", "9", "-w", "9")
+    assert "nreachable" in words_of(net.a, address)
 
 
 @pytest.mark.parametrize("address", ["10.3.0.2", "fd03::2"])
@@ -177,7 +180,7 @@ def test_fragments_of_hosts_are_put_together_and_cut_again(
 
 
 def test_closed_ports_of_the_router_are_told(net: Net, mesh: LiveMesh) -> None:
-    ask = f"import socket; socket.create_connection(('10.1.0.1', 9), timeout={5})"
+    ask = f"import socket; socket.create_connection(('10.1.0.1', 9), timeout={PATIENCE_S})"
     done = subprocess.run(
         net.a.command(PYTHON, "-c", ask), capture_output=True, text=True, check=False
     )
@@ -191,9 +194,9 @@ def test_routes_are_read_again_and_bad_ones_change_nothing(net: Net, mesh: LiveM
     wait_until(lambda: "differ in IP version" in mesh.said(), "an error that is told")
     assert f"{net.routes}:3:21" in mesh.said()
     assert ping(net.a, FAR), "the running routes stay"
-    assert not ping(net.a, "198.51.100.9")
+    assert not ping(net.a, "198.51.100.9", "-W", "1")
     net.routes.write_text(good.replace("fd03::2", "10.3.0.2"))
-    wait_until(lambda: ping(net.a, "198.51.100.9"), "another route")
+    wait_until(lambda: ping(net.a, "198.51.100.9", "-W", "1"), "another route")
 
 
 def test_a_neighbour_that_got_another_card_is_found_again(net: Net, mesh: LiveMesh) -> None:

@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 from live_mesh import LiveMesh
-from live_rig import PYTHON, TELL, Server, Wire, digest, fetch, needs_namespaces, wire
+from live_rig import (
+    AS_LONG_AS_IT_TAKES,
+    PATIENCE_S,
+    PYTHON,
+    TELL,
+    Server,
+    Wire,
+    digest,
+    fetch,
+    needs_namespaces,
+    wire,
+)
 
 pytestmark = needs_namespaces
 Begin = Callable[..., LiveMesh]
@@ -86,7 +97,7 @@ def begin(net: Wire) -> Iterator[Begin]:
             ports = [{"afpacket": "m0", "out": "m1"}, {"afpacket": "m1", "out": "m0"}]
             for port in ports if impair else ():
                 port["impair"] = impair
-            nfs = [{"use": f"{folder / 'judges.py'}:{judge}"}]
+            nfs = [{"use": f"{folder / 'judges.py'}:{judge}", **AS_LONG_AS_IT_TAKES}]
             spec = folder / "mesh.yaml"
             spec.write_text(json.dumps({"nfs": nfs, "ports": ports}))
             mesh = LiveMesh(net.middle, str(spec))
@@ -137,7 +148,7 @@ def test_a_page_that_grows_on_its_way_arrives(
     server = Server(net.right, page)
     program = (
         "import hashlib, socket, sys\n"
-        "with socket.create_connection((sys.argv[1], 8080), timeout=60) as s:\n"
+        f"with socket.create_connection((sys.argv[1], 8080), timeout={PATIENCE_S}) as s:\n"
         "    s.sendall(b'GET /page HTTP/1.0\\r\\n\\r\\n')\n"
         "    got = b''.join(iter(lambda: s.recv(65536), b''))\n"
         "print(hashlib.sha256(got.partition(b'\\r\\r\\n\\r\\r\\n')[2]).hexdigest())\n"

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from live_mesh import LiveMesh, results
 from live_rig import (
+    AS_LONG_AS_IT_TAKES,
     PAGE_BYTES,
+    PATIENCE_S,
     PYTHON,
     Namespace,
     Server,
@@ -33,10 +35,11 @@ from live_rig import (
 pytestmark = needs_namespaces
 OUTER, VIRTUAL = "198.51.100.1", "198.51.100.50"
 """The translator's address, and the balancer's."""
+PATIENT = f"PATIENCE_S = {PATIENCE_S}\n"
 REFUSED = """
 import socket
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-    s.settimeout(5)
+    s.settimeout(PATIENCE_S)
     s.connect(("198.51.100.80", 9))
     s.send(b"anybody?")
     try:
@@ -48,7 +51,7 @@ HAIRPIN = """
 import socket
 def bound(address, port):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.settimeout(5)
+    s.settimeout(PATIENCE_S)
     s.bind((address, port))
     return s
 a, b = bound("10.77.0.2", 5000), bound("10.77.0.3", 6000)
@@ -75,7 +78,7 @@ server.serve_forever()
 ASK = """
 import socket, sys
 def connect():
-    s = socket.create_connection(("198.51.100.50", 8080), timeout=5)
+    s = socket.create_connection(("198.51.100.50", 8080), timeout=PATIENCE_S)
     return s, s.makefile("rw")
 def ask(f):
     print("who", file=f, flush=True)
@@ -161,14 +164,12 @@ def start(net: Net) -> Iterator[Start]:
 
 def python(where: Namespace, code: str) -> str:
     """Runs a program on a host."""
-    return where.run(PYTHON, "-c", code)
+    return where.run(PYTHON, "-c", PATIENT + code)
 
 
-LATE_MS = 2000
-"""A verdict may take its time on a busy machine: these tests are not about deadlines."""
 NAT = {
     "use": "nat",
-    "deadline_ms": LATE_MS,
+    **AS_LONG_AS_IT_TAKES,
     "config": {"external": OUTER, "inside": "10.77.0.0/24"},
 }
 
@@ -198,7 +199,7 @@ class Asker:
     """A client that keeps its connections."""
 
     def __init__(self, where: Namespace) -> None:
-        line = where.command(PYTHON, "-u", "-c", ASK)
+        line = where.command(PYTHON, "-u", "-c", PATIENT + ASK)
         self._process = subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -220,7 +221,7 @@ def test_connections_are_spread_and_drained(net: Net, start: Start) -> None:
     backends = [{"address": "198.51.100.80"}, {"address": "198.51.100.81"}]
     service = {"address": VIRTUAL, "port": 8080, "backends": backends}
     mesh = start(
-        {"use": "load_balancer_by_event", "config": {"services": [service]}},
+        {"use": "load_balancer_by_event", **AS_LONG_AS_IT_TAKES, "config": {"services": [service]}},
         {"use": "checker.py"},
         code=CHECKER,
     )
@@ -263,7 +264,7 @@ def test_nat_and_router_make_a_gateway(tmp_path: Path) -> None:
         outside = hosts.host("198.51.100.80/24")
         ports = [{"afpacket": "m0", "out": "m1"}, {"afpacket": "m1", "out": "m0"}]
         router = {"ports": "m0 10.77.0.1/24; m1 198.51.100.1/24"}
-        routing = {"use": "router", "deadline_ms": LATE_MS, "config": router}
+        routing = {"use": "router", **AS_LONG_AS_IT_TAKES, "config": router}
         nfs = [NAT, routing, {"use": "flow_counter"}]
         spec = folder / "mesh.json"
         spec.write_text(json.dumps({"nfs": nfs, "ports": ports}))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from joining_rig import OFFICE, Site, site
+from patience import PATIENCE_S
 
 from mesh.control.functions import Seen, function_of
 from mesh.errors import SpecError
@@ -38,7 +39,7 @@ def nfmesh(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 

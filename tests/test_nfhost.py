@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
 from mesh_rig import Rig, rig, wait_for
+from patience import PATIENCE_S
 
 from mesh.child import Patience
 from mesh.runner import replay
@@ -25,6 +25,8 @@ class Counter(NF):
         time.sleep(self.slow_s)
     @on("flow.end")
     def end(self, batch):
+        if self.flows > 2000:
+            stand_still()
         self.flows += len(batch)
     def checkpoint(self):
         return [self.bytes, self.flows]
@@ -69,13 +71,12 @@ def test_a_killed_nf_goes_on_from_its_ring_and_its_totals_are_exact(mesh):
     use = mesh.nf("counter", COUNTER)
     nf = {"use": use, "config": {"slow_s": 0.01}, "restart": "always", "ring": 256}
     mesh.start([nf, {"use": "flow_counter"}], capture)
-    kills = 0
-    for _ in range(3):
-        pid = mesh.running("counter")
-        time.sleep(0.2)
+    pid = mesh.running("counter")
+    kills = 3
+    for n in range(kills):
+        wait_for(lambda n=n: mesh.ring("ring/counter/w0").tail > 500 * n)
         os.kill(pid, signal.SIGKILL)
-        kills += 1
-        wait_for(lambda pid=pid: mesh.child("counter").process.pid != pid)
+        pid = mesh.running("counter", after=pid)
     found = mesh.report()
     inside = replay(capture, [use, "flow_counter"])
     assert mesh.outcome.restarts["counter"] == kills
@@ -95,7 +96,7 @@ def test_an_nf_without_a_checkpoint_begins_anew_but_loses_no_entry(mesh):
         def end(self, batch):
             with open(self.path, "a") as file:
                 file.writelines(f"{port} {ip}\\n" for port, ip in zip(batch.src_port, batch.src_ip))
-            time.sleep(0.05)
+            stand_still()
         def start(self, ctx):
             self.path = ctx.out / "seen.txt"
     """
@@ -106,6 +107,7 @@ def test_an_nf_without_a_checkpoint_begins_anew_but_loses_no_entry(mesh):
     pid = mesh.running("seen")
     wait_for((out / "seen.txt").exists)
     os.kill(pid, signal.SIGKILL)
+    mesh.running("seen", after=pid)
     mesh.report()
     lines = (out / "seen.txt").read_text().splitlines()
     assert len(set(lines)) == 500
@@ -198,7 +200,7 @@ def test_an_nf_that_hangs_is_killed_and_started_again():
         def start(self, ctx):
             self.marker = ctx.out / "hung"
     """
-    settings = SupervisorSettings(patience=Patience(run_s=1.0))
+    settings = SupervisorSettings(patience=Patience(PATIENCE_S, 3.0, PATIENCE_S))
     with rig(settings) as mesh:
         out = mesh.folder / "out"
         out.mkdir()
@@ -306,6 +308,8 @@ class Teller(NF):
         self.slow_s = slow_s
     @on("flow.end")
     def end(self, batch):
+        if self.n > 1000:
+            stand_still()
         for view in batch:
             self.n += 1
             self.publish(Closed(port=view.src_port, number=self.n), about=view)
@@ -352,12 +356,12 @@ def test_published_events_reach_other_processes_in_order(mesh):
 
 @pytest.mark.parametrize("killed", ["teller", "listener"])
 def test_each_published_event_is_heard_once_whoever_is_killed(mesh, killed):
-    chain(mesh, teller=0.4, listener=0.02)
-    for _ in range(2):
-        pid = mesh.running(killed)
-        time.sleep(0.15)
+    chain(mesh, teller=0.02, listener=0.02)
+    pid = mesh.running(killed)
+    for n in range(2):
+        wait_for(lambda n=n: mesh.handled(killed) > 300 * n)
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda pid=pid: mesh.child(killed).process.pid != pid)
+        pid = mesh.running(killed, after=pid)
     found = mesh.report()
     assert mesh.outcome.restarts[killed] == 2
     assert found["listener"]["results"] == HEARD_ALL

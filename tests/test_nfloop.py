@@ -10,11 +10,11 @@ import pytest
 from eventlog_child import alerts, catalogue
 
 from mesh.columns import Schema
-from mesh.eventlog import LogReader, LogWriter, Run, cursor_size, log_size
+from mesh.eventlog import LogReader, LogWriter, Run
 from mesh.journal import JOURNAL_BYTES, Journal, Work
 from mesh.nf import NF
 from mesh.nfloop import PARTS, Caution, Change, NFLoop
-from mesh.objects import Objects
+from mesh.objects import Objects, cursor_size, log_size
 from mesh.serving import Served
 from mesh.sources import RingSource
 

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from mesh import NF, on, replay
 from mesh.errors import NFMissing
@@ -205,7 +206,7 @@ def suricata(capture, rules, folder):
         "--set",
         "reference-config-file=/dev/null",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     return rows_of(folder / "eve.json")
 

@@ -117,9 +117,7 @@ def test_states_are_set_while_it_runs_only() -> None:
     ("service", "place"),
     [
         (Service("x", 80), r"services\[0\].address"),
-        (Service("192.0.2.1", 0), r"services\[0\].port"),
         (Service("192.0.2.1", 80, (Backend("fd00::1"),)), "IP version"),
-        (Service("192.0.2.1", 80, (Backend("10.0.0.1", weight=2000),)), "weight"),
         (Service("192.0.2.1", 80, (Backend("10.0.0.1"),), mode="direct"), "MAC"),
     ],
 )

@@ -6,7 +6,7 @@ from pcap_file import frames_of
 
 import mesh
 from mesh.compose import NFUse
-from mesh.errors import NFError, SpecError
+from mesh.errors import NFError
 from mesh.ports import Port
 from mesh.testing import conversation, datagrams, write_capture
 from nfs.port_mirror.nf import PortMirror
@@ -80,8 +80,3 @@ def test_a_port_has_a_name(tmp_path):
     use = NFUse(PortMirror, options={"to": str(out)})
     report = mesh.replay(source, [use], sink=Port.record(out, "pcap"))
     assert report["port_mirror"].results["mirrored"] == 40
-
-
-def test_options_without_sense_are_refused():
-    with pytest.raises(SpecError):
-        PortMirror(1, sample=0)

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pcap_file import frames_of
 
 import mesh
 from mesh import NF, on
-from mesh.errors import SpecError
 from mesh.ports import Port
 from mesh.testing import START_NS, SYN, Frame, conversation, packet, tcp, timed, write_capture
 from nfs.syn_flood.nf import SynFlood
@@ -193,11 +191,3 @@ def test_targets_count_by_interval():
     assert not len(targets.turn(1)), "one calm interval"
     assert targets.turn(1).tolist() == [3]
     assert not targets.attacked.any()
-
-
-@pytest.mark.parametrize(
-    "options", [{"limit": 0}, {"calm": 0}, {"patience_s": 0}, {"memory_mb": 0}]
-)
-def test_options_without_sense_are_refused(options):
-    with pytest.raises(SpecError):
-        SynFlood(**options)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mesh_rig import Rig, rig, wait_for
+from mesh_rig import Rig, rig
 
 from mesh.errors import SpecError
 from mesh.nf import NF
@@ -139,7 +139,7 @@ class Notes(NF):
         self.file.flush()
     @on("flow.end")
     def end(self, batch):
-        time.sleep(0.02)
+        stand_still()
     def stop(self):
         self.file.close()
 """
@@ -174,7 +174,7 @@ def test_an_nf_that_is_started_again_writes_on(mesh):
     mesh.start([{"use": mesh.nf("notes", NOTES), "ring": 64}], mesh.capture(1000), out=str(out))
     pid = mesh.running("notes")
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: mesh.child("notes").process.pid != pid)
+    mesh.running("notes", after=pid)
     mesh.report()
     assert len((out / "notes.txt").read_text().splitlines()) == 2
 

@@ -23,6 +23,7 @@ from live_rig import (
     needs_namespaces,
     wire,
 )
+from patience import PATIENCE_S
 
 pytestmark = needs_namespaces
 AF_XDP = 44
@@ -153,6 +154,6 @@ print(json.dumps([stats.packets, stats.bytes // stats.packets, stats.flows_opene
 @needs_afxdp
 def test_an_engine_reads_from_a_socket():
     command = ["unshare", "-n", sys.executable, "-c", ENGINE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [5000, 100, 1]

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 OFFICE = Path(__file__).parent / "captures/office.pcap"
 EAL = "--no-huge -m 256 --no-pci --no-shconf --no-telemetry --log-level=error"
@@ -38,7 +39,7 @@ except NativeError as error:
 def run(device: str, count: int = 0, copy: str = "never") -> object:
     """Runs an engine on a device; returns what it counted, or its error."""
     command = [sys.executable, "-c", PROGRAM, device, str(count), copy]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -12,6 +12,7 @@ import pytest
 from live_rig import (
     FETCH,
     PAGE_BYTES,
+    PATIENCE_S,
     PYTHON,
     Namespace,
     Server,
@@ -121,7 +122,7 @@ def test_a_connection_outlives_a_link_that_falls(net: Wire, page: Path) -> None:
             wait_until(lambda at=before: received(net.left, "l0") > at + 100_000, "data")
             net.middle.ip("link set m0 down")
             net.middle.ip("link set m0 up")
-        out, _ = client.communicate(timeout=60)
+        out, _ = client.communicate(timeout=PATIENCE_S)
         assert out.strip() == digest(page)
     finally:
         client.kill()
@@ -170,7 +171,7 @@ def test_iperf3_runs_to_its_end(net: Wire, options: list[str]) -> None:
     try:
         wait_until(lambda: ":5201" in net.right.run("ss", "-ltn"), "iperf3")
         net.left.run("iperf3", "-c", "10.9.0.2", "-t", "1", *options)
-        server.wait(timeout=60)
+        server.wait(timeout=PATIENCE_S)
     finally:
         server.kill()
         server.wait()

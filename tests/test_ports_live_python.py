@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_rig import Server, Wire, build_bridge, digest, fetch, make_page, needs_namespaces, wire
+from live_rig import (
+    PATIENCE_S,
+    Server,
+    Wire,
+    build_bridge,
+    digest,
+    fetch,
+    make_page,
+    needs_namespaces,
+    wire,
+)
 
 from mesh.errors import NativeError
 from mesh.ports import Port
@@ -84,6 +94,8 @@ def test_an_nf_observes_a_live_interface(net: Wire, tmp_path: Path, block_ms: st
     page = make_page(tmp_path)
     net.bridge()
     net.wait_for_ping("10.9.0.2")
+    for host, end in ((net.left, "l0"), (net.right, "r0")):
+        host.speak_ipv6(False, end)  # what the observer counts is the connection
     line = net.middle.command(sys.executable, "-c", OBSERVE, block_ms)
     observer = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     server = Server(net.right, page)
@@ -91,7 +103,7 @@ def test_an_nf_observes_a_live_interface(net: Wire, tmp_path: Path, block_ms: st
         assert observer.stdout is not None
         assert observer.stdout.readline() == "ready\n"
         assert fetch(net.left, "10.9.0.2") == digest(page)
-        out, _ = observer.communicate(timeout=60)
+        out, _ = observer.communicate(timeout=PATIENCE_S)
     finally:
         observer.kill()
         server.close()

@@ -110,10 +110,16 @@ def test_an_error_names_file_and_place(tmp_path):
             {"nfs": [{"use": "a"}], "events": {"x": {"event": "tcp", "filter": "y"}}},
             "events.x.where: field required",
         ),
-        ({"nfs": [{"use": "a", "stage": -1}]}, "nfs[0].stage: input should be greater"),
+        ({"nfs": [{"use": "a", "stage": -1}]}, "nfs[0].stage: -1 is not within 0..255"),
         ({"nfs": [{"use": "a", "mode": "inlin"}]}, "nfs[0].mode: input should be 'observe'"),
-        ({"nfs": [{"use": "a"}], "worker": {"max_flows": -1}}, "worker.max_flows: "),
-        ({"nfs": [{"use": "a"}], "patience": {"run": 0}}, "patience.run: input should be greater"),
+        (
+            {"nfs": [{"use": "a"}], "worker": {"max_flows": -1}},
+            "worker.max_flows: -1 is not within",
+        ),
+        (
+            {"nfs": [{"use": "a"}], "patience": {"run": 0}},
+            "patience.run: 0 is not within 0.1..3600; the default is 10",
+        ),
         (
             {"nfs": [{"use": "a"}], "patience": {"strat": 9}},
             "patience: unknown key 'strat'; did you mean 'start'?",
@@ -131,9 +137,9 @@ def test_errors_name_their_place(data: object, text: str):
     ("config", "text"),
     [
         ({"size": 1, "shar": 2}, "nfs[0].config.shar: NF 'sample' has no option 'shar'; did you"),
-        ({"size": "many"}, "nfs[0].config.size: Input should be a valid integer"),
+        ({"size": "many"}, "nfs[0].config.size: NF 'sample': input should be a valid integer"),
         ({"share": 0.1}, "nfs[0].config.size: NF 'sample' needs this option"),
-        ({"size": 1, "words": [1]}, "nfs[0].config.words: "),
+        ({"size": 1, "words": [1]}, "nfs[0].config.words[0]: "),
         ({"size": 1, "words": '["a", '}, "nfs[0].config.words: "),
         ({"size": 1, "words": "a"}, "nfs[0].config.words: "),
     ],
@@ -177,6 +183,8 @@ def test_files_that_cannot_be_read(tmp_path: Path):
         load(tmp_path / "none.yaml")
     with pytest.raises(SpecError, match="no YAML"):
         load(write(tmp_path, "nfs: ["))
+    with pytest.raises(SpecError, match=r"no YAML: Exceeds the limit .* digits"):
+        load(write(tmp_path, f"max_packets: {'9' * 5000}"))
     with pytest.raises(SpecError, match="longer than"):
         load(write(tmp_path, "x" * ((1 << 20) + 1)))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 
 __all__ = ["INTERRUPTED", "main"]
 
@@ -31,15 +31,13 @@ def _run() -> None:
 
     A run in processes needs a fork server: that loads its code while this process loads its own.
     """
-    from mesh.forks import ForkServer
-
     _open_streams()
-    if _is_one_nf(sys.argv[1:]):
-        from mesh.cli import alone
+    with ExitStack() as stack:
+        forks = None
+        if _wants_processes(sys.argv[1:]):
+            from mesh.forks import ForkServer
 
-        alone.run()
-        return
-    with closing(ForkServer()) if _wants_processes(sys.argv[1:]) else nullcontext() as forks:
+            forks = stack.enter_context(closing(ForkServer()))
         from mesh.cli import app
 
         app.run(forks)
@@ -62,12 +60,3 @@ def _wants_processes(words: Sequence[str]) -> bool:
     (True, False)
     """
     return words[:1] in (["run"], ["stack"]) and not {"--in-process", "--help"} & set(words)
-
-
-def _is_one_nf(words: Sequence[str]) -> bool:
-    """Tells whether a command line is that of an NF's container, which is to be there soon.
-
-    >>> _is_one_nf(["nf", "--name", "scan"]), _is_one_nf(["nf", "add", "scan", "--name", "x"])
-    (True, False)
-    """
-    return words[:1] == ["nf"] and len(words) > 1 and words[1].startswith("--")

@@ -7,46 +7,31 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.rule import Rule
 
-from mesh.cli import INTERRUPTED, processes
-from mesh.cli.output import (
-    AsJson,
-    cell,
-    complain,
-    dump,
-    fitted,
-    prints_to_stderr,
-    progress_bar,
-    stdout,
-    warn,
-)
+from mesh.cli import processes
+from mesh.cli.output import AsJson, prints_to_stderr, progress_bar
 from mesh.cli.ports import ports_from
+from mesh.cli.results import show
+from mesh.cli.settings import Checksums, limits_from, split_setting, with_own_cores
 from mesh.compose import NFUse
 from mesh.control.desired import with_files
 from mesh.errors import SpecError, did_you_mean
-from mesh.kube.manifests import local_entries, read_manifests
 from mesh.launch import Launch
 from mesh.options import nf_config
 from mesh.port_spec import PcapSpec, PortSpec
 from mesh.registry import Registry
-from mesh.report import NFReport, Progress, Report
+from mesh.report import Progress, Report
 from mesh.runner import make_plan, replay
 from mesh.spec import Spec, load, parse
 from mesh.spec_plan import user_events_of, uses_of
 from mesh.supervisor import SupervisorSettings
 from mesh.words import MAX_WORKERS
 
-__all__ = ["Checksums", "finish", "limits_from", "run", "uses_from", "with_own_cores"]
+__all__ = ["run"]
 
-Checksums = Literal["ignore", "verify"]
-SHOWN = 50
-"""Rows of a table of results that are printed; --json has all."""
 _ANY = [{"use": "any"}]
 """An NF that stands for those of the spec file, where only ports are checked."""
 
@@ -165,24 +150,6 @@ def run(
     show(report, as_json, [str(port.path) for port in made.ports if port.record is not None])
 
 
-def show(report: Report, as_json: bool, written: Sequence[str] = ()) -> None:
-    """Prints a report, and ends with the status that tells how the run was.
-
-    Args:
-        report: of the run.
-        as_json: as an object.
-        written: captures that must be whole: a warning about one is an error.
-    """
-    if as_json:
-        dump(report.to_json())
-    else:
-        console = stdout()
-        for found in report.nfs:
-            print_results(console, found)
-        print_summary(console, report)
-    finish(report, written)
-
-
 @dataclass(frozen=True, slots=True)
 class Given:
     """What the command line says instead of a spec file."""
@@ -206,6 +173,8 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
     if path is not None:
         if options or given.checksums != "ignore":
             raise SpecError(str(path), "a spec file says this itself: leave out --nf, --set, ...")
+        from mesh.kube.manifests import local_entries, read_manifests
+
         manifests = read_manifests(path)
         return load(path) if manifests is None else parse({"nfs": local_entries(manifests)})
     passes = len(given.ports) > 1
@@ -262,7 +231,7 @@ def replay_spec(
         events=user_events_of(spec),
         limits=spec.limits,
         checksums=spec.checksums,
-        worker=spec.worker,
+        worker=spec.worker.sizes,
         out=spec.out,
         registry=registry,
         progress=progress,
@@ -306,29 +275,6 @@ def uses_from(
     ]
 
 
-def split_setting(setting: str, flag: str, what: str) -> tuple[str, str, str]:
-    """Splits NAME.KEY=VALUE.
-
-    >>> split_setting("syn_scan.limit=5", "--set", "NF")
-    ('syn_scan', 'limit', '5')
-    """
-    left, equals, value = setting.partition("=")
-    name, dot, key = left.rpartition(".")
-    if not (equals and dot and name and key):
-        raise SpecError(f"{flag} {setting}", f"write it as {what}.KEY=VALUE")
-    return name, key, value
-
-
-def limits_from(limits: Sequence[str]) -> dict[str, dict[str, int | str]]:
-    """Turns MODULE.KEY=VALUE words into limits; words such as `linux` stay words."""
-    found: dict[str, dict[str, int | str]] = {}
-    for limit in limits:
-        name, key, text = split_setting(limit, "--limit", "MODULE")
-        is_number = text.lstrip("-").isascii() and text.lstrip("-").isdigit()
-        found.setdefault(name, {})[key] = int(text) if is_number else text
-    return found
-
-
 def _limits_of(
     modules: Mapping[str, Mapping[str, int | str | bool]],
 ) -> dict[str, dict[str, int | str]]:
@@ -336,83 +282,3 @@ def _limits_of(
         name: {key: value for key, value in said.items() if key not in ("own", "core")}
         for name, said in modules.items()
     }
-
-
-def with_own_cores(
-    limits: Mapping[str, Mapping[str, int | str]], own_cores: Sequence[str]
-) -> dict[str, dict[str, int | str | bool]]:
-    """Adds MODULE[=CORE] words to what is said of modules.
-
-    >>> with_own_cores({}, ["dns", "http=3"])
-    {'dns': {'own': True}, 'http': {'core': 3}}
-    """
-    found: dict[str, dict[str, int | str | bool]] = {k: dict(v) for k, v in limits.items()}
-    for word in own_cores:
-        name, equals, core = word.partition("=")
-        if not name or (equals and not (core.isascii() and core.isdigit())):
-            raise SpecError(f"--own-core {word}", "write it as MODULE or MODULE=CORE")
-        said = found.setdefault(name, {})
-        said |= {"core": int(core)} if equals else {"own": True}
-    return found
-
-
-def heading(console: Console, text: str) -> None:
-    """Prints a line with a title, not longer than lines of text are."""
-    console.print(Rule(f"[bold]{escape(text)}", align="left", style="dim"), width=79)
-
-
-def print_results(console: Console, found: NFReport) -> None:
-    """Prints what one NF found: tables for lists of records, lines for the rest."""
-    heading(console, found.name)
-    single = {}
-    for key, value in (found.results or {}).items():
-        rows = value if isinstance(value, list) else []
-        if rows and all(isinstance(row, Mapping) for row in rows):
-            made, left_out = fitted(rows[:SHOWN], console.width)
-            console.print(made)
-            if left_out:
-                console.print(f"... also: {', '.join(left_out)}: use --json or a wider terminal")
-            if len(rows) > SHOWN:
-                console.print(f"... {len(rows) - SHOWN} more rows of {key}: use --json")
-        else:
-            single[key] = value
-    if single:
-        console.print("  ".join(f"{key.replace('_', ' ')} {cell(v)}" for key, v in single.items()))
-    for name, count in found.published.items():
-        console.print(f"published {name}: {count}", markup=False)
-
-
-def print_summary(console: Console, report: Report) -> None:
-    """Prints the last table: what was read, how fast, what was counted."""
-    stats = report.statistics
-    rate = report.packets / report.seconds if report.seconds > 0 else 0.0
-    heading(console, "summary")
-    rows = [
-        ("capture", report.source + (" (interrupted)" if report.interrupted else "")),
-        ("packets", f"{report.packets:,} ({stats.bytes:,} bytes)"),
-        ("flows", f"{stats.flows_opened:,}"),
-        ("time", f"{report.seconds:.3f} s, {rate:,.0f} packets/s"),
-    ]
-    rows += [(name, f"{value:,}") for name, value in sorted(report.counters.items())]
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        console.print(f"{name:<{width}}  {value}", markup=False)
-
-
-def finish(report: Report, written: Sequence[str] = ()) -> None:
-    """Says what went wrong and ends with the exit status that tells it."""
-    broken = [text for text in report.warnings if text.startswith(tuple(written))]
-    for text in report.warnings:
-        (complain if text in broken else warn)(text)
-    for error in report.errors:
-        complain(str(error))
-    for found in report.nfs:
-        more = found.failures - len(found.errors)
-        if more > 0:
-            complain(f"NF {found.name!r} failed {more} times more")
-    if report.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if broken:
-        raise typer.Exit(2)
-    if report.errors:
-        raise typer.Exit(1)

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Protocol, cast
 
 import typer
 
-from mesh.cli.capture import Checksums, finish, limits_from
 from mesh.cli.output import AsJson, dump, progress_bar, stdout, warn
+from mesh.cli.results import finish
+from mesh.cli.settings import Checksums, limits_from
 from mesh.cli.sizes import Sizes, sizes_from
 from mesh.registry import Registry
 from mesh.runner import replay

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nfmesh nf --name …`: an NF in a container of its own. Loads nothing that it does not need."""
+"""`nfmesh nf`: an NF in a container of its own, or a command about the NFs of a mesh."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import signal
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mesh.confine import give_up_privileges
+from mesh.cli.meshes import nf_app as app
 from mesh.errors import SpecError
-from mesh.health import HealthServer
-from mesh.joining import Joining, Member
 from mesh.rundir import base_folder
 
-__all__ = ["HealthPort", "nf"]
+if TYPE_CHECKING:
+    from mesh.health import HealthServer
+    from mesh.joining import Joining
+
+__all__ = ["HealthPort", "app"]
 
 NF_HANGS_S = 60.0
 """An NF that is silent for so long is to be started again; the stack lets it go earlier."""
@@ -30,6 +32,7 @@ HealthPort = Annotated[
 ]
 
 
+@app.callback(invoke_without_command=True)
 def nf(
     context: typer.Context,
     name: Annotated[str | None, typer.Option(help="Of the NF in the stack's plan.")] = None,
@@ -42,10 +45,11 @@ def nf(
     ),
     health_port: HealthPort = None,
 ) -> None:
-    """Adds and removes NFs while packets flow; without a command: joins a stack as one NF.
+    """Adds and removes NFs of a mesh while packets flow.
 
-    The process joins the stack whose run folder it sees, and the next one when that is gone. It
-    needs no privilege, and writes nothing but what it was granted. SIGTERM ends it in order.
+    Without a command it is one NF: the process joins the stack whose run folder it sees, and the
+    next one when that is gone. It needs no privilege, and writes nothing but what it was granted.
+    SIGTERM ends it in order.
 
     [bold]Examples[/bold]
       nfmesh nf add dns_log
@@ -55,6 +59,9 @@ def nf(
         return
     if name is None:
         raise SpecError("--name", "say which NF this is, or what to do: nfmesh nf --help")
+    from mesh.confine import give_up_privileges
+    from mesh.joining import Joining, Member
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if isinstance(sys.stdout, io.TextIOWrapper):  # the container's log: seen line by line
         sys.stdout.reconfigure(line_buffering=True)
@@ -75,6 +82,7 @@ def nf(
 def _served(joining: Joining, port: int | None, cores: Collection[int]) -> HealthServer | None:
     if port is None:
         return None
+    from mesh.health import HealthServer
 
     def wrong() -> str:
         silent = joining.silent_s

@@ -29,9 +29,10 @@ OfMesh = Annotated[
     str | None, typer.Option("--mesh", help="Name of the mesh; may be left out when one runs.")
 ]
 nf_app = typer.Typer(
-    help="Adds and removes NFs of a mesh while packets flow.",
+    name="nf",
     no_args_is_help=True,
     rich_markup_mode="rich",
+    add_completion=False,
 )
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all commands share: consoles, JSON lines, tables, the progress bar."""
+"""What all commands share: consoles, JSON lines, tables, the progress bar.
+
+rich is loaded where something is drawn: who asks for JSON does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import UTC, datetime
 from io import TextIOWrapper
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from mesh import report
 from mesh.errors import MeshError, NFError, system_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mesh.report import Progress
 
 __all__ = [
     "AsJson",
@@ -27,6 +31,7 @@ __all__ = [
     "dump",
     "explain",
     "fitted",
+    "heading",
     "prints_to_stderr",
     "progress_bar",
     "stdout",
@@ -50,6 +55,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and
 
 def stdout() -> Console:
     """Returns the console of standard output; in a pipe, lines are not cut at 80 columns."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
 
@@ -139,6 +146,8 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] 
         rows: records with the same keys; one named "time" is seconds since the epoch.
         columns: keys to show; default all that some record has a value for.
     """
+    from rich.table import Table
+
     names = list(columns) or [k for k in rows[0] if any(r.get(k) not in EMPTY for r in rows)]
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in names:
@@ -151,6 +160,14 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] 
     for row in rows:
         made.add_row(*(_written(name, row.get(name)) for name in names))
     return made
+
+
+def heading(console: Console, text: str) -> None:
+    """Prints a line with a title, not longer than lines of text are."""
+    from rich.markup import escape
+    from rich.rule import Rule
+
+    console.print(Rule(f"[bold]{escape(text)}", align="left", style="dim"), width=79)
 
 
 def fitted(rows: Sequence[Mapping[str, Any]], room: int) -> tuple[Table, list[str]]:
@@ -209,6 +226,8 @@ def cell(value: Any, depth: int = DEEPEST) -> str:
         return ", ".join(f"{key} {cell(inner, depth - 1)}" for key, inner in value.items())
     if isinstance(value, list):
         return ", ".join(cell(inner, depth - 1) for inner in value)
+    from rich.markup import escape
+
     return escape(str(value))
 
 
@@ -222,23 +241,26 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[report.Progress], None] | None]:
+def progress_bar(label: str) -> Iterator[Callable[[Progress], None] | None]:
     """Shows how far a run is, on a terminal only; yields what `mesh.replay` calls, or None."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield None
         return
+    from rich import progress
+    from rich.console import Console
+    from rich.markup import escape
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[packets]} packets, {task.fields[rate]}/s"),
-        TimeRemainingColumn(compact=True),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.fields[packets]} packets, {task.fields[rate]}/s"),
+        progress.TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(escape(label), total=None, packets="0", rate="0")
 
-        def show(now: report.Progress) -> None:
+        def show(now: Progress) -> None:
             rate = now.packets / now.seconds if now.seconds > 0 else 0
             bar.update(
                 task,

@@ -12,9 +12,7 @@ import typer
 from mesh.cli.joining import HealthPort
 from mesh.cli.output import complain, stdout, warn
 from mesh.control.keys import write_keys
-from mesh.node import Node, load_node, run_node
 from mesh.rundir import base_folder
-from mesh.supervisor import SupervisorSettings
 
 __all__ = ["keys", "stack"]
 
@@ -37,6 +35,9 @@ def stack(
     [bold]Example[/bold]
       nfmesh stack --config stack.yaml --run-dir /var/run/nfmesh/edge --health-port 9464
     """
+    from mesh.node import Node, load_node, run_node
+    from mesh.supervisor import SupervisorSettings
+
     logging.basicConfig(level=logging.WARNING, format="nfmesh: %(message)s")
     folder = run_dir or base_folder() / "stack"
     node = Node(

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from rich.markup import escape
-from rich.tree import Tree
 
 from mesh.cli.output import AsJson, dump, stdout, table
 from mesh.errors import MeshError
 from mesh.events import Catalogue, EventType
 from mesh.module import ModuleInfo
-from mesh.nf import NF
+from mesh.nf import NF, Option
+from mesh.options import bounds_of
 from mesh.registry import Registry
 from mesh.runner import catalogue
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
 
 __all__ = ["events", "modules", "nfs", "plan", "schema"]
 
@@ -57,6 +59,9 @@ def events(
 
 
 def _tree(found: Catalogue, event: EventType) -> Tree:
+    from rich.markup import escape
+    from rich.tree import Tree
+
     origin = f" [dim]({escape(event.origin)})[/dim]" if event.origin not in ("", "core") else ""
     tree = Tree(f"[bold]{escape(event.name)}[/bold]  {escape(event.doc)}{origin}")
     for child in found.children(event.name):
@@ -183,25 +188,31 @@ def _nf_parts(cls: type[NF]) -> dict[str, Any]:
             for sub in cls.subscriptions()
         ],
         "publishes": [event.event_name for event in cls.publishes],
-        "options": [
-            {
-                "name": option.name,
-                "type": type_text(option.type),
-                "default": option.default,
-                "doc": option.doc,
-            }
-            for option in cls.options()
-        ],
+        "options": [_option_json(option) for option in cls.options()],
+    }
+
+
+def _option_json(option: Option) -> dict[str, Any]:
+    bounds = bounds_of(option)
+    return {
+        "name": option.name,
+        "type": type_text(option.type),
+        "default": option.default,
+        "min": None if bounds is None else bounds.low,
+        "max": None if bounds is None else bounds.high,
+        "doc": option.doc,
     }
 
 
 def type_text(annotation: Any) -> str:
     """Writes the type of an option for people.
 
-    >>> type_text(int), type_text(Literal["json", "csv"] | None)
+    >>> type_text(Annotated[int, "1 to 9"]), type_text(Literal["json", "csv"] | None)
     ('int', 'json|csv')
     """
     inner = [arg for arg in get_args(annotation) if arg is not type(None)]
+    if get_origin(annotation) is Annotated:
+        return type_text(inner[0])
     if get_origin(annotation) is Literal:
         return "|".join(map(str, inner))
     if get_origin(annotation) in (Union, UnionType):

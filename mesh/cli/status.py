@@ -3,27 +3,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from mesh.cli.capture import heading
 from mesh.cli.meshes import MeshName, run_folder
-from mesh.cli.output import AsJson, dump, stdout, table
+from mesh.cli.output import AsJson, dump, heading, stdout, table
 from mesh.cli.runtimes import Context, Kubeconfig, Namespace, On, Where, runtime_at
+from mesh.conditions import seconds_of
 from mesh.control import messages as m
-from mesh.control.keys import ClientKeys
-from mesh.control.remote import Remote
 from mesh.control.tool import ask
 from mesh.errors import SpecError
-from mesh.kube.crd import row_of
 from mesh.runtime.local import ANSWER_S, LocalRuntime
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["status"]
 
@@ -102,6 +101,9 @@ def _near(name: str | None) -> tuple[str, Ask]:
 def _afar(address: str, keys: Path | None, stack: ExitStack) -> tuple[str, Ask]:
     if keys is None:
         raise SpecError("--keys", "name the folder with client.key and server.pub")
+    from mesh.control.keys import ClientKeys
+    from mesh.control.remote import Remote
+
     return address, stack.enter_context(Remote(address, ClientKeys.read(keys))).ask
 
 
@@ -110,13 +112,18 @@ def _print_functions(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         dump(found)
         return
+    if not found:
+        stdout().print("no network functions")
+        return
+    from mesh.kube.crd import row_of
+
     rows = [
         {column.lower(): value for column, value in row_of("networkfunctions", each).items()}
         for each in found
     ]
     for row in rows:
         row["age"] = _age(row["age"])
-    stdout().print(table("", rows) if rows else "no network functions")
+    stdout().print(table("", rows))
 
 
 def _print_events(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
@@ -142,8 +149,7 @@ def _age(stamp: str | None) -> str | None:
     """Returns how long ago something was: 40s, 5m, 3h, 2d."""
     if not stamp:
         return None
-    then = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    age = max(0, int((datetime.now(UTC) - then).total_seconds()))
+    age = max(0, int(time.time() - seconds_of(stamp)))
     for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
         if age >= 2 * seconds:
             return f"{age // seconds}{unit}"

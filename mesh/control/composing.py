@@ -87,7 +87,7 @@ def _compose(desired: Desired, registry: Registry) -> Composed:
     modules = {m.name: registry.module(m.name) for m in plan.modules}
     names = [entry.name or "" for entry in spec.nfs]
     joined = {name: desired.joined.get(name, desired.revision) for name in names}
-    config = {**spec.worker, "verify_checksums": int(spec.checksums == "verify")}
+    config = {**spec.worker.sizes, "verify_checksums": int(spec.checksums == "verify")}
     row = worker_config(config)
     sizes = {name: int(getattr(row, name)) for name in SIZES}
     places = {entry.name or "": place_of(entry) for entry in spec.nfs}
@@ -214,7 +214,7 @@ def named(spec: Spec, registry: Registry) -> Spec:
 
     Raises:
         PlanError: there is no such NF.
-        SpecError: a name is taken, or a number makes no sense.
+        SpecError: a name is taken.
     """
     nfs: list[NFSpec] = []
     for i, entry in enumerate(spec.nfs):
@@ -226,8 +226,6 @@ def named(spec: Spec, registry: Registry) -> Spec:
             raise SpecError(f"nfs[{i}].name", f"{name!r} is the name of another process")
         if any(name == other.name for other in nfs):
             raise SpecError(f"nfs[{i}].name", f"an NF {name!r} is there already")
-        if entry.ring is not None and entry.ring & (entry.ring - 1):
-            raise SpecError(f"nfs[{i}].ring", f"{entry.ring} is no power of two")
         nfs.append(entry.model_copy(update={"name": name}))
     if len(nfs) > MAX_RINGS:
         raise CapacityError(f"{len(nfs)} NFs; a worker has rings for {MAX_RINGS}")

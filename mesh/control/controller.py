@@ -121,6 +121,7 @@ class Controller:
                 if self._network is not None:
                     tasks.create_task(self._network.run())
         finally:
+            self._save_history()
             if close_metrics is not None:
                 await asyncio.to_thread(close_metrics)
             self._router.close(200)
@@ -209,9 +210,12 @@ class Controller:
                 if self._network is not None:
                     self.mesh.listening = self._network.statistics()
                 actions = self.mesh.tick(self.options.clock())
-                if self.mesh.history.is_fresh:
-                    save_history(self.options.run, self.mesh.history)
+                self._save_history()
             await self._do(actions)
+
+    def _save_history(self) -> None:
+        if self.mesh.history.is_fresh:
+            save_history(self.options.run, self.mesh.history)
 
     # ---- what goes out -----------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from mesh.conditions import (
     failure_of,
     is_ready,
     news_of,
+    stamp_of,
     with_times,
 )
 from mesh.control import messages as m
@@ -44,6 +44,8 @@ FILE = "history.json"
 KEPT_EVENTS = 256
 KEPT_REFUSALS = 64
 TEXT_LIMIT = 1000
+RETURN_S = 5.0
+"""Processes have made themselves known to a controller that came back."""
 _STARTING = conditions_of(None, Trouble("Starting", "it is new"), "")
 
 
@@ -64,6 +66,7 @@ class History:
         self._told: dict[str, list[Condition]] = {}
         self.refused: dict[str, Trouble] = {}
         self.is_fresh = False
+        self._restored_at = float("-inf")
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -104,17 +107,33 @@ class History:
 
     def look(self, functions: Iterable[dict[str, Any]]) -> None:
         """Looks at all NFs, and tells what has changed; their conditions get times."""
-        found = {}
-        for each in functions:
-            name, conditions = each["metadata"]["name"], each["status"]["conditions"]
-            before = self._told.get(name)
-            news = news_of(conditions, before or _STARTING)
-            if news is not None:
-                self.tell(name, news)
-            found[name] = with_times(conditions, before, self._now())
-            each["status"]["conditions"] = found[name]
+        found = {each["metadata"]["name"]: self._seen(each) for each in functions}
         self.is_fresh |= found != self._told
         self._told = found
+
+    def look_at(self, name: str, functions: Iterable[dict[str, Any]]) -> None:
+        """Looks at one of them, and tells what has changed."""
+        for each in functions:
+            if each["metadata"]["name"] == name:
+                self._told[name] = self._seen(each)
+                self.is_fresh = True
+
+    def _seen(self, function: dict[str, Any]) -> list[Condition]:
+        """Tells what has changed of an NF; returns its conditions, which get times."""
+        name, status = function["metadata"]["name"], function["status"]
+        before, found = self._told.get(name), status["conditions"]
+        timed = status["conditions"] = with_times(found, before, self._now())
+        if before is not None and self._may_be_here(before, found):
+            return before
+        news = news_of(found, before or _STARTING)
+        if news is not None:
+            self.tell(name, news)
+        return timed
+
+    def _may_be_here(self, before: list[Condition], found: list[Condition]) -> bool:
+        """True for an NF that ran when this controller began, and had no time to say so yet."""
+        is_early = self._clock() < self._restored_at + RETURN_S
+        return is_early and is_ready(before) and found[0]["reason"] == _STARTING[0]["reason"]
 
     def begins(self, name: str) -> None:
         """Notes that an NF is about to attach anew: when it has, that is told.
@@ -147,7 +166,7 @@ class History:
         self.is_fresh = True
 
     def _now(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return stamp_of(self._clock())
 
     def saved(self) -> dict[str, Any]:
         """Returns all of it as plain data; it is not fresh then."""
@@ -160,7 +179,7 @@ class History:
         for each in saved.events:
             key = (each["involvedObject"]["name"], each["reason"], each["message"])
             self._events[key] = each
-        self._told = saved.told
+        self._told, self._restored_at = saved.told, self._clock()
         self.refused = {name: Trouble(*why) for name, why in saved.refused.items()}
 
 
@@ -180,14 +199,14 @@ def save_history(folder: Path, history: History) -> None:
         log.warning("%s: %s", path, error.strerror)
 
 
-def load_history(folder: Path) -> History:
+def load_history(folder: Path, clock: Callable[[], float] = time.time) -> History:
     """Reads it; one that is not there or damaged is begun anew: nothing hangs on it."""
-    found = History()
+    found = History(clock)
     try:
         found.restore(TypeAdapter(_File).validate_json((folder / FILE).read_bytes()))
     except FileNotFoundError:
         pass
     except (OSError, ValidationError, KeyError) as error:
         log.warning("%s: events begin anew: %s", folder / FILE, error)
-        return History()
+        return History(clock)
     return found

@@ -173,11 +173,13 @@ class Away(Body):
 
     Attributes:
         text: how it left; "" when it had finished.
+        failed: it could not begin, and the text says why: its own message may come too late.
     """
 
     TYPE = "away"
     name: Name
     text: Text = ""
+    failed: bool = False
 
 
 class Held(Body):

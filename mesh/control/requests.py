@@ -34,6 +34,7 @@ __all__ = [
     "is_news",
     "place_in",
     "refusal_of",
+    "started_here",
     "without_leaving",
 ]
 
@@ -156,6 +157,13 @@ def without_leaving(desired: Desired, name: str) -> Desired:
 def _with_leaving(desired: Desired, leaving: dict[str, Any]) -> Desired:
     joined = {name: at for name, at in desired.joined.items() if name not in leaving}
     return replace(desired, leaving=leaving, joined=joined)
+
+
+def started_here(request: m.Body) -> str:
+    """Returns the place of the first entry whose code this host would load and run, or ""."""
+    entries = request.entries if isinstance(request, m.NfPut) else ()
+    here = (i for i, entry in enumerate(entries) if entry.get("place") != "pod")
+    return next((f"entries[{i}].place" for i in here), "")
 
 
 def _resubscribed(request: m.Subscribe | m.Unsubscribe, desired: Desired, plan: Plan) -> Desired:

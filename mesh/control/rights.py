@@ -9,7 +9,7 @@ from mesh.control.process import Process
 from mesh.control.requests import CHANGES
 from mesh.control.stats import HostStats, NFStats, WorkerStats
 
-__all__ = ["ASKED_BY", "FROM_PROCESSES", "may_say", "started_here"]
+__all__ = ["ASKED_BY", "FROM_PROCESSES", "may_say"]
 
 FROM_TOOLS = (m.Status, m.Functions, m.Stop, m.Record, m.RecordEnd, *CHANGES)
 FROM_AFAR = (m.Status, m.Functions, m.Stop, m.NfPut, m.NfRemove)
@@ -23,13 +23,6 @@ ROLES = {m.Held: "nf", m.Published: "nf", m.Result: "nf", m.Eof: "worker"}
 """Of those who alone may say something."""
 STATS = {"nf": NFStats, "worker": WorkerStats, "supervisor": HostStats}
 """What a heartbeat brings."""
-
-
-def started_here(body: m.Body) -> str:
-    """Returns the place of the first entry whose code this host would load and run, or ""."""
-    entries = body.entries if isinstance(body, m.NfPut) else ()
-    here = (i for i, entry in enumerate(entries) if entry.get("place") != "pod")
-    return next((f"entries[{i}].place" for i in here), "")
 
 
 def may_say(process: Process, body: m.Body) -> bool:

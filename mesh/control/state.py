@@ -36,9 +36,10 @@ from mesh.control.requests import (
     is_dry,
     is_news,
     refusal_of,
+    started_here,
     without_leaving,
 )
-from mesh.control.rights import ASKED_BY, FROM_PROCESSES, may_say, started_here
+from mesh.control.rights import ASKED_BY, FROM_PROCESSES, may_say
 from mesh.control.seal import Envelope, pack
 from mesh.control.stats import HostStats
 from mesh.control.status import functions, status
@@ -220,6 +221,7 @@ class Mesh:
             if name in self.joining:
                 self.failures.pop(name, None)
             self.has_begun = self.has_begun or process.role == "worker"
+            self.history.look_at(name, functions(self, now))  # it may be gone by the next look
         elif isinstance(body, m.Drained):
             process.drained = True
             if name in self.joining and not process.draining:  # its container ends
@@ -293,10 +295,13 @@ class Mesh:
 
     def _gone(self, body: m.Away, now: float) -> None:
         """Forgets an NF that had joined; it may come again."""
-        process = self.processes.get(body.name)
-        if process is None or body.name not in self.joining:
+        if body.name not in self.joining:
             return
-        del self.processes[body.name]
+        if body.failed:
+            failed = m.Failed(where="start", text=body.text, fatal=True)
+            self.failures.setdefault(body.name, failed)
+        if self.processes.pop(body.name, None) is None:
+            return
         self.gone[body.name] = now
         if body.text:
             self._note(f"{body.name}: left: {body.text}")

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import urllib3
 
 __all__ = [
+    "BUDGETS",
     "CHAINS",
     "CONFLICT",
     "DEPLOYMENTS",
@@ -38,6 +39,7 @@ __all__ = [
     "Kind",
     "Object",
     "Watch",
+    "budgets_of",
     "unless_gone",
 ]
 
@@ -52,7 +54,8 @@ WATCH_GRACE_S = 30.0
 MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
 MANAGER = "nfmesh"
 """Who says what is applied, to tell it from what autoscalers and others say."""
-_TEXT_LIMIT = 500
+_TEXT_LIMIT = 1000
+"""Characters of what the server says: it repeats a wrong value as long as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,13 @@ DEPLOYMENTS = Kind("apps", "v1", "deployments", "Deployment")
 PODS = Kind("", "v1", "pods", "Pod")
 SECRETS = Kind("", "v1", "secrets", "Secret")
 EVENTS = Kind("", "v1", "events", "Event")
+BUDGETS = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+
+
+def budgets_of(version: str) -> Kind:
+    """Returns the kind as a version of its group has it: `v1`, and before 1.21 `v1beta1`."""
+    return replace(BUDGETS, version=version)
 
 
 class Api:
@@ -97,6 +106,7 @@ class Api:
         from kubernetes.client import ApiClient
 
         configuration.retries = False
+        configuration.keep_alive = True  # else a watch notices minutes late that its server is gone
         self.namespace = namespace
         self._configuration = configuration
         self._client = ApiClient(configuration)
@@ -356,7 +366,7 @@ def _refusal(response: urllib3.BaseHTTPResponse) -> ApiError:
 def _from_status(status: Mapping[str, Any], headers: Mapping[str, str]) -> ApiError:
     wait = headers.get("Retry-After", "")
     return ApiError(
-        str(status.get("message") or "refused without a word"),
+        str(status.get("message") or "refused without a word")[:_TEXT_LIMIT],
         status=int(status.get("code") or 0),
         reason=str(status.get("reason") or ""),
         retry_after_s=float(wait) if wait.isdigit() else 0.0,

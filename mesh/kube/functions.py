@@ -5,8 +5,8 @@ Theory of operation: `reconcile` looks at the object and at all that belongs to 
 missing, and writes the status when it differs. It is called whenever something may have changed,
 remembers nothing that it cannot find out again, and does nothing when all is as wanted. In order:
 our finalizer, the stacks' word that they would take it, the token's Secret and the Deployment
-(`owned.py`), the wishes to the stacks, the status. A spec that no stack would take goes no further:
-what was made of an earlier one stays as it is.
+(`owned.py`), the wishes to the stacks, the status, the budget (`budgets.py`). A spec that no stack
+would take goes no further: what was made of an earlier one stays as it is.
 
 A stack is told of a function while a pod of it is on its node, before that pod attaches. When the
 pod is gone, the stack keeps the function (and its fail policy) until its successor elsewhere is
@@ -22,16 +22,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from mesh.conditions import Trouble, news_of
+from mesh.conditions import Trouble, news_of, stamp_of
 from mesh.kube.agent import View, Wish
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object, unless_gone
+from mesh.kube.budgets import Budgets
 from mesh.kube.manifests import entry_of
 from mesh.kube.models import GROUP, NetworkFunctionSpec
-from mesh.kube.owned import Later, Owned, Taken, is_rolling
+from mesh.kube.owned import Elsewhere, Later, Owned, Taken, is_rolling, refusal_of
 from mesh.kube.recorder import Recorder
-from mesh.kube.render import deployment, selector_of, token_digest
+from mesh.kube.render import deployment, pod_marks, selector_of, token_digest
 from mesh.kube.status import Facts, cores_of, function_status, same_status, with_conditions
 from mesh.kube.wiring import Stacks
 from mesh.kube.world import World
@@ -43,7 +43,8 @@ FIRST_STATUS_S, MORE_S, MOST_S = 5.0, 0.1, 30.0
 LEAVE_S = 60.0
 CHECKING_S = 5.0
 COMING_S = 30.0
-"""Between two looks at a function whose pods are placed and do not run: a Secret may be gone."""
+"""Between two looks at a function whose pods are placed and do not run: a Secret may be gone; and
+at one that waits for what is not watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Tools:
     stacks: Stacks
     recorder: Recorder
     clock: Callable[[], float] = time.monotonic
-    now: Callable[[], str] = lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now: Callable[[], str] = lambda: stamp_of(time.time())
 
 
 class Functions:
@@ -72,8 +73,10 @@ class Functions:
         self._settings = tools.world.settings
         deployments = tools.world.store(DEPLOYMENTS)
         self._owned = Owned(tools.api, deployments, self._settings, tools.clock)
+        self._budgets = Budgets(tools.api, tools.world.budgets, self._settings)
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
+        self._leaving: dict[str, float] = {}
 
     def reconcile(self, name: str) -> float | None:
         """Makes a function be as its object says.
@@ -96,10 +99,17 @@ class Functions:
             text = str(parsed.error) if parsed.error else "no spec"
             return self._report_invalid(found, Trouble("Invalid", text))
         found = self._hold(found)
-        made, trouble = self._carry_out(found, spec)
+        try:
+            made, trouble = self._carry_out(found, spec)
+        except Elsewhere as elsewhere:
+            self._recorder.warning(found, "OtherRelease", str(elsewhere))
+            return COMING_S
         pause = self._report(self._facts(found, spec, made, trouble), found)
+        if trouble is None:
+            self._budgets.keep(found, spec)
+        waits = trouble is not None and trouble.reason in ("NameTaken", "SecretInvalid")
         is_coming = any(pod.node and pod.phase != "Running" for pod in self._world.pods_of(name))
-        return COMING_S if pause is None and is_coming else pause
+        return COMING_S if pause is None and (waits or is_coming) else pause
 
     def _carry_out(
         self, found: Object, spec: NetworkFunctionSpec
@@ -119,7 +129,8 @@ class Functions:
             return made, Trouble("GraphInvalid", unfit)
         try:
             token = self._owned.token(found)
-            wanted = deployment(found, spec, self._settings, self.wanted(spec), token)
+            marks = pod_marks(token, made)
+            wanted = deployment(found, spec, self._settings, self.wanted(spec), marks)
             made = self._owned.deployment(found, wanted)
         except Taken as taken:
             return None, taken.trouble
@@ -184,7 +195,9 @@ class Functions:
         self._stacks.unwant(name)
         views = self._stacks.views()
         left = [node for node in self._stacks.having(name) if not views[node].error]
-        if left and _age_s(metadata["deletionTimestamp"]) < LEAVE_S:
+        with self._lock:
+            until = self._leaving.setdefault(metadata["uid"], self._clock() + LEAVE_S)
+        if left and self._clock() < until:
             return 1.0
         if left or any(view.error for view in views.values()):
             text = "deleted though not every stack could be told; what is left there goes later"
@@ -201,8 +214,9 @@ class Functions:
         uids = {found["metadata"]["uid"] for found in self._world.store(FUNCTIONS)}
         self._owned.keep_only(uids)
         with self._lock:
-            for uid in self._since.keys() - uids:
-                del self._since[uid]
+            for times in (self._since, self._leaving):
+                for uid in times.keys() - uids:
+                    del times[uid]
 
     # ---- the status ------------------------------------------------------------------------
 
@@ -233,6 +247,7 @@ class Functions:
             neighbours=self._neighbours(name, {n: v for n, v in views.items() if n in nodes}),
             unreachable={node: view.error for node, view in views.items() if view.error},
             trouble=trouble,
+            refused=refusal_of(made) if made is not None else "",
             rolling=made is not None and is_rolling(made),
         )
 
@@ -290,11 +305,6 @@ class Functions:
 def _phase(view: View, name: str) -> str:
     seen = view.attachments.get(name)
     return seen.phase if seen is not None and not view.error else ""
-
-
-def _age_s(stamp: str) -> float:
-    at = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return (datetime.now(UTC) - at).total_seconds()
 
 
 def affected_chains(world: World, name: str) -> Iterable[str]:

@@ -22,10 +22,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from mesh.errors import SpecError, did_you_mean
+from mesh.bounds import PowerOfTwo, refusal
+from mesh.errors import SpecError, place_text
 from mesh.words import OWN_DOMAIN
 
 __all__ = [
@@ -189,8 +190,8 @@ class NetworkFunctionSpec(_Model):
         ),
     ] = []
     ring: Annotated[
-        int | None,
-        Field(ge=64, le=1 << 20, description="Entries of its ring, a power of two."),
+        Annotated[int, Field(ge=64, le=1 << 20), PowerOfTwo] | None,
+        Field(description="Entries of its ring, a power of two."),
     ] = None
     hold: Annotated[
         int | None, Field(ge=0, le=4096, description="Entries that it may keep at once.")
@@ -217,12 +218,6 @@ class NetworkFunctionSpec(_Model):
         dict[str, _Label], Field(description="Labels that its nodes have.")
     ] = {}
     update_strategy: UpdateStrategy = UpdateStrategy()
-
-    @model_validator(mode="after")
-    def _check_ring(self) -> NetworkFunctionSpec:
-        if self.ring is not None and self.ring & (self.ring - 1):
-            raise ValueError(f"ring: {self.ring} is no power of two")
-        return self
 
 
 class ChainSelector(_Model):
@@ -272,10 +267,5 @@ def parse_object(data: Mapping[str, Any]) -> NetworkFunctionSpec | ServiceChainS
     try:
         return model.model_validate(data.get("spec") or {})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(("spec", *(str(part) for part in first["loc"])))
-        text = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            known = [each.alias or name for name, each in model.model_fields.items()]
-            text = f"unknown field{did_you_mean(str(first['loc'][-1]), known)}"
-        raise SpecError(place, text[:1].lower() + text[1:]) from error
+        place, text = refusal(error, model.model_json_schema())
+        raise SpecError(place_text(place, "spec"), text) from error

@@ -23,10 +23,10 @@ from mesh.conditions import Trouble
 from mesh.errors import ApiError
 from mesh.kube.api import CONFLICT, DEPLOYMENTS, FUNCTIONS, SECRETS, Api, Object
 from mesh.kube.reflector import Store
-from mesh.kube.render import is_owned, same_as, secret_name, token_secret
+from mesh.kube.render import INSTANCE_LABEL, is_owned, same_as, secret_name, token_secret
 from mesh.kube.settings import OperatorSettings
 
-__all__ = ["Later", "Owned", "Taken", "is_rolling"]
+__all__ = ["Elsewhere", "Later", "Owned", "Taken", "is_rolling", "refusal_of"]
 
 log = logging.getLogger("nfmesh.operator")
 
@@ -49,6 +49,10 @@ class Taken(Exception):
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(trouble.text)
         self.trouble = trouble
+
+
+class Elsewhere(Exception):
+    """Another release makes the function's pods; nothing was touched."""
 
 
 class Owned:
@@ -99,13 +103,13 @@ class Owned:
 
         Raises:
             ApiError: the server refused, or does not answer.
-            Later, Taken: there is one that is not to be used.
+            Later, Taken, Elsewhere: there is one that is not to be used.
         """
         name, uid = owner["metadata"]["name"], owner["metadata"]["uid"]
-        actual = self._deployments.get(name)
-        if actual is None:
-            actual = self._created(name, wanted)
+        actual = self._deployments.get(name) or self._created(name, wanted)
         _check_owner(actual, owner, "Deployment")
+        self._check_release(actual, owner)
+        self._deployments.put(actual)  # others' are not watched: that one goes would not be seen
         if _is_as(actual, wanted) or self._unlike.get(uid) == wanted:
             return actual
         metadata = {**actual["metadata"]}
@@ -159,8 +163,21 @@ class Owned:
             if error.status != CONFLICT:
                 raise
             found = self._api.get(DEPLOYMENTS, name)
-        self._deployments.put(found)
         return found
+
+    def _check_release(self, found: Object, owner: Object) -> None:
+        """Refuses what another release has made of the same function."""
+        other = (found["metadata"].get("labels") or {}).get(INSTANCE_LABEL)
+        if other == self._settings.release:
+            return
+        name = found["metadata"]["name"]
+        if INSTANCE_LABEL in (owner["metadata"].get("labels") or {}):
+            text = f"its Deployment {name!r} is of release {other!r}: delete it, it is made again"
+            raise Taken(Trouble("NameTaken", text))
+        raise Elsewhere(
+            f"release {other!r} makes its pods: label it {INSTANCE_LABEL}, "
+            "or set operator.adoptUnlabelled: false in all releases but one"
+        )
 
 
 def is_rolling(made: Object) -> bool:
@@ -169,6 +186,14 @@ def is_rolling(made: Object) -> bool:
     if int(status.get("observedGeneration") or 0) < int(made["metadata"].get("generation") or 0):
         return bool(status)
     return int(status.get("replicas") or 0) > int(status.get("updatedReplicas") or 0)
+
+
+def refusal_of(made: Object) -> str:
+    """Returns why the server takes no pod of a Deployment: a quota, a policy; "" when it does."""
+    for each in (made.get("status") or {}).get("conditions") or ():
+        if each.get("type") == "ReplicaFailure" and each.get("status") == "True":
+            return str(each.get("message") or each.get("reason"))
+    return ""
 
 
 def _check_owner(found: Object, owner: Object, what: str) -> None:

@@ -13,8 +13,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime
 
+from mesh.conditions import stamp_of
 from mesh.errors import ApiError
 from mesh.kube.api import EVENTS, Api, Object
 
@@ -66,7 +66,7 @@ class Recorder:
             log.info("event %s of %s was not written: %s", reason, metadata["name"], error.text)
 
     def _write(self, name: str, about: Object, what: tuple[str, str, str], count: int) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = stamp_of(time.time())
         kind, reason, text = what
         body = {
             "apiVersion": "v1",

@@ -26,6 +26,7 @@ __all__ = [
     "deployment",
     "labels_of",
     "owner_of",
+    "pod_marks",
     "secret_name",
     "selector_of",
     "token_digest",
@@ -35,6 +36,7 @@ __all__ = [
 FUNCTION_LABEL = f"{GROUP}/network-function"
 REVISION_LABEL = f"{GROUP}/revision"
 TOKEN_ANNOTATION = f"{GROUP}/token"
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 TOKEN_FILE = "/etc/nfmesh/token"
 SCRATCH = "64Mi"
@@ -93,12 +95,26 @@ def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def pod_marks(token: str, made: Object | None) -> dict[str, str]:
+    """Returns annotations that stand for what pods see only when they begin.
+
+    Args:
+        token: of the function.
+        made: its Deployment; what `kubectl rollout restart` wrote there stays, lest the next change
+            of anything else restarts the pods once more.
+    """
+    marks = {TOKEN_ANNOTATION: token_digest(token)[:16]}
+    template = (made or {}).get("spec", {}).get("template") or {}
+    restarted = ((template.get("metadata") or {}).get("annotations") or {}).get(RESTARTED)
+    return marks | ({RESTARTED: str(restarted)} if restarted else {})
+
+
 def deployment(
     function: Object,
     spec: NetworkFunctionSpec,
     settings: OperatorSettings,
     replicas: int,
-    token: str = "",
+    marks: Mapping[str, str],
 ) -> Object:
     """Returns a function's Deployment.
 
@@ -107,7 +123,7 @@ def deployment(
         spec: its spec, checked.
         settings: of the release.
         replicas: pods that there shall be.
-        token: its token; another one makes other pods, since those that run never see it.
+        marks: annotations of its pods; others make other pods.
     """
     name = function["metadata"]["name"]
     labels = labels_of(name, settings)
@@ -115,7 +131,7 @@ def deployment(
     annotations = {
         **settings.nf.annotations,
         "kubectl.kubernetes.io/default-container": "nf",
-        TOKEN_ANNOTATION: token_digest(token)[:16],
+        **marks,
     }
     revision = _digest([pod, settings.nf.labels, annotations])
     pod["affinity"] = _affinity(name, revision, settings)

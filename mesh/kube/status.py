@@ -54,6 +54,7 @@ class Facts:
         neighbours: node → function → cores of others that have cores of their own.
         unreachable: node → why its stack does not answer.
         trouble: what is wrong before any pod: the spec, the graph, a name that is taken.
+        refused: why the server takes no more pods: a quota, a policy; "" it does.
         rolling: an update is under way.
     """
 
@@ -68,6 +69,7 @@ class Facts:
     neighbours: Mapping[str, Mapping[str, frozenset[int]]] = field(default_factory=dict)
     unreachable: Mapping[str, str] = field(default_factory=dict)
     trouble: Trouble | None = None
+    refused: str = ""
     rolling: bool = False
 
 
@@ -152,6 +154,8 @@ def _trouble(facts: Facts, live: Sequence[PodFacts]) -> Trouble | None:
         short = facts.stack_trouble
         return Trouble(short.reason, f"no stack is up: {short.text}")
     is_making_room = len(live) < len(facts.pods)
+    if facts.refused and not is_making_room:
+        return Trouble("PodRefused", facts.refused)
     for pod in live:
         found = trouble_of(pod)
         if found is None:

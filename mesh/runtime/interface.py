@@ -9,9 +9,10 @@ speak of conditions and events in the words of `mesh/conditions.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mesh.kube.manifests import Manifests
+if TYPE_CHECKING:
+    from mesh.kube.manifests import Manifests
 
 __all__ = ["Change", "Object", "Runtime", "What"]
 

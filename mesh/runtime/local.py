@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh.control import messages as m
 from mesh.errors import SpecError
-from mesh.kube.manifests import Manifests, as_in_file, local_entries
 from mesh.runtime.interface import Change, Object
+
+if TYPE_CHECKING:
+    from mesh.kube.manifests import Manifests
 
 __all__ = ["LocalRuntime"]
 
@@ -59,6 +61,8 @@ class LocalRuntime:
         return found
 
     def _put(self, wanted: Manifests, *, dry_run: bool = False) -> list[Change]:
+        from mesh.kube.manifests import as_in_file, local_entries
+
         request = m.NfPut(entries=local_entries(wanted), dry_run=dry_run)
         try:
             found = self._ask(request, STEPS * CHANGE_S)

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from mesh import NF, Context, EventBatch, EventView, on
+from mesh.bounds import Kept
 from mesh.columns import endpoint
 from mesh.records import Records
 
@@ -28,7 +31,12 @@ class DnsLog(NF):
 
     writes = ("path",)
 
-    def __init__(self, path: str = "", keep: int = 1000, max_waiting: int = 256) -> None:
+    def __init__(
+        self,
+        path: str = "",
+        keep: Kept = 1000,
+        max_waiting: Annotated[int, Field(ge=1, le=1 << 16)] = 256,
+    ) -> None:
         self.records, self.max_waiting = Records(path, keep), max_waiting
         self.codes: Counter[str] = Counter()
         self.queries = self.not_remembered = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mesh import NF, Context, Event, NativeCode, on
+from mesh.bounds import MemoryMb
 from mesh.errors import SpecError
 from mesh.native_nf import library_path
 from mesh.watched import Outcome, Watched
@@ -54,7 +55,7 @@ class Firewall(NF):
         non_ip: Action = "accept",
         hold_drops: bool = False,
         watch: bool = True,
-        memory_mb: int = 256,
+        memory_mb: MemoryMb = 256,
     ) -> None:
         if bool(rules) == bool(lines):
             raise SpecError("rules", "give a rules file in `rules`, or rules in `lines`")

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from mesh import NF, Event, EventBatch, on
+from mesh.bounds import Seconds
 from mesh.columns import address_text, endpoint
 from mesh.errors import SpecError, did_you_mean
 from nfs.heavy_hitter.summary import Summary
@@ -50,19 +52,18 @@ class HeavyHitter(NF):
 
     def __init__(
         self,
-        window_s: float = 10.0,
-        share: float = 0.1,
-        top: int = 10,
-        counters: int = 1024,
+        window_s: Seconds = 10.0,
+        share: Annotated[float, Field(ge=1e-6, le=1)] = 0.1,
+        top: Annotated[int, Field(ge=1, le=1 << 16)] = 10,
+        counters: Annotated[int, Field(ge=1, le=1 << 20)] = 1024,
         kinds: tuple[str, ...] = ("source", "flow", "port"),
     ) -> None:
         for kind in kinds:
             if kind not in WIDTHS:
                 hint = did_you_mean(kind, WIDTHS)
                 raise SpecError("kinds", f"{kind!r} is none of {', '.join(WIDTHS)}{hint}")
-        if not 1 / (counters + 1) <= share <= 1 or window_s <= 0:
-            text = f"a share is 1/(counters + 1) to 1, a window longer than 0, not {share}"
-            raise SpecError("share", f"{text}, {window_s}")
+        if share * (counters + 1) < 1:
+            raise SpecError("share", f"{share} is less than 1/(counters + 1); raise counters")
         self.share, self.top, self.counters = share, top, counters
         self._kinds = tuple(dict.fromkeys(kinds))
         self._window_ns = int(window_s * 1e9)

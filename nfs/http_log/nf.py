@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from mesh import NF, Context, EventBatch, EventView, on
+from mesh.bounds import Kept
 from mesh.columns import endpoint
 from mesh.records import Records
 
@@ -38,7 +41,12 @@ class HttpLog(NF):
 
     writes = ("path",)
 
-    def __init__(self, path: str = "", keep: int = 1000, max_waiting: int = 256) -> None:
+    def __init__(
+        self,
+        path: str = "",
+        keep: Kept = 1000,
+        max_waiting: Annotated[int, Field(ge=1, le=1 << 16)] = 256,
+    ) -> None:
         self.records, self.max_waiting = Records(path, keep), max_waiting
         self.requests = self.responses = self.not_remembered = 0
         self._open: dict[int, Connection] = {}

@@ -232,11 +232,14 @@ void *ids_open(const char *config_json) {
 }
 
 /*
- * ids_set fixes what is bounded by number, once. Returns NFM_OK, NFM_E_STATE or NFM_E_NOMEM.
+ * ids_set fixes what is bounded by number, once. Returns NFM_OK, NFM_E_STATE, NFM_E_INVAL or
+ * NFM_E_NOMEM.
  */
 int ids_set(ids *nf, const ids_options *options) {
     if (nf->flows != NULL)
         return NFM_E_STATE;
+    if (options->max_flows == 0 || options->max_alerts == 0)
+        return NFM_E_INVAL;
     nf->options = *options;
     nf->flows = calloc(options->max_flows, sizeof(*nf->flows));
     nf->alerts = calloc(options->max_alerts, sizeof(*nf->alerts));

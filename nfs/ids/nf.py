@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from mesh import NF, Context, Event, NativeCode, on
+from mesh.bounds import Kept, MemoryMb
 from mesh.columns import endpoint
 from mesh.declare import Origin
 from mesh.errors import NFMissing, SpecError
@@ -101,13 +104,13 @@ class Ids(NF):
         lines: tuple[str, ...] = (),
         variables: dict[str, str] | None = None,
         path: str = "",
-        keep: int = 100,
+        keep: Kept = 100,
         strict: bool = False,
         watch: bool = True,
-        memory_mb: int = 256,
-        max_flows: int = 262144,
-        max_alerts: int = 8192,
-        max_counters: int = 65536,
+        memory_mb: MemoryMb = 256,
+        max_flows: Annotated[int, Field(ge=1, le=1 << 24)] = 262144,
+        max_alerts: Annotated[int, Field(ge=1, le=1 << 20)] = 8192,
+        max_counters: Annotated[int, Field(ge=1, le=1 << 24)] = 65536,
     ) -> None:
         if bool(rules) == bool(lines):
             raise SpecError("rules", "give a rules file in `rules`, or rules in `lines`")
@@ -115,9 +118,9 @@ class Ids(NF):
         self.variables = VARIABLES | (variables or {})
         self.strict, self.watch, self.memory_mb = strict, watch, memory_mb
         self.limits = {
-            "max_flows": max(1, max_flows),
-            "max_alerts": max(1, max_alerts),
-            "max_counters": max(1, max_counters),
+            "max_flows": max_flows,
+            "max_alerts": max_alerts,
+            "max_counters": max_counters,
         }
         self.records, self.keep = Records(path, 0), keep
         self.shown: list[dict[str, Any]] = []

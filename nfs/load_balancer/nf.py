@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cffi import FFI
+from pydantic import Field
 
 from mesh import NF, Context, EventBatch, NativeCode, on
+from mesh.bounds import Seed
 from mesh.errors import SpecError, StateError
 from mesh.native_nf import library_path
 from nfs.load_balancer.services import PROTOCOLS, STATES, Service, check, mac_bytes
@@ -39,10 +41,10 @@ class LoadBalancer(NF):
     def __init__(
         self,
         services: Sequence[Service] = (),
-        max_fails: int = 3,
-        retry_s: int = 10,
-        max_sessions: int = 1048576,
-        seed: int = 1,
+        max_fails: Annotated[int, Field(ge=0, le=1_000_000)] = 3,
+        retry_s: Annotated[int, Field(ge=1, le=86_400)] = 10,
+        max_sessions: Annotated[int, Field(ge=1, le=1 << 26)] = 1048576,
+        seed: Seed = 1,
     ) -> None:
         check(services)
         self.services = tuple(services)

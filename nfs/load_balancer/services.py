@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from mesh.errors import SpecError
 
@@ -15,7 +17,6 @@ __all__ = ["Backend", "Service", "check"]
 STATES = ("up", "drain", "down", "failed")
 """By enum lb_state."""
 PROTOCOLS = {"tcp": 6, "udp": 17}
-MAX_WEIGHT = 1000
 MAC_BYTES = 6
 
 
@@ -32,8 +33,8 @@ class Backend:
     """
 
     address: str
-    port: int = 0
-    weight: int = 1
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    weight: Annotated[int, Field(ge=0, le=1000)] = 1
     mac: str = ""
     state: Literal["up", "drain", "down"] = "up"
 
@@ -53,7 +54,7 @@ class Service:
     """
 
     address: str
-    port: int
+    port: Annotated[int, Field(ge=1, le=65535)]
     backends: Sequence[Backend] = field(default_factory=tuple)
     protocol: Literal["tcp", "udp"] = "tcp"
     mode: Literal["dnat", "direct"] = "dnat"
@@ -71,7 +72,6 @@ def check(services: Sequence[Service]) -> None:
     for i, service in enumerate(services):
         place = f"services[{i}]"
         address = _address(service.address, place)
-        _number(service.port, 1, 65535, f"{place}.port")
         key = (address, service.port, service.protocol)
         if key in seen:
             raise SpecError(place, f"{service.address}:{service.port} is there twice")
@@ -83,15 +83,8 @@ def check(services: Sequence[Service]) -> None:
 def _check_backend(service: Service, version: int, backend: Backend, place: str) -> None:
     if _address(backend.address, place).version != version:
         raise SpecError(place, f"{backend.address} and {service.address} differ in IP version")
-    _number(backend.port, 0, 65535, f"{place}.port")
-    _number(backend.weight, 0, MAX_WEIGHT, f"{place}.weight")
     if service.mode == "direct" and len(mac_bytes(backend.mac)) != MAC_BYTES:
         raise SpecError(f"{place}.mac", "mode direct needs the backend's MAC: 02:00:00:00:00:01")
-
-
-def _number(value: int, low: int, high: int, place: str) -> None:
-    if not low <= value <= high:
-        raise SpecError(place, f"{value} is not {low} to {high}")
 
 
 def _address(text: str, place: str) -> IPv4Address | IPv6Address:

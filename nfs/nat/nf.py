@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from cffi import FFI
+from pydantic import Field
 
 from mesh import NF, Context, NativeCode, on
+from mesh.bounds import Seed
 from mesh.errors import SpecError, StateError
 from mesh.native_nf import library_path
 from nfs.nat.rules import CLASSES, Words, externals, forwards, npts, prefixes
@@ -24,6 +26,10 @@ FILTERING = ("endpoint", "address", "address_port")
 SHOWN = 1000
 """Mappings in the results."""
 SECOND_NS = 1_000_000_000
+
+
+Hold = Annotated[int, Field(ge=0, le=86_400)]
+"""Seconds that a mapping stays without a flow."""
 
 
 class Nat(NF):
@@ -59,12 +65,12 @@ class Nat(NF):
         filtering: Literal["endpoint", "address", "address_port"] = "address",
         paired: bool = True,
         preserve: bool = True,
-        max_mappings: int = 262144,
-        max_sessions: int = 1048576,
-        tcp_hold_s: int = 240,
-        udp_hold_s: int = 0,
-        icmp_hold_s: int = 0,
-        seed: int = 0,
+        max_mappings: Annotated[int, Field(ge=1, le=1 << 24)] = 262144,
+        max_sessions: Annotated[int, Field(ge=1, le=1 << 26)] = 1048576,
+        tcp_hold_s: Hold = 240,
+        udp_hold_s: Hold = 0,
+        icmp_hold_s: Hold = 0,
+        seed: Seed = 0,
     ) -> None:
         self.external, self.inside = externals(external), prefixes(inside)
         self.rules, self.npt = _forwards(forwards, self.external), npts(npt)

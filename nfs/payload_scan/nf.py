@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from cffi import FFI
+from pydantic import Field
 
 from mesh import NF, Context, Event, EventBatch, NativeCode, on
+from mesh.bounds import MemoryMb
 from mesh.errors import NFMissing, SpecError
 from mesh.native_nf import library_path
 from nfs.payload_scan.patterns import Pattern, load
@@ -40,7 +42,12 @@ class PayloadScan(NF):
     publishes = (Match,)
     native = NativeCode("payload_scan", "payload_scan_process")
 
-    def __init__(self, patterns: str = "", memory_mb: int = 64, max_matches: int = 65536) -> None:
+    def __init__(
+        self,
+        patterns: str = "",
+        memory_mb: MemoryMb = 64,
+        max_matches: Annotated[int, Field(ge=1, le=1 << 24)] = 65536,
+    ) -> None:
         self.patterns: tuple[Pattern, ...] = load(Path(patterns or HERE / "patterns.txt"))
         self.memory_mb, self.max_matches = memory_mb, max_matches
         self.found: Counter[str] = Counter()

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from mesh import NF, Context, EventBatch, on
 from mesh.errors import SpecError, StateError
+from mesh.port_spec import MAX_PORTS
 
 _ODD = np.array([0x9E3779B97F4A7C15], np.uint64)
 
@@ -24,10 +26,11 @@ class PortMirror(NF):
     """
 
     def __init__(
-        self, to: str | int, sample: int = 1, by: Literal["packet", "flow"] = "packet"
+        self,
+        to: str | Annotated[int, Field(ge=0, lt=MAX_PORTS)],
+        sample: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1,
+        by: Literal["packet", "flow"] = "packet",
     ) -> None:
-        if sample < 1:
-            raise SpecError("sample", f"one of {sample} packets makes no sense")
         self.to, self.sample, self.by = to, sample, by
         self._port = 0
         self.packets = self.mirrored = 0

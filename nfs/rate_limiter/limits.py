@@ -21,6 +21,8 @@ from mesh.filters import parse as parse_filter
 __all__ = ["Each", "Limit", "parse"]
 
 MAX_LIMITS = 32
+MAX_RATE = 10**15
+"""Of packets or bits per second."""
 MAX_BURST_PACKETS = 1_000_000_000
 MAX_BURST_BYTES = 2_000_000_000
 LARGEST_FRAME = 69568
@@ -129,8 +131,9 @@ def _numbers(text: str, place: str) -> tuple[int, int, dict[str, int]]:
         value = int(Decimal(match["number"]) * units[match["unit"]])
         kind = "packets" if match["unit"].startswith("packets") else "bytes"
         found = bursts if match["burst"] else rates
-        if kind in found or value < 1:
-            raise SpecError(place, f"{match[0].strip()!r} is given twice, or is less than one")
+        if kind in found or not 1 <= value <= MAX_RATE:
+            text = f"{match[0].strip()!r} is given twice, or is not within 1..{MAX_RATE}"
+            raise SpecError(place, text)
         found[kind] = value
         at = match.end()
     without = [kind for kind in bursts if kind not in rates]

@@ -6,9 +6,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cffi import FFI
+from pydantic import Field
 
 from mesh import NF, Catalogue, Context, NativeCode, on
 from mesh._ffi import check, native
@@ -37,7 +38,10 @@ class RateLimiter(NF):
     )
 
     def __init__(
-        self, limits: tuple[str, ...] | str, max_buckets: int = 65536, worst: int = 10
+        self,
+        limits: tuple[str, ...] | str,
+        max_buckets: Annotated[int, Field(ge=64, le=1 << 24)] = 65536,
+        worst: Annotated[int, Field(ge=0, le=1000)] = 10,
     ) -> None:
         self._fields = Catalogue(core_events()).fields("packet")
         texts = limits.split(";") if isinstance(limits, str) else limits

@@ -9,11 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cffi import FFI
+from pydantic import Field
 
 from mesh import NF, Context, Event, NativeCode, on
+from mesh.bounds import MemoryMb, Seconds
 from mesh.errors import SpecError, StateError
 from mesh.native_nf import library_path
 from nfs.router.routes import Route, Word, load, parse_ports
@@ -63,25 +65,16 @@ class Router(NF):
         routes: str = "",
         watch: bool = True,
         check_source: bool = False,
-        errors_per_s: int = 100,
-        error_burst: int = 50,
-        max_neighbours: int = 4096,
-        reachable_s: float = 30.0,
-        stale_s: float = 600.0,
-        memory_mb: int = 256,
+        errors_per_s: Annotated[int, Field(ge=0, le=1 << 20)] = 100,
+        error_burst: Annotated[int, Field(ge=1, le=1 << 20)] = 50,
+        max_neighbours: Annotated[int, Field(ge=1, le=1 << 20)] = 4096,
+        reachable_s: Seconds = 30.0,
+        stale_s: Seconds = 600.0,
+        memory_mb: MemoryMb = 256,
     ) -> None:
         self.interfaces = parse_ports(ports)
         self.path = Path(routes) if routes else None
         self.watch, self.memory_mb = watch, memory_mb
-        for name, value, most in (
-            ("errors_per_s", errors_per_s, 1 << 20),
-            ("error_burst", error_burst, 1 << 20),
-            ("max_neighbours", max_neighbours, 1 << 20),
-        ):
-            if not (name == "errors_per_s" and value == 0) and not 1 <= value <= most:
-                raise SpecError(name, f"{value} is not 1 to {most}")
-        if reachable_s <= 0 or stale_s <= 0:
-            raise SpecError("reachable_s" if reachable_s <= 0 else "stale_s", "must be above 0")
         self.fixed = {
             "check_source": int(check_source),
             "errors_per_s": errors_per_s,

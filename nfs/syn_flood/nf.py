@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from mesh import NF, Event, EventBatch, on
-from mesh.errors import SpecError
+from mesh.bounds import MemoryMb, Seconds, Share
 from nfs.syn_flood.tables import Remembered, Slots, Targets, hashes
 
 SYN, ACK, RST = 2, 16, 4
@@ -76,19 +77,17 @@ class SynFlood(NF):
 
     def __init__(
         self,
-        limit: int = 200,
-        ratio: float = 0.5,
-        interval_s: float = 1.0,
-        calm: int = 5,
-        patience_s: float = 4.0,
-        proven_s: float = 600.0,
+        limit: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200,
+        ratio: Share = 0.5,
+        interval_s: Seconds = 1.0,
+        calm: Annotated[int, Field(ge=1, le=1_000_000)] = 5,
+        patience_s: Seconds = 4.0,
+        proven_s: Seconds = 600.0,
         action: Literal["drop", "reject"] = "drop",
-        memory_mb: int = 16,
+        memory_mb: MemoryMb = 16,
     ) -> None:
-        if limit < 1 or calm < 1 or memory_mb < 1 or min(interval_s, patience_s, proven_s) <= 0:
-            raise SpecError("limit", "limit, calm, memory_mb and all times are greater than 0")
         self.action = action
-        self._interval_ns = max(1, int(interval_s * 1e9))
+        self._interval_ns = int(interval_s * 1e9)
         self._targets = Targets(SLOTS, limit, ratio, calm)
         size = 1 << ((memory_mb << 20) // 4).bit_length() - 1
         self._waiting = Remembered(size, int(patience_s * 1e9))

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from mesh import NF, Context, Event, EventBatch, EventView, on
+from mesh.bounds import Seconds, Share
 from mesh.columns import enumeration
 
 REFUSED = frozenset({"S0", "REJ", "RSTOS0", "RSTRH", "SH", "SHR"})
@@ -86,14 +88,14 @@ class SynScan(NF):
 
     def __init__(
         self,
-        limit: int = 20,
-        ratio: float = 0.2,
-        window_s: float = 60.0,
-        patience_s: float = 3.0,
-        max_sources: int = 65536,
+        limit: Annotated[int, Field(ge=1, le=1_000_000_000)] = 20,
+        ratio: Share = 0.2,
+        window_s: Seconds = 60.0,
+        patience_s: Seconds = 3.0,
+        max_sources: Annotated[int, Field(ge=1, le=1 << 20)] = 65536,
     ) -> None:
         self.limit, self.ratio, self.max_sources = limit, ratio, max_sources
-        self._window_ns, self._patience_ns = int(window_s * 1e9), max(1, int(patience_s * 1e9))
+        self._window_ns, self._patience_ns = int(window_s * 1e9), int(patience_s * 1e9)
         self._sources: dict[str, Source] = {}
         self.scans: dict[str, PortScan] = {}
         self.forgotten = 0

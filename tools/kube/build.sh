@@ -63,7 +63,7 @@ need_tools() { # rsync and jq: without them the build "succeeds" and leaves noth
         say "run first: sudo apt-get install ${missing[*]}"
         return 1
     fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt_here install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # ---- the source -------------------------------------------------------------------------------------

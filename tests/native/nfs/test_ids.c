@@ -116,6 +116,7 @@ static rig *rig_new(uint64_t memory, uint32_t max_flows) {
                                  .max_counters = 8,
                                  .types = {[IDS_REQUEST] = TYPE_REQUEST}};
     r->nf = ids_open("{}");
+    CHECK_EQ(ids_set(r->nf, &(ids_options){.max_flows = max_flows}), NFM_E_INVAL);
     CHECK_EQ(ids_set(r->nf, &options), NFM_OK);
     CHECK_EQ(ids_set(r->nf, &options), NFM_E_STATE);
     for (uint32_t i = 0; i < N_FLOWS; i++)

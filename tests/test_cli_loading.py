@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from mesh.cli.app import COMMANDS, load
 
@@ -33,7 +34,7 @@ def loaded(tmp_path, monkeypatch):
             monkeypatch.setenv("TELL_FD", str(file.fileno()))
             command = [sys.executable, "-c", TELLING + program, *words]
             keep = (file.fileno(),)
-            done = subprocess.run(command, capture_output=True, timeout=60, pass_fds=keep)
+            done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, pass_fds=keep)
         assert done.returncode == status, done.stderr
         return frozenset(path.read_text().split())
 

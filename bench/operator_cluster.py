@@ -19,7 +19,7 @@ from typing import Any
 from fakekube import FakeKube
 from fakekubelet import Kubelets
 from fakenode import NAMESPACE, Nodes
-from kube_rig import api_of, condition, function, settings, until
+from kube_rig import BUDGET, api_of, condition, function, settings, until
 from real_kube import CONTROLLERS, RealKube, missing
 
 from mesh.errors import ApiError
@@ -47,9 +47,10 @@ class Cluster:
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )
         stack.callback(self.child.stdin.close)
+        own = settings(budget=BUDGET).model_dump(by_alias=True)
         given = {"url": self.url, "token": self.token, "authority": self.authority,
                  "manager": self.manager, "namespace": NAMESPACE,
-                 "settings": {**settings().model_dump(by_alias=True), "pollS": POLL_S}}  # fmt: skip
+                 "settings": {**own, "pollS": POLL_S}}  # fmt: skip
         self.ask(given)
         until(lambda: self.ask("?")["leads"], "an operator that leads", PATIENCE_S)
 

@@ -30,7 +30,7 @@ class Cpusets:
 
     Args:
         parent: group that they are made in; None: there are none.
-        mesh: its name, part of theirs.
+        mesh: its name, part of theirs; no other mesh of the host has the same.
         tier: "cgroup v2", "cgroup v1" or "affinity".
     """
 

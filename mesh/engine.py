@@ -37,6 +37,7 @@ from mesh.native_worker import (
     worker_config,
 )
 from mesh.nf import NF, Context
+from mesh.options import nf_config
 from mesh.placing import Place
 from mesh.plan import HeardPart, Plan, PlannedNF, PlannedSubscription
 from mesh.ports import Port
@@ -402,7 +403,8 @@ def _ring_of(planned: PlannedNF, worker: NativeWorker, catalogue: Catalogue) -> 
 def _instance_of(planned: PlannedNF) -> NF:
     if planned.instance is not None:
         return planned.instance
+    options = nf_config(planned.cls, planned.options, planned.name)
     try:
-        return planned.cls(**planned.options)
+        return planned.cls(**options)
     except Exception as error:
         raise NFError(planned.name, "__init__", error) from error

@@ -33,9 +33,15 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
+
+from pydantic.dataclasses import rebuild_dataclass
 
 from mesh._ffi import native
 from mesh.confine import become, keep_private
+from mesh.control import messages as m
+from mesh.control.stats import NFStats, WorkerStats
+from mesh.control.wire import NFPart, WorkerPart
 from mesh.errors import ProcessError
 from mesh.forks import Order
 from mesh.process import CANNOT_START
@@ -44,6 +50,13 @@ __all__ = ["main"]
 
 MODULES = ("mesh.control.controller", "mesh.worker", "mesh.modulehost", "mesh.nfhost")
 """What children usually are: loaded here. Whatever else one is, it loads itself."""
+MESSAGES = (
+    *(m.Register, m.Seen, m.PlanPart, m.Ready, m.Go, m.Attached, m.Heartbeat, NFStats, WorkerStats),
+    *(m.Eof, m.Result, m.Drained, m.Leave),
+)
+"""What children say and hear in every run: what checks them is built here, once for all."""
+PARTS: tuple[Any, ...] = (WorkerPart, NFPart)
+"""What they are told to do, likewise."""
 MAX_ORDER = 1 << 17
 GIVEN = 3
 """Number of the descriptor that a child is given."""
@@ -61,9 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_private(True)
     os.closerange(arguments.socket + 1, os.sysconf("SC_OPEN_MAX"))
     gc.disable()
-    for name in MODULES:
-        importlib.import_module(name)
-    native()
+    _load()
     gc.freeze()
     if len(os.listdir("/proc/self/task")) > 1:
         print("fork server: a library has started a thread", file=sys.stderr)
@@ -75,6 +86,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         order, fd = found
         line.detach()
     return _be(order, fd)
+
+
+def _load() -> None:
+    """Loads and builds what children need."""
+    for name in MODULES:
+        importlib.import_module(name)
+    native()
+    for message in MESSAGES:
+        message.model_rebuild()
+    for part in PARTS:
+        rebuild_dataclass(part)
 
 
 def _serve(line: socket.socket) -> tuple[Order, int] | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -31,6 +32,7 @@ Check = Callable[[], str]
 TIMEOUT_S = 5.0
 MOST = 32
 """Connections at a time: who says nothing, or says it slowly, keeps no prober away."""
+_FAMILY_OF_BOTH = socket.AF_INET6
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -52,7 +54,15 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, port: int) -> None:
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
+        self.address_family = _FAMILY_OF_BOTH if socket.has_dualstack_ipv6() else socket.AF_INET
         super().__init__(("", port), _Handler)
+
+    def server_bind(self) -> None:
+        """Takes the port, of both families where there are two; asks no resolver for names."""
+        if self.address_family == _FAMILY_OF_BOTH:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begins a thread for a connection."""

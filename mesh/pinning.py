@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Pinning:
     def __init__(self, folder: Path, topology: Topology | None = None) -> None:
         self._topology = topology or Topology.read()
         self._base, self._state = folder.parent, CoreState(folder.parent, folder.name)
+        # a mesh of another base folder may have the same name
+        self._group = f"{folder.name}-{zlib.crc32(os.fsencode(folder.absolute())):08x}"
         self._counted: dict[str, tuple[int, ...]] = {}
         self._own: set[str] = set()
         self._cpusets: Cpusets | None = None
@@ -85,7 +88,7 @@ class Pinning:
         if child.name not in self._own or child.process is None or child.shares:
             return
         if self._cpusets is None:
-            self._cpusets = find_cpusets(self._state.mesh)
+            self._cpusets = find_cpusets(self._group)
         self._cpusets.hold(child.name, child.process.pid, child.cores)
 
     def close(self) -> None:

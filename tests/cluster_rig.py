@@ -5,7 +5,7 @@ import subprocess
 
 from fakekubelet import Kubelets
 from fakenode import NAMESPACE
-from kube_rig import api_of, condition, settings, until
+from kube_rig import BUDGET, api_of, condition, settings, until
 from patience import PATIENCE_S
 from real_kube import FOLDER, RealKube
 
@@ -30,7 +30,8 @@ class Cluster:
         kubelets = Kubelets(self.kube, self._api(stack), ("node-1", "node-2"), 4)
         self.kubelets = stack.enter_context(kubelets)
         self.kubelets.add_stacks()
-        self.operator = Operator(self._api(stack), settings(), self.kubelets.connect, "test")
+        own = settings(budget=BUDGET)
+        self.operator = Operator(self._api(stack), own, self.kubelets.connect, "test")
         self.operator.start()
         stack.callback(self.operator.stop)
         until(lambda: self.operator.leads, "an operator that leads")
@@ -71,6 +72,9 @@ class Cluster:
 
     def pods(self, name):
         return {pod["metadata"]["uid"] for pod in self._pods(name)}
+
+    def nodes(self, name):
+        return [pod["spec"].get("nodeName") for pod in self._pods(name)]
 
     def _pods(self, name):
         return self.api.list(PODS, f"nfmesh.io/network-function={name}")["items"]

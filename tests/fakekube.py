@@ -41,6 +41,7 @@ from fakekube_rules import (
 CORE = ("pods", "secrets", "events", "configmaps")
 KINDS = {"pods": "Pod", "secrets": "Secret", "events": "Event", "configmaps": "ConfigMap",
          "deployments": "Deployment", "leases": "Lease",
+         "poddisruptionbudgets": "PodDisruptionBudget",
          "customresourcedefinitions": "CustomResourceDefinition"}  # fmt: skip
 BOOKMARK_S = 0.5
 
@@ -81,6 +82,7 @@ class FakeKube:
             self._add(Resource("", "v1", plural, KINDS[plural]))
         for group, version, plural in (
             ("apps", "v1", "deployments"),
+            ("policy", "v1", "poddisruptionbudgets"),
             ("coordination.k8s.io", "v1", "leases"),
             ("apiextensions.k8s.io", "v1", "customresourcedefinitions"),
         ):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mesh.confine import confine
+from mesh.control.messages import Heartbeat
+from mesh.control.wire import NFPart
 
 
 def main(words: Sequence[str]) -> int:
@@ -27,6 +29,7 @@ def main(words: Sequence[str]) -> int:
         "main": sys.modules["__main__"].__spec__.name,
         "words": sys.argv[1:],
         "foreign": [name for name in sys.modules if name.partition(".")[0] == "nfs"],
+        "checks": [model.__pydantic_complete__ for model in (Heartbeat, NFPart)],
         "comm": Path("/proc/self/comm").read_text().strip(),
         "cmdline": Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").decode().split("\0"),
     }

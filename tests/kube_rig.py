@@ -13,6 +13,9 @@ from mesh.kube.crd import crds
 from mesh.kube.operator import Operator
 from mesh.kube.settings import OperatorSettings
 
+BUDGET = {"version": "v1beta1"}
+"""Of an API server 1.20, real or played."""
+
 
 def settings(**more):
     stack = {"selector": STACK_LABELS, "hostRunDir": "/var/run/nfmesh/edge/one",

@@ -6,9 +6,11 @@ import signal
 import time
 from pathlib import Path
 
+from patience import PATIENCE_S
+
 from mesh.rundir import VARIABLE
 
-LEAVING_S = 10.0
+LEAVING_S = PATIENCE_S / 4
 """What was told to leave may take so long."""
 
 

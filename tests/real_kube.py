@@ -91,6 +91,7 @@ class RealKube:
                       "--controllers=*,-nodeipam,-nodelifecycle,-cloud-node-lifecycle,-route,-service",
                       "--concurrent-deployment-syncs=20", "--concurrent-replicaset-syncs=20",
                       "--kube-api-qps=200", "--kube-api-burst=400",
+                      "--horizontal-pod-autoscaler-sync-period=1s",
                       "--port=0", f"--secure-port={free_port()}")  # fmt: skip
             self._run("kube-scheduler", "--kubeconfig", self.kubeconfig, "--leader-elect=false",
                       "--kube-api-qps=200", "--kube-api-burst=400",

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+import mesh
 from mesh.bounds import Bounds
 from mesh.errors import SpecError
 from mesh.kube.models import KINDS
@@ -23,8 +24,10 @@ from mesh.options import bounds_of, nf_config
 from mesh.registry import Registry
 from mesh.spec import WorkerSpec, json_schema, parse
 from mesh.spec_plan import plan_of
+from mesh.uses import NFUse
 
 ROOT = Path(__file__).parent.parent
+OFFICE = ROOT / "tests" / "captures" / "office.pcap"
 REGISTRY = Registry.installed()
 BUILT_IN = [REGISTRY.nf(name) for name in REGISTRY.nf_names()]
 NUMBERS = [
@@ -178,3 +181,18 @@ def test_a_spec_says_where_a_number_is_wrong_and_what_it_may_be(
     with pytest.raises(SpecError) as caught:
         parse({"nfs": [{"use": "nat"}]} | said)
     assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "text"),
+    [
+        ({"limit": -1}, "scan.limit", "-1 is not within 1..1000000000"),
+        ({"limt": 1}, "scan.limt", "did you mean 'limit'?"),
+    ],
+)
+def test_options_that_python_code_gives_are_checked_alike(options, place, text):
+    use = NFUse(REGISTRY.nf("syn_scan"), "scan", options=options)
+    with pytest.raises(SpecError) as caught:
+        mesh.replay(OFFICE, [use])
+    assert caught.value.path == place
+    assert text in str(caught.value)

@@ -274,7 +274,18 @@ def test_the_operator_has_rights_in_its_namespace_only_and_no_more_than_it_uses(
 
 
 def test_the_budget_is_of_the_api_that_the_cluster_has() -> None:
-    assert of_kind(render(), "PodDisruptionBudget", "-nf")["apiVersion"] == "policy/v1"
+    found = render(said={"podDisruptionBudget": {"maxUnavailable": 3}})
+    assert of_kind(found, "PodDisruptionBudget")["apiVersion"] == "policy/v1"
+    assert _told(found)["budget"] == {"version": "v1", "maxUnavailable": 3}
+    found = render(said={"podDisruptionBudget": {"enabled": False}})
+    assert not [each for each in found if each["kind"] == "PodDisruptionBudget"]
+    assert _told(found)["budget"]["maxUnavailable"] == 0
+
+
+def _told(documents: list[Document]) -> Document:
+    """What the operator is told of a release."""
+    told = of_kind(documents, "ConfigMap", "-operator")["data"]
+    return dict(yaml.safe_load(told["operator.yaml"]))
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:

@@ -4,8 +4,10 @@
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from mesh.cli.app import COMMANDS, load
 
@@ -32,7 +34,7 @@ def loaded(tmp_path, monkeypatch):
             monkeypatch.setenv("TELL_FD", str(file.fileno()))
             command = [sys.executable, "-c", TELLING + program, *words]
             keep = (file.fileno(),)
-            done = subprocess.run(command, capture_output=True, timeout=60, pass_fds=keep)
+            done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, pass_fds=keep)
         assert done.returncode == status, done.stderr
         return frozenset(path.read_text().split())
 
@@ -84,6 +86,14 @@ def test_help_of_a_command_loads_that_command(nfmesh):
         "mesh.cli.doctor",
         "mesh.cli.output",
     }
+
+
+def test_a_run_over_a_capture_loads_nothing_of_clusters(nfmesh):
+    capture = Path(__file__).parent / "captures" / "office.pcap"
+    words = ("--pcap", str(capture), "--nf", "http_log", "--in-process", "--json")
+    modules = nfmesh("run", *words)
+    assert "mesh.engine" in modules
+    assert not {name for name in modules if name.startswith(("mesh.kube", "kubernetes", "rich."))}
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,12 @@ def keys(tmp_path):
     return tmp_path / "keys"
 
 
-def host_with(keys):
+def host_with(keys, address="tcp://127.0.0.1:*"):
     """A stack without NFs whose controller listens on a port of its choice."""
     run = Path(tempfile.mkdtemp(prefix="nfm"))
-    listen = {"control": "tcp://127.0.0.1:*", "keys": str(keys)}
+    listen = {"control": address, "keys": str(keys)}
     save_desired(run, Desired(1, {"ports": [{"pcap": str(OFFICE)}], "listen": listen}))
-    made = FakeHost(run, ["--listen", "tcp://127.0.0.1:*", "--keys", str(keys)])
+    made = FakeHost(run, ["--listen", address, "--keys", str(keys)])
     until(lambda: made.is_state("running"), "the mesh to run")
     return made
 
@@ -198,6 +198,18 @@ def test_keys_may_come_later_and_change(tmp_path):
         again = until(lambda: (a := address_of(host)) != first and a, "the new door")
         with Remote(again, ClientKeys.read(folder), PATIENCE_S) as stack:
             assert stack.status()["state"] == "running"
+    finally:
+        host.close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_orders_come_by_either_family(keys):
+    host = host_with(keys, "tcp://*:*")
+    try:
+        port = address_of(host).rpartition(":")[2]
+        for address in ("127.0.0.1", "[::1]"):
+            with Remote(f"tcp://{address}:{port}", ClientKeys.read(keys), PATIENCE_S) as stack:
+                assert stack.status()["state"] == "running"
     finally:
         host.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ from mesh.corestate import CoreState
 from mesh.errors import SpecError
 from mesh.topology import Topology, cpu_list, cpu_text
 
+STANDS = """
+class Stands(NF):
+    @on("flow.end")
+    def end(self, batch):
+        stand_still()
+"""
 SLOW = """
 class Slow(NF):
     "Holds the worker back, and the more the longer it takes, so that a test has time."
@@ -300,8 +307,8 @@ def test_an_nf_has_its_cores_alone_and_more_are_refused():
         tier = mesh.supervisor.stats().pinning
         assert tier in ("cgroup v1", "cgroup v2", "affinity")
         if tier == "cgroup v1":
-            group = f"nfmesh-t-{mesh.supervisor.children['slow'].name}"
-            assert group in Path(f"/proc/{pid}/cgroup").read_text()
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
+            assert re.search(r"/nfmesh-t-[0-9a-f]{8}-slow$", groups, re.MULTILINE)
         others = {mesh.running("worker-0"), mesh.running("other")}
         others.add(mesh.child("controller").process.pid)
         for other in others:
@@ -316,3 +323,15 @@ def test_an_nf_has_its_cores_alone_and_more_are_refused():
         ask(run, m.NfRemove(nf="slow"), PATIENCE_S)
         wait_for(lambda: "slow" not in mesh.supervisor.children)
         wait_for(lambda: own in os.sched_getaffinity(mesh.running("worker-0")))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_mesh_of_the_same_name_in_another_folder_moves_nobody():
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    with rig() as one, rig() as other:
+        pids = []
+        for mesh, core in ((one, first), (other, second)):
+            use = mesh.nf("stands", STANDS)
+            mesh.start([{"use": use, "cores": [core], "ring": 64}], mesh.capture(100))
+            pids.append(mesh.running("stands"))
+        assert [os.sched_getaffinity(pid) for pid in pids] == [{first}, {second}]

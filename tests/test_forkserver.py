@@ -61,6 +61,7 @@ def test_a_child_is_this_process_own_and_has_what_an_executed_one_would(forks):
         "main": CHILD,
         "words": ["--word", "x", "3"],
         "foreign": [],
+        "checks": [True, True],
         "comm": "somebody",
         "cmdline": [CHILD, "--name", "somebody"],
     }

@@ -54,6 +54,16 @@ def test_a_probe_tells_what_is_wrong_and_what_is_missing(server, said):
     assert get(server, "/metrics")[0] == 200
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_probes_come_by_either_family(server, address):
+    if address == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    line = http.client.HTTPConnection(address, server.port, timeout=20)
+    line.request("GET", "/healthz")
+    assert line.getresponse().status == 200
+    line.close()
+
+
 def test_a_check_that_fails_is_an_answer():
     def fails() -> str:
         raise ProcessError("the controller does not answer")

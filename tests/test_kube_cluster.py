@@ -12,10 +12,11 @@ import pytest
 pytest.importorskip("kubernetes")
 
 from cluster_rig import Cluster
+from fakenode import NAMESPACE
 from kube_rig import chain, condition, function, until
 from real_kube import CONTROLLERS, FOLDER, need
 
-from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, SECRETS
+from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, SECRETS, budgets_of
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,20 @@ def test_scheduler_says_what_is_short(cluster, function_of):
     cluster.wait("picky", "Unschedulable")
 
 
+def test_autoscaler_scales_a_function(cluster, function_of):
+    function_of("scan", cores=0)
+    cluster.wait("scan", "Attached")
+    target = {"apiVersion": FUNCTIONS.api_version, "kind": FUNCTIONS.name, "name": "scan"}
+    spec = {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 2}
+    path = f"/apis/autoscaling/v1/namespaces/{NAMESPACE}/horizontalpodautoscalers"
+    cluster.kube.request("POST", path, {"metadata": {"name": "scan"}, "spec": spec})
+    try:
+        until(lambda: cluster.api.get(FUNCTIONS, "scan")["spec"]["replicas"] == 2)
+        until(lambda: cluster.api.get(FUNCTIONS, "scan")["status"]["readyReplicas"] == 2)
+    finally:
+        cluster.kube.request("DELETE", f"{path}/scan", {})
+
+
 def test_quota_that_refuses_pods_is_said(cluster, function_of):
     cluster.kubectl("create", "quota", "few", "--hard=requests.cpu=1m")
     try:
@@ -71,6 +86,26 @@ def test_quota_that_refuses_pods_is_said(cluster, function_of):
         assert "exceeded quota: few" in condition(found, "Degraded")["message"]
     finally:
         cluster.kubectl("delete", "quota", "few")
+
+
+def test_node_is_drained_though_functions_are_broken_and_on_every_node(cluster, function_of):
+    function_of("scan")
+    function_of("pair", replicas=2, cores=0)
+    function_of("each", everyNode=True, cores=0)
+    function_of("broken", replicas=2, cores=5)
+    for name in ("scan", "pair", "each"):
+        cluster.wait(name, "Attached")
+    cluster.wait("broken", "InsufficientCpu")
+    (scan,) = cluster.api.get(FUNCTIONS, "scan")["status"]["nodes"]
+    budgets = cluster.api.list(budgets_of("v1beta1"))["items"]
+    assert {each["metadata"]["name"] for each in budgets} == {"pair", "broken"}
+    try:
+        cluster.kubectl("drain", scan["node"], "--ignore-daemonsets", "--delete-emptydir-data")
+        until(lambda: cluster.nodes("scan") not in ([], [scan["node"]]))
+        cluster.wait("scan", "Attached")
+    finally:
+        cluster.kubectl("uncordon", scan["node"])
+    cluster.wait("pair", "Attached")
 
 
 def test_restart_by_kubectl_renews_the_pods(cluster, function_of):

@@ -12,7 +12,7 @@ pytest.importorskip("kubernetes")
 
 from fakekube import FakeKube
 from fakenode import STACK_LABELS, Stack
-from kube_rig import condition, function, settings, until
+from kube_rig import BUDGET, condition, function, settings, until
 from kubernetes.client import Configuration
 from patience import PATIENCE_S
 from real_kube import CONTROL, RealKube, need
@@ -381,7 +381,7 @@ def stack(server, api):
     api.create(PODS, pod)
     api.patch(PODS, "stack-node-1", {"status": {"phase": "Running", "podIP": "10.0.0.1"}}, "status")
     found = Stack(4)
-    config = settings(adoptUnlabelled=False)
+    config = settings(adoptUnlabelled=False, budget=BUDGET)
     operator = Operator(server.api(), config, lambda _: found.connect(), "contract")
     operator.start()
     yield found

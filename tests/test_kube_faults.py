@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator when the API server fails, forgets, goes away; when there are two operators."""
 
+import socket
 import threading
 
 import pytest
@@ -15,7 +16,8 @@ from patience import PATIENCE_S
 
 from mesh.control.keys import ClientKeys
 from mesh.errors import ApiError, ProcessError
-from mesh.kube.api import CHAINS, DEPLOYMENTS, EVENTS, FUNCTIONS, PODS, Api
+from mesh.kube.api import BUDGETS, CHAINS, DEPLOYMENTS, EVENTS, FUNCTIONS, PODS, Api
+from mesh.kube.budgets import budget
 from mesh.kube.control_keys import control_keys
 from mesh.kube.leader import GIVE_UP_S, LEASE_S, Leader
 from mesh.kube.models import parse_object
@@ -116,6 +118,12 @@ def test_errors_have_the_servers_words(api):
     with pytest.raises(ApiError, match="GET /api/v1/namespaces/edge/pods: ") as caught:
         api.list(PODS)
     assert caught.value.status == 0
+
+
+def test_connections_notice_a_server_that_went_without_a_word(api):
+    options = api._pool.connection_pool_kw["socket_options"]
+    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in options
+    api.list(PODS)
 
 
 def test_object_that_goes_while_it_is_looked_at(rig):
@@ -370,6 +378,8 @@ def test_rendered_objects_fit_old_and_new_servers(version):
         made = deployment(found, parse_object(found), settings(nf={"labels": {"a": "b"}}), 1, {})
         validate(made, version, strict=True)
     validate(token_secret(found, "x", settings()), version, strict=True)
+    found["spec"]["replicas"] = 2
+    validate(budget(found, parse_object(found), settings(), BUDGETS), version, strict=True)
 
 
 def test_control_keys_are_made_once(api):
@@ -381,6 +391,19 @@ def test_control_keys_are_made_once(api):
     del secret["data"]["client.key"]
     with pytest.raises(ProcessError, match=r"has no client.key: delete it"):
         control_keys(api, settings())
+
+
+def test_keys_of_a_release_that_was_there_before_are_not_used(api):
+    api.create(DEPLOYMENTS, {"metadata": {"name": "operator"}, "spec": {}})
+    keys = control_keys(api, settings(), "operator")
+    (owner,) = api.kube.resources["", "secrets"].objects[NAMESPACE, "one-control"]["metadata"][
+        "ownerReferences"
+    ]
+    mine, owner["uid"] = owner["uid"], "of-one-that-is-gone"
+    with pytest.raises(ApiError, match="of an operator that is gone, and goes soon"):
+        control_keys(api, settings(), "operator")
+    owner["uid"] = mine
+    assert control_keys(api, settings(), "operator") == keys
 
 
 def test_uninstall_deletes_what_is_the_releases(monkeypatch):

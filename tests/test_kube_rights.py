@@ -10,7 +10,7 @@ pytest.importorskip("kubernetes")
 from chart_rig import render
 from kube_rig import Rig, api_of, chain, function, until
 
-from mesh.kube.api import CHAINS
+from mesh.kube.api import BUDGETS, CHAINS
 from mesh.kube.control_keys import control_keys
 from mesh.kube.operator import Operator
 from mesh.kube.uninstall import uninstall
@@ -33,7 +33,7 @@ def rights():
 
 @pytest.fixture
 def rig(rights):
-    with Rig(operators=0) as found:
+    with Rig(("node-1", "node-2"), operators=0) as found:
         found.kube.tokens = {"": "*", "operator": rights}
         yield found
 
@@ -65,14 +65,21 @@ def _live(rig):
     rig.apply(function("scan", labels=labels, mode="inline"), chain("edge", "scan"))
     rig.api.patch(CHAINS, "edge", {"metadata": {"labels": labels}})
     rig.wait("scan", "Attached")
-    stack = rig.nodes.stacks["node-1"]
     for _ in range(2):
-        stack.refuses["scan"] = "nobody raises it"
+        for stack in rig.nodes.stacks.values():
+            stack.refuses["scan"] = "nobody raises it"
         rig.change("scan", where="tcp")
         rig.wait("scan", "GraphInvalid")
-        stack.refuses.clear()
+        for stack in rig.nodes.stacks.values():
+            stack.refuses.clear()
         rig.change("scan", where="udp")
         rig.wait("scan", "Attached")
+    rig.change("scan", replicas=2)
+    until(lambda: "scan" in rig.objects("poddisruptionbudgets"))
+    rig.api.patch(BUDGETS, "scan", {"spec": {"maxUnavailable": 2}})
+    until(lambda: rig.objects("poddisruptionbudgets")["scan"]["spec"]["maxUnavailable"] == 1)
+    rig.change("scan", replicas=1)
+    rig.wait_gone("poddisruptionbudgets", "scan")
     rig.change("scan", image="other:2")
     until(lambda: [p["spec"]["containers"][0]["image"] for p in rig.pods("scan")] == ["other:2"])
     rig.wait("edge", "InPlace", CHAINS)

@@ -19,7 +19,6 @@ from mesh.cli.settings import Checksums, limits_from, split_setting, with_own_co
 from mesh.compose import NFUse
 from mesh.control.desired import with_files
 from mesh.errors import SpecError, did_you_mean
-from mesh.kube.manifests import local_entries, read_manifests
 from mesh.launch import Launch
 from mesh.options import nf_config
 from mesh.port_spec import PcapSpec, PortSpec
@@ -174,6 +173,8 @@ def spec_from(path: Path | None, given: Given, registry: Registry, pcap: Path | 
     if path is not None:
         if options or given.checksums != "ignore":
             raise SpecError(str(path), "a spec file says this itself: leave out --nf, --set, ...")
+        from mesh.kube.manifests import local_entries, read_manifests
+
         manifests = read_manifests(path)
         return load(path) if manifests is None else parse({"nfs": local_entries(manifests)})
     passes = len(given.ports) > 1

@@ -243,13 +243,11 @@ def clock(seconds: float) -> str:
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[Progress], None] | None]:
     """Shows how far a run is, on a terminal only; yields what `mesh.replay` calls, or None."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield None
         return
     from rich import progress
+    from rich.console import Console
     from rich.markup import escape
 
     columns = (
@@ -259,7 +257,7 @@ def progress_bar(label: str) -> Iterator[Callable[[Progress], None] | None]:
         progress.TextColumn("{task.fields[packets]} packets, {task.fields[rate]}/s"),
         progress.TimeRemainingColumn(compact=True),
     )
-    with progress.Progress(*columns, console=console, transient=True) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(escape(label), total=None, packets="0", rate="0")
 
         def show(now: Progress) -> None:

@@ -44,6 +44,8 @@ FILE = "history.json"
 KEPT_EVENTS = 256
 KEPT_REFUSALS = 64
 TEXT_LIMIT = 1000
+RETURN_S = 5.0
+"""Processes have made themselves known to a controller that came back."""
 _STARTING = conditions_of(None, Trouble("Starting", "it is new"), "")
 
 
@@ -64,6 +66,7 @@ class History:
         self._told: dict[str, list[Condition]] = {}
         self.refused: dict[str, Trouble] = {}
         self.is_fresh = False
+        self._restored_at = float("-inf")
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -118,13 +121,19 @@ class History:
     def _seen(self, function: dict[str, Any]) -> list[Condition]:
         """Tells what has changed of an NF; returns its conditions, which get times."""
         name, status = function["metadata"]["name"], function["status"]
-        before = self._told.get(name)
-        news = news_of(status["conditions"], before or _STARTING)
+        before, found = self._told.get(name), status["conditions"]
+        timed = status["conditions"] = with_times(found, before, self._now())
+        if before is not None and self._may_be_here(before, found):
+            return before
+        news = news_of(found, before or _STARTING)
         if news is not None:
             self.tell(name, news)
-        status["conditions"] = with_times(status["conditions"], before, self._now())
-        found: list[Condition] = status["conditions"]
-        return found
+        return timed
+
+    def _may_be_here(self, before: list[Condition], found: list[Condition]) -> bool:
+        """True for an NF that ran when this controller began, and had no time to say so yet."""
+        is_early = self._clock() < self._restored_at + RETURN_S
+        return is_early and is_ready(before) and found[0]["reason"] == _STARTING[0]["reason"]
 
     def begins(self, name: str) -> None:
         """Notes that an NF is about to attach anew: when it has, that is told.
@@ -170,7 +179,7 @@ class History:
         for each in saved.events:
             key = (each["involvedObject"]["name"], each["reason"], each["message"])
             self._events[key] = each
-        self._told = saved.told
+        self._told, self._restored_at = saved.told, self._clock()
         self.refused = {name: Trouble(*why) for name, why in saved.refused.items()}
 
 
@@ -190,14 +199,14 @@ def save_history(folder: Path, history: History) -> None:
         log.warning("%s: %s", path, error.strerror)
 
 
-def load_history(folder: Path) -> History:
+def load_history(folder: Path, clock: Callable[[], float] = time.time) -> History:
     """Reads it; one that is not there or damaged is begun anew: nothing hangs on it."""
-    found = History()
+    found = History(clock)
     try:
         found.restore(TypeAdapter(_File).validate_json((folder / FILE).read_bytes()))
     except FileNotFoundError:
         pass
     except (OSError, ValidationError, KeyError) as error:
         log.warning("%s: events begin anew: %s", folder / FILE, error)
-        return History()
+        return History(clock)
     return found

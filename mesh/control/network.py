@@ -59,7 +59,7 @@ class Network:
     """Listens for orders.
 
     Args:
-        address: `tcp://0.0.0.0:7600`; a port `*` is any.
+        address: `tcp://0.0.0.0:7600`, `tcp://*:7600` for IPv6, too; a port `*` is any.
         folder: with the keys.
         refused: where refusals are counted by reason.
         heard: takes the frames of each message, identity first.
@@ -142,6 +142,7 @@ class Network:
             (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
             (zmq.BACKLOG, BACKLOG),
             (zmq.CURVE_SERVER, 1),
+            (zmq.IPV6, self._address.startswith(("tcp://*:", "tcp://["))),
         ):
             socket.setsockopt(option, value)
         socket.curve_secretkey, socket.curve_publickey = keys.secret, keys.public

@@ -63,6 +63,7 @@ class Remote:
             (zmq.RECONNECT_IVL, 50),
             (zmq.RECONNECT_IVL_MAX, 2000),
             (zmq.IMMEDIATE, 1),
+            (zmq.IPV6, address.startswith("tcp://[")),
         ):
             self._socket.setsockopt(option, value)
         self._socket.curve_secretkey, self._socket.curve_publickey = keys.secret, keys.public

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import urllib3
 
 __all__ = [
+    "BUDGETS",
     "CHAINS",
     "CONFLICT",
     "DEPLOYMENTS",
@@ -38,6 +39,7 @@ __all__ = [
     "Kind",
     "Object",
     "Watch",
+    "budgets_of",
     "unless_gone",
 ]
 
@@ -83,7 +85,13 @@ DEPLOYMENTS = Kind("apps", "v1", "deployments", "Deployment")
 PODS = Kind("", "v1", "pods", "Pod")
 SECRETS = Kind("", "v1", "secrets", "Secret")
 EVENTS = Kind("", "v1", "events", "Event")
+BUDGETS = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+
+
+def budgets_of(version: str) -> Kind:
+    """Returns the kind as a version of its group has it: `v1`, and before 1.21 `v1beta1`."""
+    return replace(BUDGETS, version=version)
 
 
 class Api:
@@ -98,6 +106,7 @@ class Api:
         from kubernetes.client import ApiClient
 
         configuration.retries = False
+        configuration.keep_alive = True  # else a watch notices minutes late that its server is gone
         self.namespace = namespace
         self._configuration = configuration
         self._client = ApiClient(configuration)

@@ -28,11 +28,14 @@ def control_keys(api: Api, settings: OperatorSettings, deployment: str = "") -> 
         deployment: this operator's own, which the Secret shall go with; "" none.
 
     Raises:
-        ApiError: the server refused or does not answer.
+        ApiError: the server refused or does not answer; or the Secret is about to go.
         ProcessError: the Secret is there and is not whole.
     """
     name = settings.control_secret
-    secret = api.find(SECRETS, name) or _made(api, settings, deployment)
+    owner = api.get(DEPLOYMENTS, deployment) if deployment else None
+    secret = api.find(SECRETS, name) or _made(api, settings, owner)
+    if owner is not None and _is_left_over(secret, owner):
+        raise ApiError(f"Secret {name!r} is of an operator that is gone, and goes soon")
     found = {key: base64.b64decode(text) for key, text in (secret.get("data") or {}).items()}
     missing = [key for key in FILES if key not in found]
     if missing:
@@ -44,7 +47,14 @@ def control_keys(api: Api, settings: OperatorSettings, deployment: str = "") -> 
         return ClientKeys.read(Path(folder))
 
 
-def _made(api: Api, settings: OperatorSettings, deployment: str) -> Object:
+def _is_left_over(secret: Object, owner: Object) -> bool:
+    """True when a Secret goes with a namesake of its owner: the release was installed anew."""
+    references = secret["metadata"].get("ownerReferences") or ()
+    mine = owner["metadata"]
+    return any(each["name"] == mine["name"] and each["uid"] != mine["uid"] for each in references)
+
+
+def _made(api: Api, settings: OperatorSettings, owner: Object | None) -> Object:
     metadata: Object = {
         "name": settings.control_secret,
         "labels": {
@@ -53,9 +63,9 @@ def _made(api: Api, settings: OperatorSettings, deployment: str) -> Object:
             INSTANCE_LABEL: settings.release,
         },
     }
-    if deployment:
-        owner = owner_of(api.get(DEPLOYMENTS, deployment), DEPLOYMENTS)
-        metadata["ownerReferences"] = [{**owner, "controller": False, "blockOwnerDeletion": False}]
+    if owner is not None:
+        whose = owner_of(owner, DEPLOYMENTS)
+        metadata["ownerReferences"] = [{**whose, "controller": False, "blockOwnerDeletion": False}]
     data = {key: base64.b64encode(text).decode() for key, text in make_keys().items()}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
     try:

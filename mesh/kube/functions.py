@@ -5,8 +5,8 @@ Theory of operation: `reconcile` looks at the object and at all that belongs to 
 missing, and writes the status when it differs. It is called whenever something may have changed,
 remembers nothing that it cannot find out again, and does nothing when all is as wanted. In order:
 our finalizer, the stacks' word that they would take it, the token's Secret and the Deployment
-(`owned.py`), the wishes to the stacks, the status. A spec that no stack would take goes no further:
-what was made of an earlier one stays as it is.
+(`owned.py`), the wishes to the stacks, the status, the budget (`budgets.py`). A spec that no stack
+would take goes no further: what was made of an earlier one stays as it is.
 
 A stack is told of a function while a pod of it is on its node, before that pod attaches. When the
 pod is gone, the stack keeps the function (and its fail policy) until its successor elsewhere is
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from mesh.conditions import Trouble, news_of, stamp_of
 from mesh.kube.agent import View, Wish
 from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, Api, Object, unless_gone
+from mesh.kube.budgets import Budgets
 from mesh.kube.manifests import entry_of
 from mesh.kube.models import GROUP, NetworkFunctionSpec
 from mesh.kube.owned import Elsewhere, Later, Owned, Taken, is_rolling, refusal_of
@@ -72,6 +73,7 @@ class Functions:
         self._settings = tools.world.settings
         deployments = tools.world.store(DEPLOYMENTS)
         self._owned = Owned(tools.api, deployments, self._settings, tools.clock)
+        self._budgets = Budgets(tools.api, tools.world.budgets, self._settings)
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
         self._leaving: dict[str, float] = {}
@@ -103,6 +105,8 @@ class Functions:
             self._recorder.warning(found, "OtherRelease", str(elsewhere))
             return COMING_S
         pause = self._report(self._facts(found, spec, made, trouble), found)
+        if trouble is None:
+            self._budgets.keep(found, spec)
         waits = trouble is not None and trouble.reason in ("NameTaken", "SecretInvalid")
         is_coming = any(pod.node and pod.phase != "Running" for pod in self._world.pods_of(name))
         return COMING_S if pause is None and (waits or is_coming) else pause

@@ -38,7 +38,7 @@ log = logging.getLogger("nfmesh.operator")
 
 RESYNC_S = 600.0
 WORKERS = 2
-JOIN_S = 5.0
+JOIN_S = BUDGETS_S = 5.0
 FEW_FAILURES = 2
 
 
@@ -97,7 +97,7 @@ class Operator:
     @property
     def is_ready(self) -> bool:
         """True when the copies are there and the server answered lately."""
-        copies = self.world.reflectors.values()
+        copies = self.world.needed()
         current = all(each.is_watching or each.failures <= FEW_FAILURES for each in copies)
         return self.world.is_synced and current
 
@@ -129,7 +129,7 @@ class Operator:
             self._chain_changed(name, before, after)
         elif kind == FUNCTIONS:
             self._function_changed(name, before, after)
-        elif kind == DEPLOYMENTS:
+        elif kind in (DEPLOYMENTS, self.world.budgets.kind):
             self._add_labelled(found)
         elif kind == PODS and not self._add_labelled(found):
             self._stacks_changed()
@@ -188,6 +188,7 @@ class Operator:
         if leads:
             while not self.world.is_synced and not self._stopping.wait(0.05):
                 pass
+            self.world.budgets.wait_synced(BUDGETS_S)  # it may never be
             self._leads.set()
             self._stacks_changed()
             self._all_changed()

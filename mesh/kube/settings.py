@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from mesh.errors import SpecError, system_text
 
-__all__ = ["NFSettings", "OperatorSettings", "StackSettings", "read_settings"]
+__all__ = ["BudgetSettings", "NFSettings", "OperatorSettings", "StackSettings", "read_settings"]
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Id = Annotated[int, Field(ge=1, lt=1 << 31)]
@@ -55,6 +55,18 @@ class NFSettings(_Model):
     annotations: dict[str, str] = {}
 
 
+class BudgetSettings(_Model):
+    """PodDisruptionBudgets of functions.
+
+    Attributes:
+        version: of their API group, `policy`: which one the cluster serves.
+        max_unavailable: pods of a function that may be evicted at a time; 0: there are no budgets.
+    """
+
+    version: Literal["v1", "v1beta1"] = "v1"
+    max_unavailable: Annotated[int, Field(ge=0)] = 1
+
+
 class OperatorSettings(_Model):
     """The whole file.
 
@@ -75,6 +87,7 @@ class OperatorSettings(_Model):
     lease_name: str
     stack: StackSettings
     nf: NFSettings = NFSettings()
+    budget: BudgetSettings = BudgetSettings()
     log: Literal["debug", "info", "warning", "error"] = "info"
     poll_s: Annotated[float, Field(gt=0, le=60)] = 2.0
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mesh.conditions import Trouble
 from mesh.errors import SpecError
-from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Object
+from mesh.kube.api import CHAINS, DEPLOYMENTS, FUNCTIONS, PODS, Api, Kind, Object, budgets_of
 from mesh.kube.chains import Arrangement, arrange
 from mesh.kube.models import NetworkFunctionSpec, ServiceChainSpec, parse_object
 from mesh.kube.pods import PodFacts, pod_facts, trouble_of
@@ -59,6 +59,8 @@ class World:
             DEPLOYMENTS: reflector(DEPLOYMENTS, own),
             PODS: pods,
         }
+        self.budgets = reflector(budgets_of(settings.budget.version), own)
+        self.reflectors[self.budgets.kind] = self.budgets
         self._parsed: dict[tuple[str, str], tuple[tuple[str, int], Parsed]] = {}
         self._arranged: tuple[object, Arrangement] | None = None
         self._pods: tuple[int, dict[str, list[PodFacts]], list[PodFacts]] | None = None
@@ -70,8 +72,12 @@ class World:
 
     @property
     def is_synced(self) -> bool:
-        """True once all kinds have been listed."""
-        return all(each.is_synced for each in self.reflectors.values())
+        """True once all kinds have been listed that nothing goes without."""
+        return all(each.is_synced for each in self.needed())
+
+    def needed(self) -> list[Reflector]:
+        """Returns the copies that nothing goes without."""
+        return [each for each in self.reflectors.values() if each is not self.budgets]
 
     def is_mine(self, found: Object) -> bool:
         """True for objects of this release."""

@@ -103,6 +103,11 @@ seccompProfile: {type: RuntimeDefault}
 {{- printf "/var/run/nfmesh/%s" .Release.Name }}
 {{- end }}
 
+{{/* Of the API group `policy`: before 1.21 there is no v1. */}}
+{{- define "nfmesh.policyVersion" -}}
+{{- ternary "v1" "v1beta1" (.Capabilities.APIVersions.Has "policy/v1") }}
+{{- end }}
+
 {{- define "nfmesh.priorityClass" -}}
 {{- $root := index . 0 }}{{ $which := index . 1 }}
 {{- $class := index $root.Values.priorityClasses $which }}

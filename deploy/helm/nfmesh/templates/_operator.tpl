@@ -13,6 +13,9 @@ stack:
   controlPort: {{ .Values.stack.controlPort }}
   hostRunDir: {{ include "nfmesh.hostRunDir" . }}
   runDir: {{ include "nfmesh.runDir" . }}
+budget:
+  version: {{ include "nfmesh.policyVersion" . }}
+  maxUnavailable: {{ ternary .Values.podDisruptionBudget.maxUnavailable 0 .Values.podDisruptionBudget.enabled }}
 nf:
   healthPort: {{ .Values.nf.healthPort }}
   sharedCpu: {{ .Values.nf.sharedCpu }}

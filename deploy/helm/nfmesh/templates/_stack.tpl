@@ -32,7 +32,7 @@
 ports: {{- include "nfmesh.ports" . | nindent 2 }}
 {{- if .Values.operator.enabled }}
 listen:
-  control: tcp://0.0.0.0:{{ .Values.stack.controlPort }}
+  control: tcp://*:{{ .Values.stack.controlPort }}
   keys: /etc/nfmesh/control
 {{- end }}
 {{- if gt (int .Values.stack.workers) 1 }}

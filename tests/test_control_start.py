@@ -109,6 +109,30 @@ def test_an_nf_that_does_not_start_ends_a_run_that_has_not_begun():
     assert finished.report["packets"] == 0
 
 
+def test_a_supervisor_that_knows_its_part_before_has_not_begun():
+    play = Play("counter", "double")
+    play.register("supervisor", revision=1)
+    failed = m.Failed(where="start", text="no such file", fatal=True, name="double")
+    play.tell("supervisor", failed)
+    assert play.heard("supervisor", m.Finished)[0].start_failed == ["double"]
+
+
+def test_a_failure_that_is_said_again_is_not_that_of_the_next_of_its_name():
+    play = Play("counter", "double")
+    play.bring_up()
+    play.tell("tool", m.NfRemove(nf="double"))
+    play.settle()
+    play.tell("double", m.Drained())
+    play.settle()
+    play.tell("tool", m.NfAdd(entry={"use": "double"}))
+    joined = play.mesh.desired.joined["double"]
+    failed = m.Failed(where="exit", text="it died", fatal=True, name="double")
+    play.tell("supervisor", failed.model_copy(update={"revision": joined - 1}))
+    assert not play.mesh.failures
+    play.tell("supervisor", failed.model_copy(update={"revision": joined}))
+    assert "it died" in play.heard("tool", m.Error)[-1].text
+
+
 def test_one_that_fails_later_delays_nobody():
     play = Play("counter", "double")
     play.bring_up()
@@ -122,6 +146,7 @@ def test_one_that_fails_later_delays_nobody():
 
 def test_a_controller_that_comes_back_ends_no_run_that_others_began():
     play = Play("counter", "double")
+    play.mesh.follow(play.now)
     play.register("supervisor", revision=1)
     play.register("counter", revision=1)
     failed = m.Failed(where="start", text="no such file", fatal=True, name="double")

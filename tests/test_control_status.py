@@ -9,6 +9,7 @@ from control_play import Play
 from mesh.cli.status import _process_row
 from mesh.control import messages as m
 from mesh.control.metrics import families
+from mesh.control.process import SILENT_S
 from mesh.control.stats import (
     HostStats,
     NFStats,
@@ -152,3 +153,19 @@ def test_why_an_nf_that_joins_could_not_begin_is_said_whatever_is_heard_first(or
     assert (found["phase"], found["error_where"], found["error"]) == ("away", "start", "no licence")
     play.register("pod")
     assert status(play.mesh, play.now)["attachments"]["pod"]["error"] == ""
+
+
+def test_an_nf_that_left_is_away_though_nobody_heard_it_leave():
+    play = Play("counter")
+    play.bring_up()
+    entry = {"use": "counter", "name": "pod", "place": "pod", "token": "0" * 64}
+    play.tell("tool", m.NfPut(entries=[entry]))
+    play.settle()
+    play.register("pod")
+    row = ProcessStats(name="pod", role="nf", pid=0, state="away")
+    beat = m.Heartbeat(stats=HostStats(processes=[row]))
+    play.tell("supervisor", beat)
+    assert "pod" in play.mesh.processes, "it may just have come"
+    play.tick(SILENT_S + 0.1)
+    play.tell("supervisor", beat)
+    assert status(play.mesh, play.now)["attachments"]["pod"]["phase"] == "away"

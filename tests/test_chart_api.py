@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_an_upgrade_and_its_way_back(cluster: Cluster) -> None:
     cluster.helm("rollback", "one", "1", "-n", "core")
     assert stack()["spec"] == before["spec"]
     assert stack()["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_definitions_are_renewed_as_the_readme_says(cluster: Cluster, tmp_path: Path) -> None:
+    (command,) = re.findall(r"`kubectl (apply \S+ .*)-f crds/`", (CHART / "README.md").read_text())
+    for path in (CHART / "crds").iterdir():
+        text = path.read_text()
+        changed = text.replace("description: Request and limit.", "description: Both of them.")
+        (tmp_path / path.name).write_text(changed)
+    cluster.kubectl(*command.split(), "-f", str(tmp_path))
+    name = "networkfunctions.nfmesh.io"
+    assert "Both of them." in cluster.kubectl("get", "crd", name, "-o", "json")
+    assert cluster.get("edge", "networkfunction", "one-log")["spec"]["use"] == "http_log"
 
 
 def test_its_notes_say_what_works(cluster: Cluster) -> None:

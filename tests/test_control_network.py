@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 from fake_host import FakeHost
+from loopback import has_ipv6
 from patience import PATIENCE_S, until
 
 from mesh.control import messages as m
@@ -202,7 +203,7 @@ def test_keys_may_come_later_and_change(tmp_path):
         host.close()
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 def test_orders_come_by_either_family(keys):
     host = host_with(keys, "tcp://*:*")
     try:

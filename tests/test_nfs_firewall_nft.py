@@ -15,7 +15,7 @@ import threading
 from ipaddress import ip_address
 
 import pytest
-from live_rig import HAS_IPV6, Namespace, why_not
+from live_rig import HAS_IPV6, PATIENCE_S, Namespace, why_not
 from pcap_file import frames_of
 
 from mesh import replay
@@ -107,7 +107,7 @@ def link(namespace, name):
         end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         end.setsockopt(263, 23, 1)  # SOL_PACKET, PACKET_IGNORE_OUTGOING
         end.bind((name, 3))
-        end.settimeout(30)
+        end.settimeout(PATIENCE_S)
         made.append(end)
 
     thread = threading.Thread(target=enter)  # of its own: a namespace is a thread's

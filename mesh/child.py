@@ -120,7 +120,7 @@ class Child:
             arguments += ["--part", json.dumps(asdict(self.part.module))]
         if self.role == "nf":
             arguments += self.crashes.arguments()
-        if self.role == "worker" and self.starts:
+        if self.role in ("worker", "controller") and self.starts:
             arguments.append("--again")
         if self.journal is not None:
             self.journal.begin()
@@ -192,14 +192,26 @@ class Child:
             self.hang = f"no sign of life for {silent:.1f} s while {phase.name.lower()}"
             self.signal(signal.SIGKILL)
 
+    def life(self, patience: Patience) -> tuple[float, float]:
+        """Returns how long one that runs has given no sign of life, and how long it may."""
+        if self.journal is None or self.state != "running":
+            return 0.0, 0.0
+        try:
+            beat_ns, phase = self.journal.life()
+        except ValueError:  # it has just been let go
+            return 0.0, 0.0
+        silent = time.monotonic() - max(beat_ns / 1e9, self.started_at)
+        return round(max(0.0, silent), 3), patience.limit(phase)
+
     def signal(self, number: int) -> None:
         """Sends a signal, if there is anybody to get it."""
         if self.process is not None:
             self.process.signal(number)
 
-    def stats(self) -> ProcessStats:
+    def stats(self, patience: Patience) -> ProcessStats:
         """Returns what a heartbeat says of it."""
         pid = self.process.pid if self.process is not None else 0
+        silent_s, patience_s = self.life(patience)
         return ProcessStats(
             name=self.name,
             role=self.role,
@@ -211,6 +223,8 @@ class Child:
             restarts=max(0, self.starts - 1),
             last_exit=self.last_exit[:4096],
             memory_bytes=resident_bytes(pid) if pid else 0,
+            silent_s=silent_s,
+            patience_s=patience_s,
         )
 
 

@@ -81,8 +81,9 @@ class Guest(Child):
         if silent > patience.limit(phase):
             self.hang = f"no sign of life for {silent:.1f} s while {phase.name.lower()}"
 
-    def stats(self) -> ProcessStats:
+    def stats(self, patience: Patience) -> ProcessStats:
         """Returns what a heartbeat says of it; its cores are its own container's business."""
+        silent_s, patience_s = self.life(patience)
         return ProcessStats(
             name=self.name,
             role=self.role,
@@ -91,6 +92,8 @@ class Guest(Child):
             state=self.state,
             restarts=max(0, self.starts - 1),
             last_exit=self.last_exit[:4096],
+            silent_s=silent_s,
+            patience_s=patience_s,
         )
 
 

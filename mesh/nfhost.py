@@ -76,6 +76,7 @@ class NFHost(ChildHost):
         self._caution = caution
         self._station: Station | None = None
         self._loop: NFLoop | None = None
+        self._newer: m.PlanPart | None = None
         self._is_draining = self._has_left = False
         self._leave_s, self._linger_s = LEAVE_S, LINGER_S
         self._looked_at = 0.0
@@ -129,6 +130,7 @@ class NFHost(ChildHost):
     def _begin(self) -> NFLoop:
         plan = self._await(m.PlanPart)
         station = self._station = self._make(from_wire(NFPart, plan.part))
+        station.revision = plan.revision
         self.control.send(m.Ready(revision=plan.revision))
         self._await(m.Go)
         sources = station.attach(self._client)
@@ -147,6 +149,8 @@ class NFHost(ChildHost):
         self._restore(loop)
         station.start()
         self.control.send(self._attached(plan.revision, station))
+        if self._newer is not None:
+            self._replan(self._newer)
         return loop
 
     def _make(self, part: NFPart) -> Station:
@@ -168,6 +172,10 @@ class NFHost(ChildHost):
             message = self.control.poll(POLL_S)
             if isinstance(message, kind):
                 return message
+            if isinstance(message, m.PlanPart):  # of a controller that came back meanwhile
+                self._newer = message
+            if isinstance(message, m.Drain):
+                self._take_leave({})
             if isinstance(message, m.Leave | m.Drain):
                 break
         raise LeaveNow
@@ -221,8 +229,7 @@ class NFHost(ChildHost):
             self._check_host()
             self.journal.beat(Phase.RUNNING)
             found = self.control.poll(POLL_S)
-            if isinstance(found, m.PlanPart):
-                self._replan(found)
+            if isinstance(found, m.PlanPart) and self._replan(found):
                 return
             if isinstance(found, m.Drain | m.Leave):
                 self._leave(found)
@@ -231,19 +238,21 @@ class NFHost(ChildHost):
             elif isinstance(found, m.Watch) and self._station is not None:
                 self._station.watch(found.events)
 
-    def _replan(self, message: m.PlanPart) -> None:
+    def _replan(self, message: m.PlanPart) -> bool:
+        """Goes on with another part of the plan; returns False for one that it has or cannot."""
         station, loop = self._station, self._loop
         if station is None or loop is None or message.revision <= station.revision:
-            return
-        station.revision = message.revision
+            return False
         try:
             part = from_wire(NFPart, message.part)
             loop.sources += station.attach_new_logs(self._client, part)
         except MeshError as error:
             self.control.send(m.Failed(where="plan", text=str(error)))
-            return
+            return False
+        station.revision = message.revision
         loop.change(Change(message.after, lambda: station.replan(part)))
         self.control.send(m.Ready(revision=message.revision))
+        return True
 
     def _tell(self, block: Block) -> None:
         """Sends published and raised events to who watches them."""
@@ -283,7 +292,11 @@ class NFHost(ChildHost):
             return
         report = station.stop()
         self.control.send(_result(report))
-        self.control.send(m.Drained(position=loop.positions()))
+        self._take_leave(loop.positions())
+
+    def _take_leave(self, positions: dict[str, int]) -> None:
+        """Says that nothing is left to do, and waits to be let go."""
+        self.control.send(m.Drained(position=positions))
         until = time.monotonic() + self._leave_s
         while time.monotonic() < until and not self._has_left:
             self._check_host()

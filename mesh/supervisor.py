@@ -148,6 +148,7 @@ class Supervisor:
         self._pinning = Pinning(folder.path)
         self._finished: m.Finished | None = None
         self._late: m.PlanPart | None = None
+        self._revision = 0
         self._stop_at = self._ending_at = 0.0
         self._ticked_at = self._awake_since = 0.0
         self._signals = 0
@@ -273,7 +274,7 @@ class Supervisor:
     def stats(self) -> HostStats:
         """Returns a heartbeat: processes, objects, notices. Called in the control thread."""
         return HostStats(
-            processes=[child.stats() for child in list(self.children.values())],
+            processes=[c.stats(self.settings.patience) for c in list(self.children.values())],
             objects=[
                 ObjectStats(name=o.name, size=o.size, backing=o.backing) for o in list(self.objects)
             ],
@@ -355,12 +356,13 @@ class Supervisor:
                 self._ending_at = self._ending_at or time.monotonic()
 
     def _apply(self, message: m.PlanPart) -> None:
-        is_first = not self._part.children
+        is_first, self._late = not self._part.children, None
         try:
             part = from_wire(HostPart, message.part)
             if any(self._is_leaving(child.name) for child in part.children):
                 self._late = message
                 return
+            self._revision = message.revision
             self._change(part)
         except (MeshError, OSError) as error:
             if isinstance(error, SpecError) and self._frees_cores():
@@ -536,7 +538,7 @@ class Supervisor:
         if child.part is not None:
             name, where = child.name, "exit" if child.had_begun else "start"
             failed = m.Failed(where=where, text=child.last_exit, fatal=is_final, name=name)
-            self._control.send(failed)
+            self._control.send(failed.model_copy(update={"revision": self._revision}))
             if is_final or not child.part.is_waited_for:
                 self._drainer.add(name, [w for w in child.part.writes if w.startswith("ring/")])
 

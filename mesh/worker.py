@@ -59,6 +59,7 @@ class WorkerHost(ChildHost):
         super().__init__(name, run, token)
         self._is_again, self._mesh = is_again, str(run)
         self._stack: Stack | None = None
+        self._ready = m.Ready(revision=0)
         self._snapshot: WorkerStats | None = None
         self._snapshot_at = 0.0
         self._may_run = self._is_stopping = self._has_left = self._is_interrupted = False
@@ -135,23 +136,25 @@ class WorkerHost(ChildHost):
             message = self.control.poll()
 
     def _apply(self, message: m.PlanPart) -> None:
+        if message.revision <= self._ready.revision:
+            self.control.send(self._ready)  # it holds from where it did
+            return
         part = from_wire(WorkerPart, message.part)
         if self._stack is None:
             self._stack = Stack(part, self._client, is_again=self._is_again, mesh=self._mesh)
-        elif message.revision > self._stack.revision:
+        else:
             try:
                 self._stack.apply(part)
             except MeshError as error:
                 self.control.send(m.Failed(where="plan", text=str(error)))
                 return
         self._stack.revision = message.revision
-        self.control.send(
-            m.Ready(
-                revision=message.revision,
-                effective_from=self._stack.frames + 1,
-                positions=self._stack.positions(),
-            )
+        self._ready = m.Ready(
+            revision=message.revision,
+            effective_from=self._stack.frames + 1,
+            positions=self._stack.positions(),
         )
+        self.control.send(self._ready)
 
     def _recorder(self, wanted: m.Record) -> PortRecorder:
         return PortRecorder(self._stack.ports if self._stack is not None else (), wanted)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 from mesh import NF, Event, on
 from mesh.control import messages as m
+from mesh.control.actions import Compose, Publish, Save, Send
 from mesh.control.composing import compose_desired
 from mesh.control.desired import Desired
 from mesh.control.seal import Envelope
-from mesh.control.state import Compose, Mesh, Publish, Save, Send
+from mesh.control.state import Mesh
 from mesh.control.status import status
-from mesh.errors import MeshError
+from mesh.errors import CapacityError, MeshError
 from mesh.registry import Registry
 
 ABI = 1
@@ -65,6 +66,7 @@ class Play:
         self.now = 100.0
         self.mesh = Mesh(Desired(1, spec), ABI)
         self.saved: list[Desired] = []
+        self.is_full = False
         self.published: list[Publish] = []
         self.sessions: dict[str, int] = {}
         self.seq = 0
@@ -80,7 +82,7 @@ class Play:
                 assert action.identity == self.line(action.name)
                 self.said.append((action.name, action.body))
             elif isinstance(action, Save):
-                self.saved.append(action.desired)
+                self.save(action.desired)
             elif isinstance(action, Publish):
                 self.published.append(action)
             elif isinstance(action, Compose):
@@ -93,6 +95,13 @@ class Play:
             self.take(self.mesh.not_composed(error, self.now))
         else:
             self.take(self.mesh.composed(made, self.now))
+
+    def save(self, desired: Desired) -> None:
+        if self.is_full:
+            self.take(self.mesh.not_saved(CapacityError("desired.json: no room"), self.now))
+            return
+        self.saved.append(desired)
+        self.take(self.mesh.saved(self.now))
 
     def line(self, name: str) -> bytes:
         """Identity of a process' connection; `lines` counts those that it has left."""

@@ -21,10 +21,6 @@ from mesh.control.tool import TOOL_KEY, ask
 from mesh.control.wire import HostPart, from_wire
 from mesh.errors import ProcessError
 
-SILENCE_S = 10.0
-"""A busy controller may say nothing for seconds; one that is another says that it knows nobody, so
-what is heard twice within this time is its doing."""
-
 
 class Fake:
     """A process of the mesh that does at once what it is told."""
@@ -42,7 +38,7 @@ class Fake:
                 self.key,
                 register,
                 self.stats,
-                silence_s=SILENCE_S,
+                silence_s=PATIENCE_S,  # so what is heard twice is the controller's doing
             )
         )
 

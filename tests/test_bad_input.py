@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from mesh_rig import Rig, rig, wait_for
-from patience import PATIENCE_S
+from patience import PATIENCE_S, until
 
 from mesh import child as child_module
 from mesh.child import Patience
+from mesh.control import messages as m
+from mesh.control.tool import ask
 from mesh.supervisor import SupervisorSettings
 
 OFFICE = Path(__file__).parent / "captures" / "office.pcap"
@@ -205,6 +207,29 @@ def test_a_capture_that_is_not_whole_is_an_error(folder, workers):
         line.startswith(f"nfmesh: {folder}/disk/x.pcapng") and "No space left" in line
         for line in lines
     )
+
+
+def test_an_nf_that_hangs_is_said_to_hang_while_it_is_waited_for():
+    with rig(SupervisorSettings(patience=Patience(30, 3600, 5))) as mesh:
+        hangs = """
+            class Hangs(NF):
+                @on("packet")
+                def see(self, batch):
+                    time.sleep(1000)
+        """
+        mesh.start([{"use": mesh.nf("hangs", hangs)}, {"use": "http_log"}], mesh.capture(3))
+        mesh.running("hangs")
+        run = mesh.supervisor.folder.path
+
+        def states() -> dict[str, str]:
+            rows = ask(run, m.Status(), PATIENCE_S)["processes"]
+            return {row["name"]: row["state"] for row in rows}
+
+        found = until(lambda: s if (s := states())["hangs"] == "hangs" else None, "it to hang")
+        assert (found["http_log"], found["worker-0"]) == ("running", "running")
+        mesh.supervisor.stop()
+        mesh.supervisor.stop()
+        mesh.wait()
 
 
 def test_an_nf_that_hangs_does_not_keep_the_others_from_their_totals_when_all_ends():

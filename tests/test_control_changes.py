@@ -6,6 +6,7 @@ from control_play import Play, eof, kinds, result
 
 from mesh.control import messages as m
 from mesh.control.state import CHANGE_S
+from mesh.control.status import status
 from mesh.control.wire import NFPart, WorkerPart, from_wire
 
 
@@ -274,3 +275,37 @@ def test_an_nf_that_a_change_leaves_alone_does_not_end_it():
     play.settle()
     play.attached("double")
     assert kinds(play.heard("tool", m.Ok)) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    "request_", [m.NfAdd(entry={"use": "finder"}), m.NfRemove(nf="double"), m.Apply(spec={})]
+)
+def test_a_change_that_cannot_be_saved_is_refused(request_):
+    if isinstance(request_, m.Apply):
+        spec = {"nfs": [{"use": "double", "name": "double"}], "ports": [{"pcap": "x.pcap"}]}
+        request_ = m.Apply(spec=spec)
+    play = Play("counter", "double")
+    play.bring_up()
+    before = status(play.mesh, play.now)
+    play.is_full = True
+    [answer] = play.tell("tool", request_)
+    assert isinstance(answer, m.Error)
+    assert "desired.json: no room" in answer.text
+    assert status(play.mesh, play.now) == before, "nothing has changed"
+    play.is_full = False
+    play.tell("tool", request_)
+    assert play.saved[-1].revision == 2
+
+
+def test_what_follows_from_a_change_is_done_and_saved_later():
+    play = Play("counter", "double")
+    play.bring_up()
+    play.tell("tool", m.NfRemove(nf="double"))
+    play.settle()
+    play.is_full = True
+    play.tell("double", result("double"))
+    play.tell("double", m.Drained())
+    play.settle()
+    assert kinds(play.heard("tool", m.Ok)) == ["ok"]
+    assert (play.mesh.desired.revision, play.saved[-1].revision) == (3, 2)
+    assert "not saved" in status(play.mesh, play.now)["notices"][-1]

@@ -5,6 +5,7 @@ import pytest
 from control_play import Play, kinds
 
 from mesh.control import messages as m
+from mesh.control.desired import Desired
 from mesh.control.stats import HostStats, WorkerStats
 from mesh.control.status import status
 
@@ -24,6 +25,13 @@ def test_a_mesh_comes_up_in_order():
     assert kinds(play.heard("worker-0", m.Go)) == ["go"]
     play.attached("worker-0")
     assert status(play.mesh, play.now)["state"] == "running"
+
+
+def test_a_mesh_is_looked_at_before_it_is_composed():
+    play = Play(is_composing=True)
+    play.mesh.desired = Desired(1, {"ports": [{"pcap": "x.pcap"}]})
+    play.tick(1)
+    assert status(play.mesh, play.now)["state"] == "starting"
 
 
 def test_what_was_said_over_a_connection_that_is_gone_is_said_again():

@@ -6,6 +6,7 @@ from itertools import count
 import pytest
 from control_play import Play
 
+from mesh.cli.status import _process_row
 from mesh.control import messages as m
 from mesh.control.metrics import families
 from mesh.control.stats import (
@@ -91,6 +92,24 @@ def test_a_mesh_of_which_nothing_is_known_has_metrics_too():
     play.bring_up()
     names = {family.name for family in families(status(play.mesh, play.now))}
     assert {"nfmesh_worker_packets", "nfmesh_nf_events", "nfmesh_ring_depth"} <= names
+
+
+def test_a_process_that_does_not_answer_is_said_to_hang():
+    play = Play("finder", "counter")
+    play.bring_up()
+    silent = {"finder": 4.5, "counter": 0.5}
+    rows = [
+        ProcessStats(name=name, role="nf", pid=7, state="running", silent_s=s, patience_s=10.0)
+        for name, s in silent.items()
+    ]
+    play.tell("supervisor", m.Heartbeat(stats=HostStats(processes=rows)))
+    found = {row["name"]: row for row in status(play.mesh, play.now)["processes"]}
+    assert (found["finder"]["state"], found["counter"]["state"]) == ("hangs", "running")
+    assert (found["finder"]["silent_s"], found["finder"]["patience_s"]) == (4.5, 10.0)
+    row = _process_row(found["finder"])
+    assert row["last"] == "has not answered for 4 s; it is ended after 10 s"
+    assert _process_row(found["counter"])["last"] is None
+    assert "nfmesh_process_silent_s" in {f.name for f in families(status(play.mesh, play.now))}
 
 
 def test_status_says_all_that_is_known():

@@ -100,7 +100,7 @@ def test_nfs_join_and_leave(running):
 def test_a_killed_controller_comes_back_and_knows_all_again(running):
     running.ask(m.NfAdd(entry={"use": "http_log"}))
     for fake in running.fakes.values():
-        until(lambda fake=fake: running.work() or fake.control._holds == 2, "all to hold it")
+        until(lambda f=fake: running.work() or f.control._talk.revision == 2, "all to hold it")
     before = {name: revisions(fake) for name, fake in running.fakes.items()}
     assert before["supervisor"] == before["worker-0"] == [1, 2]
     running.kill()

@@ -167,8 +167,16 @@ def _process_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "cores": _list(row.get("cores")),
         "restarts": row.get("restarts", 0),
         "MiB": round(row.get("memory_bytes", 0) / (1 << 20), 1),
-        "last": row.get("failed") or row.get("last_exit") or None,
+        "last": _hangs(row) or row.get("failed") or row.get("last_exit") or None,
     }
+
+
+def _hangs(row: Mapping[str, Any]) -> str:
+    """Says of a process that hangs for how long it has, and when that is too long."""
+    if row.get("state") != "hangs":
+        return ""
+    silent, patience = row["silent_s"], row["patience_s"]
+    return f"has not answered for {silent:.0f} s; it is ended after {patience:g} s"
 
 
 def _list(cores: Any) -> str | None:

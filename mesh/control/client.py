@@ -2,11 +2,11 @@
 """The controller's side of every process: a DEALER in a thread of its own.
 
 Theory of operation: the thread owns the socket. `send` and `poll` only touch queues, so they may
-be called from any thread and never wait for the controller. The thread sends a heartbeat every
-HEARTBEAT_S; a controller that has answered nothing for SILENCE_S, or that answers `who`, is one
-that lost its memory: the thread makes a new socket (what waited in the old one is stale),
-registers again with the same session, and repeats the last message of each kind in REPEATED, so
-that the controller knows again how far this process is.
+be called from any thread and never wait for the controller. What is said, and said again, is
+talk.py's; the thread sends a heartbeat every HEARTBEAT_S. When the controller has answered nothing
+for SILENCE_S, the thread makes a new socket (what waits in the old one grows stale) and registers
+over it, each time with twice the patience: a controller that is merely slow would answer over
+connections that are gone already, and have more work with each of them.
 
 Rules of this file. Nothing here raises because of the controller or of what it sends. Every queue
 is bounded: when the controller is away for long, the oldest `published` messages go first.
@@ -19,7 +19,6 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,6 +27,7 @@ import zmq
 from mesh.control import messages as m
 from mesh.control.seal import Opener, Refused, Sealer
 from mesh.control.stats import Stats
+from mesh.control.talk import MAX_WAITING, Talk
 from mesh.room import check_room
 
 __all__ = ["CONTROLLER", "Control", "Settings"]
@@ -39,11 +39,9 @@ HEARTBEAT_S = 0.5
 SILENCE_S = 1.5
 FIRST_SILENCE_S = 0.2
 """Before the first answer: the controller may not have this process' key yet."""
-MAX_WAITING = 1024
+LONGEST_SILENCE_S = 30.0
 DESCRIPTORS = 12
 """That a context with its sockets takes."""
-REPEATED = (m.Keys, m.Ready, m.Attached, m.Eof, m.Result, m.Drained, m.Failed)
-"""Said again, in this order, to a controller that came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +75,9 @@ class Control:
         self._sealer = Sealer(settings.name)
         self._opener = Opener(lambda name: settings.key if name == CONTROLLER else None)
         self._inbox: queue.Queue[m.Body] = queue.Queue(MAX_WAITING)
-        self._outbox: deque[m.Body] = deque()
         self._lock = threading.Lock()
-        self._said: dict[type[m.Body], m.Body] = {}
-        self._dropped = self._holds = 0
+        self._talk = Talk(settings.register)
+        self._dropped = 0
         self._closing = threading.Event()
         self._line = _Line(settings)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -100,11 +97,7 @@ class Control:
     def send(self, message: m.Body) -> None:
         """Sends a message some time soon; never waits."""
         with self._lock:
-            if type(message) in REPEATED:
-                self._said[type(message)] = message
-            if len(self._outbox) >= MAX_WAITING:
-                self._drop_one()
-            self._outbox.append(message)
+            self._talk.say(message)
         self._line.wake()
 
     def poll(self, timeout: float = 0.0) -> m.Body | None:
@@ -124,7 +117,8 @@ class Control:
     def statistics(self) -> dict[str, int]:
         """Returns counters: messages dropped unsent, registrations, refusals by reason."""
         refused = {f"refused.{reason}": n for reason, n in self._opener.refused.items()}
-        return {"dropped": self._dropped, "registrations": self._line.registrations, **refused}
+        dropped = self._dropped + self._talk.dropped
+        return {"dropped": dropped, "registrations": self._line.registrations, **refused}
 
     def close(self, linger_s: float = 0.5) -> None:
         """Sends what waits, within `linger_s` seconds, and ends the thread."""
@@ -144,8 +138,8 @@ class Control:
                 line.wait()
                 self._receive()
                 self._keep_alive()
-                if line.is_known:
-                    self._flush()
+                self._flush()
+            self._talk.is_known = True  # last words go behind a registration that is under way
             self._flush()
         except Exception:
             log.exception("control thread of %s ended", self.settings.name)
@@ -160,13 +154,13 @@ class Control:
                 log.warning("%s", error)
                 continue
             self._line.heard()
+            with self._lock:
+                self._talk.heard(message.body)
             if isinstance(message.body, m.Who):
                 self._register()
             elif isinstance(message.body, m.StatsRequest):
                 self._heartbeat()
-            elif isinstance(message.body, m.Seen):
-                self._holds = message.body.revision
-            elif not isinstance(message.body, m.Piece):
+            elif not isinstance(message.body, m.Seen | m.Piece):
                 self._deliver(message.body)
 
     def _deliver(self, message: m.Body) -> None:
@@ -179,6 +173,8 @@ class Control:
         line = self._line
         if line.is_silent():
             line.reopen()
+            with self._lock:
+                self._talk.is_known = False
             self._register()
         elif line.is_heartbeat_due():
             self._heartbeat()
@@ -191,28 +187,22 @@ class Control:
                 stats = self.settings.stats()
             except Exception:
                 log.exception("statistics of %s", self.settings.name)
-        self._put(m.Heartbeat(revision=self._revision(), stats=stats))
+        with self._lock:
+            revision = self._talk.revision
+        self._put(m.Heartbeat(revision=revision, stats=stats))
 
     def _register(self) -> None:
         self._line.registering()
-        self._put(self.settings.register.model_copy(update={"revision": self._revision()}))
         with self._lock:
-            for kind in REPEATED:
-                waiting = [each for each in self._outbox if type(each) is kind]
-                if kind in self._said and not waiting:
-                    self._outbox.append(self._said[kind])
-
-    def _revision(self) -> int:
-        ready = self._said.get(m.Ready)
-        applied = ready.revision if isinstance(ready, m.Ready) else 0
-        return max(applied, self._holds, self.settings.register.revision)
+            message = self._talk.register()
+        self._put(message)
 
     def _flush(self) -> None:
         while True:
             with self._lock:
-                if not self._outbox:
-                    return
-                message = self._outbox.popleft()
+                message = self._talk.next()
+            if message is None:
+                return
             self._put(message)
 
     def _put(self, message: m.Body) -> None:
@@ -227,15 +217,6 @@ class Control:
         for frames in sealed:
             if not self._line.put(frames):
                 self._dropped += 1
-
-    def _drop_one(self) -> None:
-        """Makes room: a published message if there is one; what is repeated is not lost anyway."""
-        self._dropped += 1
-        for i, each in enumerate(self._outbox):
-            if isinstance(each, m.Published):
-                del self._outbox[i]
-                return
-        self._outbox.popleft()
 
 
 def _without_results(message: m.Result, why: str) -> m.Result:
@@ -260,9 +241,9 @@ class _Line:
         self._wake_lock = threading.Lock()
         self._socket = self._open()
         self._heard_at = self._beaten_at = settings.clock()
+        self._patience_s = FIRST_SILENCE_S
         self.linger_ms = 0
         self.registrations = 0
-        self.is_known = False
 
     def _open(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
@@ -282,9 +263,8 @@ class _Line:
     def wait(self) -> None:
         """Waits for a message, a wake-up, or the next heartbeat."""
         now = self._settings.clock()
-        due = self._beaten_at + self._settings.heartbeat_s - now
-        if not self.is_known:
-            due = min(due, FIRST_SILENCE_S)
+        beat = self._beaten_at + self._settings.heartbeat_s - now
+        due = min(beat, self._heard_at + self._patience_s - now)
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake_in, zmq.POLLIN)
@@ -306,11 +286,10 @@ class _Line:
         return True
 
     def heard(self) -> None:
-        self._heard_at, self.is_known = self._settings.clock(), True
+        self._heard_at, self._patience_s = self._settings.clock(), self._settings.silence_s
 
     def is_silent(self) -> bool:
-        limit = self._settings.silence_s if self.is_known else FIRST_SILENCE_S
-        return self._settings.clock() - self._heard_at > limit
+        return self._settings.clock() - self._heard_at > self._patience_s
 
     def is_heartbeat_due(self) -> bool:
         return self._settings.clock() - self._beaten_at >= self._settings.heartbeat_s
@@ -323,7 +302,7 @@ class _Line:
         self._heard_at = self._beaten_at = self._settings.clock()
 
     def reopen(self) -> None:
-        self.is_known = False
+        self._patience_s = max(self._patience_s, min(2 * self._patience_s, LONGEST_SILENCE_S))
         self._socket.close(0)
         self._socket = self._open()
 

@@ -29,8 +29,10 @@ import zmq.asyncio
 
 from mesh._ffi import ABI_VERSION
 from mesh.confine import confine
+from mesh.control.actions import Action, Compose, Publish, Save, Send
 from mesh.control.client import CONTROLLER
 from mesh.control.composing import Composed, compose_desired
+from mesh.control.desired import FILE as DESIRED
 from mesh.control.desired import Desired, load_desired, save_desired
 from mesh.control.history import load_history, save_history
 from mesh.control.keys import REMOTE
@@ -38,9 +40,9 @@ from mesh.control.messages import Piece
 from mesh.control.network import Network
 from mesh.control.requests import finished
 from mesh.control.seal import MAX_BYTES, Opener, Reason, Refused, Sealer
-from mesh.control.state import Action, Compose, Mesh, Publish, Save, Send
+from mesh.control.state import Mesh
 from mesh.control.status import status
-from mesh.errors import MeshError, SpecError
+from mesh.errors import CapacityError, MeshError, SpecError, system_text
 from mesh.registry import Registry
 
 __all__ = ["Controller", "Options", "main"]
@@ -62,6 +64,7 @@ class Options:
         keys: of "supervisor" and "tool", and of processes that have started already.
         metrics_port: of the Prometheus endpoint on this host; None: no endpoint, 0: any port.
         listen: address on the network, and the folder with its keys; None: the host alone.
+        is_again: one ran before, and what it began goes on.
         registry: what is installed.
         clock: monotonic seconds.
     """
@@ -70,6 +73,7 @@ class Options:
     keys: Mapping[str, bytes] = field(repr=False)
     metrics_port: int | None = None
     listen: tuple[str, Path] | None = None
+    is_again: bool = False
     registry: Registry = field(default_factory=Registry.installed)
     clock: Callable[[], float] = time.monotonic
 
@@ -84,10 +88,13 @@ class Controller:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.mesh = Mesh(load_desired(options.run), ABI_VERSION, load_history(options.run))
+        if options.is_again:
+            self.mesh.follow(options.clock())
         self._sealer = Sealer(CONTROLLER)
         self._opener = Opener(self._key_of, self.mesh.refused)
         self._lock = threading.Lock()
         self._watched: set[str] = set()
+        self._unsaved: Desired | None = None
         self._context = zmq.asyncio.Context()
         self._router = self._bind(zmq.ROUTER, "control")
         self._events = self._bind(zmq.XPUB, "events")
@@ -198,6 +205,7 @@ class Controller:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            self._save_late()
             with self._lock:
                 if self._network is not None:
                     self.mesh.listening = self._network.statistics()
@@ -218,9 +226,30 @@ class Controller:
             elif isinstance(action, Publish):
                 await self._events.send_multipart([action.topic, action.payload])
             elif isinstance(action, Save):
-                save_desired(self.options.run, action.desired)
+                await self._do(self._save(action.desired))
             elif isinstance(action, Compose):
                 self._tasks.create_task(self._compose(action.desired))
+
+    def _save(self, desired: Desired) -> list[Action]:
+        path = self.options.run / DESIRED
+        self._unsaved = None
+        try:
+            save_desired(self.options.run, desired)
+        except OSError as error:
+            refused = CapacityError(f"{path}: {system_text(error)}; nothing has changed")
+            with self._lock:
+                actions = self.mesh.not_saved(refused, self.options.clock())
+                self._unsaved = desired if self.mesh.desired is desired else None
+            return actions
+        with self._lock:
+            return self.mesh.saved(self.options.clock())
+
+    def _save_late(self) -> None:
+        """Tries again to save what runs."""
+        if self._unsaved is not None:
+            with contextlib.suppress(OSError):
+                save_desired(self.options.run, self._unsaved)
+                self._unsaved = None
 
     async def _send(self, action: Send) -> None:
         key = self._key_of(action.name)
@@ -297,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metrics-port", type=int, help="Prometheus endpoint on 127.0.0.1")
     parser.add_argument("--listen", help="tcp://ADDRESS:PORT for orders over the network")
     parser.add_argument("--keys", type=Path, help="folder with the keys for that")
+    parser.add_argument("--again", action="store_true", help="one ran before")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="nfmesh: controller: %(message)s", level=logging.WARNING)
     try:
@@ -304,7 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             confine(given.parent, is_private=True)
         keys = _read_keys(given.key_fd)
         listen = None if given.listen is None else (given.listen, given.keys or given.run)
-        asyncio.run(_run(Options(given.run, keys, given.metrics_port, listen)))
+        options = Options(given.run, keys, given.metrics_port, listen, is_again=given.again)
+        asyncio.run(_run(options))
     except (MeshError, OSError) as error:
         sys.stderr.write(f"nfmesh: controller: {error}\n")
         return 2

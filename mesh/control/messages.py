@@ -19,8 +19,8 @@ than a message may be, the report of an NF that found much, goes in pieces.
 
 The life of a process: register → plan → ready → go → attached → heartbeats … → drain → drained
 (an NF: result, then drained) → leave. Another plan may come at any time, to a running NF between
-hold and its end, and is answered with ready. What it said last of ready, attached, eof, result,
-drained and failed is said again to a controller that lost its memory.
+hold and its end, and is answered with ready. What is lost when a connection breaks is said again
+over the next one, by both sides: talk.py says how.
 """
 
 from __future__ import annotations
@@ -235,6 +235,7 @@ class Failed(Body):
         where: "import", "plan", "attach", "start", a handler, "exit", ...
         fatal: the process gives up and starting it again is of no use.
         path: place in the spec, when that is what is wrong.
+        revision: that the supervisor has applied: a later process of that name is another; 0: any.
     """
 
     TYPE = "failed"
@@ -242,6 +243,7 @@ class Failed(Body):
     text: Annotated[str, Field(max_length=65536)]
     fatal: bool = False
     path: Text = ""
+    revision: Count = 0
     name: Annotated[str, Field(pattern=NAME)] | None = None
     """Of the process, when its supervisor says it."""
 

@@ -56,6 +56,8 @@ NFS = {
 PROCESSES = {
     "memory_bytes": ("gauge", "Resident memory."),
     "restarts": ("counter", "Starts after the first."),
+    "silent_s": ("gauge", "Since the last sign of life of one that runs."),
+    "patience_s": ("gauge", "After so long without one it is killed."),
 }
 """What is known of numbers; others that a status has are gauges."""
 

@@ -12,10 +12,11 @@ from mesh.control.stats import Stats
 from mesh.control.wire import HostPart, NFPart, WorkerPart, to_wire
 from mesh.spec import NFSpec
 
-__all__ = ["AnyPart", "Process", "is_same"]
+__all__ = ["SILENT_S", "AnyPart", "Process", "is_same"]
 
 AnyPart = WorkerPart | NFPart | HostPart
 SILENT_S = 3.0
+"""Several heartbeats: who lives is heard within this time."""
 
 
 @dataclass(slots=True)
@@ -25,7 +26,7 @@ class Process:
     Attributes:
         identity: of its connection, for the ROUTER.
         seen_at: seconds, when it was last heard.
-        sent: revision that it was told; part: what that said; sent_part until it is ready.
+        sent: revision that it was told; part: what that said; after: from which positions on.
         ready: revision that it said it has applied; acked: the part of that revision.
         effective_from: first packet that the revision holds for (workers).
         positions: ring → entries pushed before that (workers).
@@ -33,6 +34,7 @@ class Process:
         holding: revision that it was told to hold for, 0 none; held: that it said it does.
         draining: why it was told to drain, or ""; draining_since: seconds.
         told: it was told that the run is over.
+        watches: what it was told of watchers; None: nothing since it may have lost that.
         declares: what an NF that joined says of its class; declared_at: revision for which that
             was looked at, with the entry of the spec in declared_for.
         found: what it says of itself since it is attached.
@@ -48,6 +50,7 @@ class Process:
     seen_at: float
     sent: int = 0
     part: AnyPart | None = None
+    after: Mapping[str, int] = field(default_factory=dict)
     ready: int = 0
     acked: AnyPart | None = None
     effective_from: int | None = None
@@ -60,7 +63,7 @@ class Process:
     draining_since: float = 0.0
     drained: bool = False
     told: bool = False
-    watches: tuple[str, ...] = ()
+    watches: tuple[str, ...] | None = ()
     stats: Stats | None = None
     declares: m.Data | None = None
     declared_at: int = 0
@@ -71,27 +74,37 @@ class Process:
         """True when it has not been heard for several heartbeats."""
         return now - self.seen_at > SILENT_S
 
-    def reconnected(self, identity: bytes) -> None:
-        """Notes that it speaks over another connection.
+    def reconnected(self, identity: bytes, applied: int) -> list[m.Body]:
+        """Takes note of another connection; returns what is to be said again over it.
 
         What was said over the one before may be lost, so all that it has not answered is said
-        again; it bears to hear it twice.
+        again, word for word; it bears to hear it twice.
+
+        Args:
+            identity: of the connection.
+            applied: revision that it registers with: it is about to say so again.
         """
         if identity == self.identity:
-            return
-        self.identity, self.watches, self.told = identity, (), False
-        self.went = self.attached
-        if self.ready < self.sent:
-            self.sent, self.holding = self.ready, 0
+            return []
+        self.identity, self.watches, self.told = identity, None, False
+        again: list[m.Body] = []
+        if max(self.ready, applied) < self.sent and self.part is not None:
+            again.append(self._plan(self.part))
         if self.held < self.holding:
-            self.holding = 0
-        if not self.drained:
-            self.draining = ""
+            again.append(m.Hold(revision=self.holding))
+        if self.went and not self.attached:
+            again.append(m.Go(revision=self.ready))
+        if self.draining and not self.drained:
+            again.append(m.Drain(reason=self.draining))
+        return again
 
     def give(self, revision: int, part: AnyPart, after: Mapping[str, int]) -> m.PlanPart:
         """Notes a part as sent and returns the message."""
-        self.sent, self.part, self.holding = revision, part, 0
-        return m.PlanPart(revision=revision, part=to_wire(part), after=dict(after))
+        self.sent, self.part, self.after, self.holding = revision, part, dict(after), 0
+        return self._plan(part)
+
+    def _plan(self, part: AnyPart) -> m.PlanPart:
+        return m.PlanPart(revision=self.sent, part=to_wire(part), after=dict(self.after))
 
     def keep(self, revision: int, part: AnyPart) -> None:
         """Notes that a revision changes nothing for it."""

@@ -14,11 +14,13 @@ only grow.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 
 from mesh.control import messages as m
 from mesh.control import steps
+from mesh.control.actions import Action, Compose, Pending, Publish, Save, Send
 from mesh.control.applying import difference
 from mesh.control.composing import Composed
 from mesh.control.desired import Desired
@@ -37,91 +39,22 @@ from mesh.control.requests import (
     started_here,
     without_leaving,
 )
+from mesh.control.rights import ASKED_BY, FROM_PROCESSES, may_say
 from mesh.control.seal import Envelope, pack
-from mesh.control.stats import HostStats, NFStats, WorkerStats
+from mesh.control.stats import HostStats
 from mesh.control.status import functions, status
 from mesh.errors import MeshError, SpecError
 from mesh.spec import parse
 
-__all__ = ["Action", "Compose", "Mesh", "Pending", "Publish", "Save", "Send"]
+__all__ = ["Mesh"]
 
 CHANGE_S = 30.0
 """A change that has not come into effect by then is taken back."""
-FROM_TOOLS = (m.Status, m.Functions, m.Stop, m.Record, m.RecordEnd, *CHANGES)
-FROM_AFAR = (m.Status, m.Functions, m.Stop, m.NfPut, m.NfRemove)
-ASKED_BY = {"tool": FROM_TOOLS, "supervisor": FROM_TOOLS, REMOTE: FROM_AFAR}
-"""Who may ask for what."""
-FROM_PROCESSES = (
-    *(m.Register, m.Heartbeat, m.Ready, m.Attached, m.Held, m.Drained),
-    *(m.Eof, m.Result, m.Failed, m.Published),
-)
-ROLES = {m.Held: "nf", m.Published: "nf", m.Result: "nf", m.Eof: "worker"}
-"""Of those who alone may say something."""
-STATS = {"nf": NFStats, "worker": WorkerStats, "supervisor": HostStats}
-"""What a heartbeat brings."""
 MAX_WAITING = 16
 """Changes that wait for their turn; more are refused."""
 KEPT_NOTICES = 100
 LOOK_S = 0.5
 """How often NFs are looked at while nothing but heartbeats comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Seal for `name` and send to the connection."""
-
-    identity: bytes
-    name: str
-    body: m.Body
-
-
-@dataclass(frozen=True, slots=True)
-class Compose:
-    """Compose, then call `composed` or `not_composed`."""
-
-    desired: Desired
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Write to the run directory."""
-
-    desired: Desired
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Send to whoever watches."""
-
-    topic: bytes
-    payload: bytes
-
-
-Action = Send | Compose | Save | Publish
-
-
-@dataclass(slots=True)
-class Pending:
-    """A change under way.
-
-    Attributes:
-        request: what was asked, None for a change of the controller's own.
-        identity, name, seq: whom to answer.
-        before: what ran before it.
-        revision: of the change, once composed.
-        nf: that it is about, or "".
-        found: what the answer says beside what came of it.
-    """
-
-    request: Change | None
-    identity: bytes
-    name: str
-    seq: int
-    before: Desired
-    since: float
-    revision: int = 0
-    nf: str = ""
-    found: m.Data = field(default_factory=dict)
 
 
 class Mesh:
@@ -150,13 +83,19 @@ class Mesh:
         self.pending: Pending | None = None
         self.stopping = ""
         self.is_over = self.has_begun = False
+        self.followed_at = -math.inf
         self.watched: frozenset[str] = frozenset()
         self._waiting: deque[tuple[bytes, Envelope, Change]] = deque()
         self._applying: Pending | None = None
+        self._made: Composed | None = None
         self._out: list[Action] = []
         self._look_at = 0.0
 
     # ---- events in, actions out --------------------------------------------------------------
+
+    def follow(self, now: float) -> None:
+        """Takes over from a controller before this one: what has begun goes on."""
+        self.has_begun, self.followed_at = True, now
 
     def start(self) -> list[Action]:
         """Begins: asks for the composition of what shall run."""
@@ -185,11 +124,18 @@ class Mesh:
             self._answer_dry(self.pending)
             self.pending = None
             return self._advance(now)
+        self._made = made
+        return [Save(made.desired)]
+
+    def saved(self, now: float) -> list[Action]:
+        """Takes the news that what was composed is saved: it holds from now on."""
+        made, self._made = self._made, None
+        if made is None:
+            return []
         self.now, self.desired = made, made.desired
         for known in (self.gone, self.comings):
             for name in known.keys() - self.joining:
                 del known[name]
-        self._out.append(Save(made.desired))
         for process in self.processes.values():
             self._recognize(process)
         if self.pending is not None:
@@ -200,6 +146,19 @@ class Mesh:
                 if revision == made.desired.revision:  # not the one of that name that has left
                     self.results.pop(name, None)
                     self.failures.pop(name, None)
+        return self._advance(now)
+
+    def not_saved(self, error: MeshError, now: float) -> list[Action]:
+        """Takes the news that it cannot be saved: what was asked for is refused.
+
+        What has to follow from what runs is done all the same, and saved when there is room.
+        """
+        pending = self.pending
+        if pending is None or pending.request is None or self.desired.then is not None:
+            self._note(f"what runs is not saved: {error}")
+            return self.saved(now)
+        self.pending = self._made = None
+        self._refuse(pending, error, "host")
         return self._advance(now)
 
     def not_composed(self, error: MeshError, now: float) -> list[Action]:
@@ -241,16 +200,18 @@ class Mesh:
             self._registered(identity, message, body, now)
             return
         process = self.processes.get(name)
-        if process is None or process.session != message.session:
-            self._send(identity, name, m.Who())
+        is_known = process is not None and process.session == message.session
+        if process is None or not is_known or process.identity != identity:
+            self._send(identity, name, m.Who())  # it says again what is not taken here
             return
-        if not _may_say(process, body):
+        if not may_say(process, body):
             self.refused["role"] += 1
             return
-        process.identity, process.seen_at = identity, now
+        process.seen_at = now
         if isinstance(body, m.Heartbeat):
             process.stats = body.stats or process.stats
             self._send(identity, name, m.Seen(revision=process.holds))
+            self._miss(process, now)
         elif isinstance(body, m.Ready):
             process.has_applied(body)
         elif isinstance(body, m.Attached):
@@ -268,6 +229,7 @@ class Mesh:
         elif isinstance(body, m.Held):
             process.held = body.revision
         elif isinstance(body, m.Published):
+            process.watches = process.watches or None  # who was told that nobody does is quiet
             self._published(name, body)
         else:
             self._ended(process, body)
@@ -284,17 +246,19 @@ class Mesh:
             self._send(identity, name, m.Leave())
             return
         known = self.processes.get(name)
+        again: list[m.Body] = []
         if known is not None and known.session == message.session:
             known.seen_at = now
-            known.reconnected(identity)
+            again = known.reconnected(identity, body.revision)
         else:
             self.processes[name] = self._new_process(identity, message, body, now)
             self.failures.pop(name, None)
-            if body.revision:
-                self.has_begun = True
-            else:
+            if not body.revision:
                 self.history.begins(name)
-        self._send(identity, name, m.Seen(revision=self.processes[name].holds))
+            elif body.role != "supervisor":  # which begins with what the controller will say
+                self.has_begun = True
+        for each in (m.Seen(revision=self.processes[name].holds), *again):
+            self._send(identity, name, each)
 
     def _new_process(
         self, identity: bytes, message: Envelope, body: m.Register, now: float
@@ -342,6 +306,24 @@ class Mesh:
         if body.text:
             self._note(f"{body.name}: left: {body.text}")
 
+    def _miss(self, supervisor: Process, now: float) -> None:
+        """Forgets NFs that are away, when the word that they left was lost."""
+        stats = supervisor.stats
+        rows = stats.processes if isinstance(stats, HostStats) else []
+        for name in [row.name for row in rows if row.state == "away"]:
+            process = self.processes.get(name)
+            if process is not None and process.is_silent(now):
+                self._gone(m.Away(name=name), now)
+
+    def _dismiss(self) -> None:
+        """Sends away NFs that have no place: of a change that was taken back, or that have left."""
+        if self.now is None or self.pending is not None:
+            return
+        places = {"supervisor", *(child.name for child in self.now.parts.host.children)}
+        for name in self.processes.keys() - places:
+            process = self.processes.pop(name)
+            self._send(process.identity, name, m.Leave())
+
     def _declare(self, now: float) -> None:
         """Looks at what NFs say of their classes, once per NF and entry of the spec."""
         revision = self.desired.revision
@@ -374,6 +356,8 @@ class Mesh:
             self.results[process.name] = body
         elif isinstance(body, m.Failed):
             about = body.name if process.role == "supervisor" and body.name else process.name
+            if 0 < body.revision < self.desired.joined.get(about, 0):
+                return  # it is about the last one of this name
             self._note(f"{about}: {body.where}: {body.text}")
             if body.fatal:
                 self.failures[about] = body
@@ -572,6 +556,7 @@ class Mesh:
     def _advance(self, now: float) -> list[Action]:
         self._settle(now)
         self._say_goodbye(now)
+        self._dismiss()
         self._declare(now)
         self._begin_next(now)
         for process, body in steps.messages(self, now):
@@ -584,13 +569,6 @@ class Mesh:
 
     def _note(self, text: str) -> None:
         self.notices = [*self.notices, text][-KEPT_NOTICES:]
-
-
-def _may_say(process: Process, body: m.Body) -> bool:
-    """True for what is a process' to say: an NF may be anybody's."""
-    if isinstance(body, m.Heartbeat) and body.stats is not None:
-        return isinstance(body.stats, STATS[process.role])
-    return ROLES.get(type(body), process.role) == process.role
 
 
 def _own(process: Process) -> Envelope:

@@ -116,6 +116,8 @@ class ProcessStats(Strict):
         state: "starting", "running", "waiting" (to be started again), "done" or "failed".
         cores_asked: as in the spec; cores: what the kernel lets it run on.
         restarts: starts after the first; last_exit: how it ended before, in words.
+        silent_s: seconds since it last gave a sign of life, of one that runs: an NF gives one
+            between two calls of handlers; patience_s: after so many it is killed; 0: never.
     """
 
     name: Text
@@ -128,6 +130,8 @@ class ProcessStats(Strict):
     restarts: Count = 0
     last_exit: Text = ""
     memory_bytes: Count = 0
+    silent_s: Annotated[float, Field(ge=0)] = 0.0
+    patience_s: Annotated[float, Field(ge=0)] = 0.0
 
 
 class ObjectStats(Strict):

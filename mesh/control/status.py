@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mesh.control.functions import Seen, function_of
-from mesh.control.process import Process
+from mesh.control.process import SILENT_S, Process
 from mesh.control.stats import HostStats, NFStats, RingStats, WorkerStats
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ def _processes(mesh: Mesh, now: float) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {
         each.name: each.model_dump() for each in _host(mesh).processes
     }
+    for row in rows.values():
+        if row["state"] == "running" and row["silent_s"] > min(SILENT_S, row["patience_s"] / 2) > 0:
+            row["state"] = "hangs"
     for process in mesh.processes.values():
         row = rows.setdefault(
             process.name,

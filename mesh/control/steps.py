@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mesh.control import messages as m
 from mesh.control.composing import FIRST
 from mesh.control.parts import Parts
-from mesh.control.process import AnyPart, Process, is_same
+from mesh.control.process import SILENT_S, AnyPart, Process, is_same
 from mesh.control.reporting import final_report, start_failures
 from mesh.control.requests import Change, Declared
 from mesh.control.wire import NFPart, WorkerPart
@@ -114,7 +114,8 @@ def _may_have(mesh: Mesh, process: Process, part: AnyPart) -> bool:
             and all(_is_constructed(mesh, name) for name in _joining(mesh))
             and all(_holds(mesh, nf) for nf in mesh.processes.values() if _is_changing(mesh, nf))
         )
-    return process.attached and _worker_is_ready(mesh)
+    is_holding = process.held >= process.holding
+    return process.attached and is_holding and _worker_is_ready(mesh)
 
 
 def _has_its_turn(mesh: Mesh, part: AnyPart) -> bool:
@@ -198,7 +199,7 @@ def _may_go(mesh: Mesh, process: Process, now: float) -> bool:
 
 
 def _rings_are_there(mesh: Mesh, process: Process) -> bool:
-    part = process.acked
+    part = process.acked or _part(mesh, process)  # none: of a controller before this one
     if not isinstance(part, NFPart):
         return False
     made = {
@@ -296,8 +297,10 @@ def _worker_names(mesh: Mesh) -> list[str]:
 def has_left(mesh: Mesh, name: str, now: float) -> bool:
     """True when a leaving NF has nothing left to do, or cannot say so."""
     process = mesh.processes.get(name)
-    if process is None or name in mesh.failures:
+    if name in mesh.failures:
         return True
+    if process is None:  # it may not have said yet that it is there
+        return now - mesh.followed_at > SILENT_S
     if process.draining and now - process.draining_since > DRAIN_S:
         return True
     patience = mesh.now.patience.run if mesh.now is not None else 0.0

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +52,10 @@ class Patience:
     def of(cls, spec: PatienceSpec) -> Patience:
         """Returns what a spec says."""
         return cls(spec.start, spec.run, spec.end)
+
+    def within(self, seconds: float) -> Patience:
+        """Returns one that is never longer than that."""
+        return Patience(*(min(each, seconds) for each in astuple(self)))
 
     def limit(self, phase: Phase) -> float:
         """Returns what holds in a phase."""

@@ -65,6 +65,8 @@ PAUSE_S = 1.0
 """A longer time between two ticks means that the host stood still."""
 LEAVE_S = 3.0
 """How long children may take to leave when the run is over."""
+_FOR_ONE = 2 / 3
+"""Of the time for an orderly end: so much one child may hang, the rest is for the others."""
 _LOG = logging.getLogger("nfmesh.supervisor")
 
 
@@ -80,7 +82,7 @@ class SupervisorSettings:
     Attributes:
         users: whom NFs run as; default is what this host allows.
         patience: before a child that gives no sign of life is killed.
-        stop_s: how long an orderly end may take.
+        stop_s: how long an orderly end may take; who hangs for two thirds of it is killed.
         metrics_port: of the controller's Prometheus endpoint; None: none, 0: any.
         listen: where the controller takes orders over the network, and the folder with its keys.
         is_open: NFs join from other containers, whoever they run as: their tokens decide.
@@ -150,6 +152,7 @@ class Supervisor:
         self._late: m.PlanPart | None = None
         self._revision = 0
         self._stop_at = self._ending_at = 0.0
+        self._patience = self.settings.patience
         self._ticked_at = self._awake_since = 0.0
         self._signals = 0
         self._problem = ""
@@ -245,6 +248,7 @@ class Supervisor:
             self._kill()
             return
         self._stop_at = time.monotonic() + self.settings.stop_s
+        self._patience = self.settings.patience.within(self.settings.stop_s * _FOR_ONE)
         self._guests.close()
         self._control.send(m.Stop())
         for child in self.children.values():
@@ -274,7 +278,7 @@ class Supervisor:
     def stats(self) -> HostStats:
         """Returns a heartbeat: processes, objects, notices. Called in the control thread."""
         return HostStats(
-            processes=[c.stats(self.settings.patience) for c in list(self.children.values())],
+            processes=[c.stats(self._patience) for c in list(self.children.values())],
             objects=[
                 ObjectStats(name=o.name, size=o.size, backing=o.backing) for o in list(self.objects)
             ],
@@ -295,7 +299,7 @@ class Supervisor:
             self._awake_since = now
         self._ticked_at = now
         for child in list(self.children.values()):
-            child.check_life(self.settings.patience, now, self._awake_since)
+            child.check_life(self._patience, now, self._awake_since)
             if child.state == "waiting" and now >= child.restart_at and not self._ending_at:
                 self._start(child)
         self._guests.send_away_hanging()

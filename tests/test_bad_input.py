@@ -232,12 +232,25 @@ def test_an_nf_that_hangs_is_said_to_hang_while_it_is_waited_for():
         mesh.wait()
 
 
-def test_an_nf_that_hangs_does_not_keep_the_others_from_their_totals_when_all_ends():
-    with rig(SupervisorSettings(patience=Patience(PATIENCE_S, 2.0, PATIENCE_S))) as mesh:
-        hangs = """
+@pytest.mark.parametrize(
+    ("see", "patience", "stop_s"),
+    [
+        ("time.sleep(1000)", Patience(PATIENCE_S, 2.0, 10.0), PATIENCE_S),
+        ("pass", Patience(PATIENCE_S, PATIENCE_S, PATIENCE_S), 24.0),
+    ],
+)
+def test_an_nf_that_hangs_does_not_keep_the_others_from_their_totals_when_all_ends(
+    see, patience, stop_s
+):
+    """In `see`, or in its results; it may be that all ends before it was sent a packet."""
+    with rig(SupervisorSettings(patience=patience, stop_s=stop_s)) as mesh:
+        hangs = f"""
             class Hangs(NF):
                 @on("packet")
                 def see(self, batch):
+                    {see}
+
+                def results(self):
                     time.sleep(1000)
         """
         nfs = [{"use": mesh.nf("hangs", hangs)}, {"use": "http_log"}]

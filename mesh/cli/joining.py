@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +19,6 @@ from mesh.errors import SpecError
 from mesh.rundir import base_folder
 
 if TYPE_CHECKING:
-    from mesh.health import HealthServer
     from mesh.joining import Joining
 
 __all__ = ["HealthPort", "app"]
@@ -60,6 +59,7 @@ def nf(
     if name is None:
         raise SpecError("--name", "say which NF this is, or what to do: nfmesh nf --help")
     from mesh.confine import give_up_privileges
+    from mesh.health import HealthServer
     from mesh.joining import Joining, Member
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -69,8 +69,12 @@ def nf(
     joining = Joining(Member.of(name, run_dir or base_folder() / "stack", token_file, use))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, joining.end)
-    cores = sorted(os.sched_getaffinity(0))
-    server = _served(joining, health_port, cores)
+    server = None
+    if health_port is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        server = HealthServer(
+            health_port, partial(_wrong, joining), lambda: joining.missing, joining.status, cores
+        )
     try:
         status = joining.run()
     finally:
@@ -79,13 +83,6 @@ def nf(
     raise typer.Exit(status)
 
 
-def _served(joining: Joining, port: int | None, cores: Collection[int]) -> HealthServer | None:
-    if port is None:
-        return None
-    from mesh.health import HealthServer
-
-    def wrong() -> str:
-        silent = joining.silent_s
-        return f"no sign of life for {silent:.0f} s" if silent > NF_HANGS_S else ""
-
-    return HealthServer(port, wrong, lambda: joining.missing, joining.status, cores)
+def _wrong(joining: Joining) -> str:
+    silent = joining.silent_s
+    return f"no sign of life for {silent:.0f} s" if silent > NF_HANGS_S else ""

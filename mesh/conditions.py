@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 __all__ = [
+    "MOST_TEXT",
     "Condition",
     "News",
     "Reason",
@@ -29,6 +30,7 @@ __all__ = [
     "news_of",
     "seconds_of",
     "shortage_in",
+    "shortened",
     "stamp_of",
     "with_times",
 ]
@@ -77,7 +79,7 @@ Reason = Literal[
     "StackUnreachable",
 ]
 MOST_TEXT = 1000
-"""Characters of a message; a definition takes no more than 4096."""
+"""Characters of a message: a definition takes no more than 4096, an event 1024."""
 _SHORT: tuple[tuple[str, Reason], ...] = (
     ("Insufficient cpu", "InsufficientCpu"),
     ("Insufficient hugepages-", "InsufficientHugepages"),
@@ -130,9 +132,14 @@ def conditions_of(
 
 def condition(kind: str, holds: bool, why: Trouble, **more: Any) -> Condition:
     """Returns one condition."""
-    text = why.text if len(why.text) <= MOST_TEXT else f"{why.text[: MOST_TEXT - 1]}…"
     status = "True" if holds else "False"
-    return {"type": kind, "status": status, "reason": why.reason, "message": text, **more}
+    return {
+        "type": kind,
+        "status": status,
+        "reason": why.reason,
+        "message": shortened(why.text),
+        **more,
+    }
 
 
 def is_ready(conditions: Iterable[Condition]) -> bool:
@@ -151,6 +158,15 @@ def with_times(
         same = was.get("status") == each["status"] and was.get("lastTransitionTime")
         timed.append({**each, "lastTransitionTime": was["lastTransitionTime"] if same else now})
     return timed
+
+
+def shortened(text: str, most: int = MOST_TEXT) -> str:
+    """Returns a text of no more than so many characters.
+
+    >>> shortened("too long", 5)
+    'too …'
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def stamp_of(seconds: float) -> str:

@@ -135,15 +135,21 @@ def test_status_says_all_that_is_known():
     assert found["notices"] == ["few"]
 
 
-@pytest.mark.parametrize("order", [("failed", "away"), ("away", "failed"), ("away",)])
-def test_why_an_nf_that_joins_could_not_begin_is_said_whatever_is_heard_first(order):
-    """Its own message and the supervisor's come by two ways; its key is void once it is gone."""
+def with_pod():
+    """A mesh that runs, and an NF of another container that has just registered."""
     play = Play("counter")
     play.bring_up()
     entry = {"use": "counter", "name": "pod", "place": "pod", "token": "0" * 64}
     play.tell("tool", m.NfPut(entries=[entry]))
     play.settle()
     play.register("pod")
+    return play
+
+
+@pytest.mark.parametrize("order", [("failed", "away"), ("away", "failed"), ("away",)])
+def test_why_an_nf_that_joins_could_not_begin_is_said_whatever_is_heard_first(order):
+    """Its own message and the supervisor's come by two ways; its key is void once it is gone."""
+    play = with_pod()
     for said in order:
         if said == "failed":
             play.tell("pod", m.Failed(where="start", text="no licence", fatal=True))
@@ -156,12 +162,7 @@ def test_why_an_nf_that_joins_could_not_begin_is_said_whatever_is_heard_first(or
 
 
 def test_an_nf_that_left_is_away_though_nobody_heard_it_leave():
-    play = Play("counter")
-    play.bring_up()
-    entry = {"use": "counter", "name": "pod", "place": "pod", "token": "0" * 64}
-    play.tell("tool", m.NfPut(entries=[entry]))
-    play.settle()
-    play.register("pod")
+    play = with_pod()
     row = ProcessStats(name="pod", role="nf", pid=0, state="away")
     beat = m.Heartbeat(stats=HostStats(processes=[row]))
     play.tell("supervisor", beat)

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from mesh.conditions import (
+    MOST_TEXT,
     Condition,
     News,
     Reason,
@@ -43,7 +44,6 @@ log = logging.getLogger("nfmesh.controller")
 FILE = "history.json"
 KEPT_EVENTS = 256
 KEPT_REFUSALS = 64
-TEXT_LIMIT = 1000
 RETURN_S = 5.0
 """Processes have made themselves known to a controller that came back."""
 _STARTING = conditions_of(None, Trouble("Starting", "it is new"), "")
@@ -147,7 +147,7 @@ class History:
 
     def tell(self, name: str, news: News) -> None:
         """Adds an event, or counts the one that says the same."""
-        text = news.text[:TEXT_LIMIT]
+        text = news.text[:MOST_TEXT]
         now = self._now()
         key = (name, news.reason, text)
         known = self._events.get(key)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.conditions import Trouble, shortage_in
+from mesh.conditions import Trouble, shortage_in, shortened
 from mesh.kube.api import Object
 
 __all__ = ["PodFacts", "pod_facts", "trouble_of"]
@@ -100,5 +100,4 @@ def trouble_of(pod: PodFacts) -> Trouble | None:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _TEXT_LIMIT else f"{text[: _TEXT_LIMIT - 1]}…"
+    return shortened(" ".join(text.split()), _TEXT_LIMIT)

@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from mesh.conditions import stamp_of
+from mesh.conditions import MOST_TEXT, stamp_of
 from mesh.errors import ApiError
 from mesh.kube.api import EVENTS, Api, Object
 
@@ -23,7 +23,6 @@ __all__ = ["Recorder"]
 log = logging.getLogger("nfmesh.operator")
 AGAIN_S = 600.0
 REMEMBERED = 2048
-_TEXT_LIMIT = 1000
 
 
 class Recorder:
@@ -61,7 +60,7 @@ class Recorder:
             while len(self._said) > REMEMBERED:
                 self._said.popitem(last=False)
         try:
-            self._write(name, about, (kind, reason, text[:_TEXT_LIMIT]), count + 1)
+            self._write(name, about, (kind, reason, text[:MOST_TEXT]), count + 1)
         except ApiError as error:
             log.info("event %s of %s was not written: %s", reason, metadata["name"], error.text)
 
